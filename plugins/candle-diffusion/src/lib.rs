@@ -1,0 +1,1 @@
+//! The Stable Diffusion loop in candle, with step hooks.

@@ -1,0 +1,1 @@
+//! Safety rules as data: rules, precondition chains, exceptions, thresholds, revision.

@@ -1,0 +1,1 @@
+//! Benchmarks of judgments: data sets, metrics, reports.

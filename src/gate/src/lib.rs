@@ -1,0 +1,1 @@
+//! Tenants, policies, generation hooks, decisions and the audit log.

@@ -1,0 +1,1 @@
+//! The CLUE method: a constitution and a picture in, a verdict with evidence out.

@@ -1,0 +1,1 @@
+//! The embedded model suite and the scene world it was trained on.

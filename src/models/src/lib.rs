@@ -1,0 +1,1 @@
+//! Candle implementations of the perception traits.

@@ -1,0 +1,44 @@
+//! Which rules could matter for a picture at all: one cosine each (CLUE s 3.2).
+
+use crate::{Fingerprint, Picture, Result};
+
+/// A unit vector in the space shared by pictures and texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedding(Vec<f32>);
+
+impl Embedding {
+    /// Normalises `values` to length 1. A vector that has no length is returned as it is.
+    pub fn normalised(mut values: Vec<f32>) -> Self {
+        let length = values.iter().map(|v| v * v).sum::<f32>().sqrt();
+        if length > 0.0 {
+            values.iter_mut().for_each(|v| *v /= length);
+        }
+        Self(values)
+    }
+
+    /// The components.
+    pub fn values(&self) -> &[f32] {
+        &self.0
+    }
+
+    /// Cosine of the angle between two embeddings of one model, -1 to 1. NaN if either holds a NaN.
+    pub fn cosine(&self, other: &Self) -> f32 {
+        self.0.iter().zip(&other.0).map(|(a, b)| a * b).sum()
+    }
+}
+
+/// A pair of encoders into one space, such as CLIP or SigLIP.
+pub trait RelevanceEncoder: Send + Sync {
+    /// Identity for caches.
+    fn fingerprint(&self) -> &Fingerprint;
+
+    /// The cosine from which a rule counts as relevant when the constitution names none: 0.22 for CLIP ViT-B/16
+    /// (CLUE s 4.1); other families need their own.
+    fn default_threshold(&self) -> f32;
+
+    /// One embedding for each picture.
+    fn embed_pictures(&self, pictures: &[Picture]) -> Result<Vec<Embedding>>;
+
+    /// One embedding for each text. Longer texts than the encoder holds are cut as its tokenizer cuts them.
+    fn embed_texts(&self, texts: &[&str]) -> Result<Vec<Embedding>>;
+}
