@@ -1,0 +1,397 @@
+//! Picture preprocessing as the Hugging Face image processors do it.
+//!
+//! Every step is held within 1/255 of transformers 5.17 (`image_processing_backends.py`): resizing with antialiasing
+//! (the default, torchvision-backed processors and the Pillow ones agree within one grey level), centre crop, padding,
+//! rescaling, and normalisation to planar (CHW) floats.
+
+use candle_core::{Device, Result, Tensor};
+use image::{Rgb, RgbImage, imageops};
+
+/// Bits after the binary point of a filter weight; the same as in Pillow's 8-bit resampling, so that the result is
+/// the same to the last bit.
+const WEIGHT_BITS: u32 = 22;
+
+/// A resampling filter. When a picture is made smaller the filter is widened by the scale (antialiasing).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Filter {
+    /// The source pixel under the centre of the target pixel.
+    Nearest,
+    /// Triangle, 2 source pixels wide.
+    Bilinear,
+    /// Cubic convolution with a = -0.5, 4 source pixels wide.
+    Bicubic,
+    /// Windowed sinc, 6 source pixels wide.
+    Lanczos,
+}
+
+impl Filter {
+    /// The filter of a `resample` code in `preprocessor_config.json`, which counts as `PIL.Image.Resampling` does:
+    /// 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic. `None` for any other code.
+    pub fn from_pillow(code: u64) -> Option<Self> {
+        match code {
+            0 => Some(Self::Nearest),
+            1 => Some(Self::Lanczos),
+            2 => Some(Self::Bilinear),
+            3 => Some(Self::Bicubic),
+            _ => None,
+        }
+    }
+
+    /// Distance in source pixels, at scale 1, beyond which the filter is zero.
+    fn support(self) -> f64 {
+        match self {
+            Self::Nearest => 0.5,
+            Self::Bilinear => 1.0,
+            Self::Bicubic => 2.0,
+            Self::Lanczos => 3.0,
+        }
+    }
+
+    /// The filter's value at distance `x` from its centre, in source pixels at scale 1.
+    fn value(self, x: f64) -> f64 {
+        let x = x.abs();
+        match self {
+            Self::Nearest => f64::from(x <= 0.5),
+            Self::Bilinear => (1.0 - x).max(0.0),
+            Self::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+            Self::Bicubic if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
+            Self::Lanczos if x < 3.0 => sinc(x) * sinc(x / 3.0),
+            Self::Bicubic | Self::Lanczos => 0.0,
+        }
+    }
+}
+
+fn sinc(x: f64) -> f64 {
+    if x == 0.0 {
+        return 1.0;
+    }
+    let angle = x * std::f64::consts::PI;
+    angle.sin() / angle
+}
+
+/// How each target position of one axis is made: a run of neighbouring source positions and their weights.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct AxisWeights<W> {
+    /// First source position and range in `weights`, one for each target position.
+    spans: Vec<(usize, std::ops::Range<usize>)>,
+    weights: Vec<W>,
+}
+
+impl<W> AxisWeights<W> {
+    fn with_capacity(targets: usize) -> Self {
+        Self { spans: Vec::with_capacity(targets), weights: Vec::new() }
+    }
+
+    fn push(&mut self, start: usize, weights: impl IntoIterator<Item = W>) {
+        let begin = self.weights.len();
+        self.weights.extend(weights);
+        self.spans.push((start, begin..self.weights.len()));
+    }
+
+    fn targets(&self) -> usize {
+        self.spans.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (usize, &[W])> {
+        self.spans.iter().map(|(start, range)| (*start, &self.weights[range.clone()]))
+    }
+}
+
+/// Fixed-point weights of an antialiased `filter` from `source` to `target` positions, both at least 1.
+fn filter_weights(source: usize, target: usize, filter: Filter) -> AxisWeights<i32> {
+    let scale = source as f64 / target as f64;
+    let widening = scale.max(1.0);
+    let support = filter.support() * widening;
+    let mut axis = AxisWeights::with_capacity(target);
+    for position in 0..target {
+        let centre = (position as f64 + 0.5) * scale;
+        let start = (centre - support + 0.5).max(0.0) as usize;
+        let end = ((centre + support + 0.5) as usize).min(source);
+        let values: Vec<f64> =
+            (start..end).map(|x| filter.value((x as f64 - centre + 0.5) / widening)).collect();
+        let total: f64 = values.iter().sum();
+        let unit = f64::from(1u32 << WEIGHT_BITS) / if total == 0.0 { 1.0 } else { total };
+        axis.push(start, values.into_iter().map(|value| (value * unit).round() as i32));
+    }
+    axis
+}
+
+/// Source position nearest to each target position's centre.
+fn nearest_positions(source: u32, target: u32) -> Vec<u32> {
+    let scale = f64::from(source) / f64::from(target);
+    (0..target).map(|position| (((f64::from(position) + 0.5) * scale) as u32).min(source - 1)).collect()
+}
+
+/// Resizes to exactly `width` x `height` pixels, horizontally first, with rounding to 8 bits after each axis, as
+/// Pillow does (`Image.resize`); torchvision's antialiased 8-bit resize differs by one grey level at most.
+///
+/// An axis that keeps its length is left untouched. A target or source without pixels gives a black picture.
+pub fn resize(picture: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
+    if picture.width() == 0 || picture.height() == 0 || width == 0 || height == 0 {
+        return RgbImage::new(width, height);
+    }
+    if filter == Filter::Nearest {
+        return resize_nearest(picture, width, height);
+    }
+    let across = if picture.width() == width { picture.clone() } else { resize_rows(picture, width, filter) };
+    if across.height() == height { across } else { resize_columns(&across, height, filter) }
+}
+
+fn resize_nearest(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
+    let columns = nearest_positions(picture.width(), width);
+    let rows = nearest_positions(picture.height(), height);
+    RgbImage::from_fn(width, height, |x, y| *picture.get_pixel(columns[x as usize], rows[y as usize]))
+}
+
+fn to_level(sum: i32) -> u8 {
+    (sum >> WEIGHT_BITS).clamp(0, 255) as u8
+}
+
+/// Half of one level, so that the shift in [`to_level`] rounds.
+const HALF_LEVEL: i32 = 1 << (WEIGHT_BITS - 1);
+
+fn resize_rows(picture: &RgbImage, width: u32, filter: Filter) -> RgbImage {
+    let axis = filter_weights(picture.width() as usize, width as usize, filter);
+    let mut out = RgbImage::new(width, picture.height());
+    let (source_row, target_row) = (picture.width() as usize * 3, width as usize * 3);
+    for (source, target) in picture.as_raw().chunks_exact(source_row).zip(out.chunks_exact_mut(target_row)) {
+        for ((start, weights), pixel) in axis.iter().zip(target.as_chunks_mut::<3>().0) {
+            let mut sums = [HALF_LEVEL; 3];
+            let taps = source[start * 3..(start + weights.len()) * 3].as_chunks::<3>().0;
+            for (weight, tap) in weights.iter().zip(taps) {
+                for channel in 0..3 {
+                    sums[channel] += weight * i32::from(tap[channel]);
+                }
+            }
+            *pixel = sums.map(to_level);
+        }
+    }
+    out
+}
+
+fn resize_columns(picture: &RgbImage, height: u32, filter: Filter) -> RgbImage {
+    let axis = filter_weights(picture.height() as usize, height as usize, filter);
+    let row = picture.width() as usize * 3;
+    let source = picture.as_raw();
+    let mut out = RgbImage::new(picture.width(), height);
+    let mut sums = vec![0i32; row];
+    for ((start, weights), target) in axis.iter().zip(out.chunks_exact_mut(row)) {
+        sums.fill(HALF_LEVEL);
+        for (offset, weight) in weights.iter().enumerate() {
+            let line = &source[(start + offset) * row..(start + offset + 1) * row];
+            for (sum, value) in sums.iter_mut().zip(line) {
+                *sum += weight * i32::from(*value);
+            }
+        }
+        for (level, sum) in target.iter_mut().zip(&sums) {
+            *level = to_level(*sum);
+        }
+    }
+    out
+}
+
+/// Cuts the middle `width` x `height` pixels out. Where the picture is smaller it is first padded with black, the odd
+/// pixel at the right and bottom (`TorchvisionBackend.center_crop`).
+pub fn centre_crop(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
+    let place = |crop: u32, whole: u32| {
+        // Where the crop starts in the picture, and where the picture starts in the result.
+        if whole >= crop { ((whole - crop) / 2, 0) } else { (0, (crop - whole) / 2) }
+    };
+    let (left, pad_left) = place(width, picture.width());
+    let (top, pad_top) = place(height, picture.height());
+    let (kept_width, kept_height) = (width.min(picture.width()), height.min(picture.height()));
+    let kept = imageops::crop_imm(picture, left, top, kept_width, kept_height).to_image();
+    if (kept_width, kept_height) == (width, height) {
+        return kept;
+    }
+    let mut out = RgbImage::new(width, height);
+    imageops::replace(&mut out, &kept, i64::from(pad_left), i64::from(pad_top));
+    out
+}
+
+/// Pads with `fill` at the right and bottom to at least `width` x `height`; never cuts.
+pub fn pad(picture: &RgbImage, width: u32, height: u32, fill: [u8; 3]) -> RgbImage {
+    let (width, height) = (width.max(picture.width()), height.max(picture.height()));
+    let mut out = RgbImage::from_pixel(width, height, Rgb(fill));
+    imageops::replace(&mut out, picture, 0, 0);
+    out
+}
+
+/// Size with the shortest edge `edge` pixels long and the ratio of the sides kept, as `(width, height)`; the longer
+/// edge is rounded down (`get_resize_output_image_size`). Sides of zero count as one.
+pub fn shortest_edge_size(width: u32, height: u32, edge: u32) -> (u32, u32) {
+    let (short, long) = (width.min(height).max(1), width.max(height).max(1));
+    let long = (u64::from(edge) * u64::from(long) / u64::from(short)).min(u64::from(u32::MAX)) as u32;
+    if width <= height { (edge, long) } else { (long, edge) }
+}
+
+/// What turns an 8-bit level into a model's input: `(level * scale - mean) / std` for each channel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Normalisation {
+    scale: f32,
+    mean: [f32; 3],
+    std: [f32; 3],
+}
+
+impl Normalisation {
+    /// `scale` multiplies the level (1/255 as a rule, 1 for none), `mean` is subtracted and `std` divides.
+    pub fn new(scale: f32, mean: [f32; 3], std: [f32; 3]) -> Self {
+        Self { scale, mean, std }
+    }
+
+    /// The input for a scaled value (0 to 1 as a rule) of a channel.
+    pub fn apply(&self, scaled: f32, channel: usize) -> f32 {
+        (scaled - self.mean[channel]) / self.std[channel]
+    }
+
+    /// The factor of an 8-bit level.
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// Appends a picture's `3 * height * width` values to `out`, channel by channel, each row by row.
+    pub fn extend_planar(&self, picture: &RgbImage, out: &mut Vec<f32>) {
+        let pixels = picture.as_raw().as_chunks::<3>().0;
+        out.reserve(pixels.len() * 3);
+        for channel in 0..3 {
+            let table: [f32; 256] = std::array::from_fn(|level| self.apply(level as f32 * self.scale, channel));
+            out.extend(pixels.iter().map(|pixel| table[usize::from(pixel[channel])]));
+        }
+    }
+
+    /// Pictures of one size as a tensor of shape `(pictures, 3, height, width)`, f32.
+    ///
+    /// # Errors
+    /// Pictures of different sizes, or no picture at all.
+    pub fn batch(&self, pictures: &[RgbImage], device: &Device) -> Result<Tensor> {
+        let Some(first) = pictures.first() else {
+            candle_core::bail!("a batch of pictures needs at least one picture");
+        };
+        let (width, height) = first.dimensions();
+        let mut values = Vec::with_capacity(pictures.len() * 3 * width as usize * height as usize);
+        for picture in pictures {
+            if picture.dimensions() != (width, height) {
+                candle_core::bail!(
+                    "pictures of one batch need one size, got {width}x{height} and {}x{}",
+                    picture.width(),
+                    picture.height()
+                );
+            }
+            self.extend_planar(picture, &mut values);
+        }
+        Tensor::from_vec(values, (pictures.len(), 3, height as usize, width as usize), device)
+    }
+}
+
+/// Weights of "Gaussian blur, then bilinear sampling" along one axis of a square of `square` pixels, of which only the
+/// first `kept` carry anything: the rest is padding, whose share is left out (see [`resample_planar`]).
+///
+/// The blur has a standard deviation of `(square / target - 1) / 2` and `2 * ceil(3 sigma) + 1` taps, reflects at the
+/// borders without repeating the border pixel, and is only there when `blur` asks for it. The sampling takes the two
+/// source pixels around each target pixel's centre (`align_corners = False`, no antialiasing).
+pub(crate) fn blurred_bilinear_weights(
+    square: usize,
+    target: usize,
+    kept: usize,
+    blur: bool,
+) -> AxisWeights<f32> {
+    let factor = square as f32 / target as f32;
+    let sigma = if blur { ((factor - 1.0) / 2.0).max(0.0) } else { 0.0 };
+    let radius = (3.0 * sigma).ceil() as usize;
+    let gauss = gaussian(radius, sigma);
+    let mut axis = AxisWeights::with_capacity(target);
+    for position in 0..target {
+        let centre = ((position as f32 + 0.5) * factor - 0.5).max(0.0);
+        let left = (centre as usize).min(square - 1);
+        let right = (left + 1).min(square - 1);
+        let share = (centre - left as f32).min(1.0);
+        let start = left.saturating_sub(radius);
+        let end = (right + radius + 1).min(square);
+        let mut weights = vec![0f32; end - start];
+        for (tap, share) in [(left, 1.0 - share), (right, share)] {
+            for (index, weight) in gauss.iter().enumerate() {
+                let at = reflect(tap as isize + index as isize - radius as isize, square);
+                // A reflected position always lies inside the run, except for squares smaller than the blur.
+                if let Some(slot) = at.checked_sub(start).and_then(|at| weights.get_mut(at)) {
+                    *slot += weight * share;
+                }
+            }
+        }
+        let first = start.min(kept);
+        let last = end.min(kept);
+        axis.push(first, weights.into_iter().take(last - first));
+    }
+    axis
+}
+
+/// A normalised Gaussian of `2 * radius + 1` taps; a single 1 for a radius of zero.
+fn gaussian(radius: usize, sigma: f32) -> Vec<f32> {
+    if radius == 0 {
+        return vec![1.0];
+    }
+    let values: Vec<f32> = (0..=2 * radius)
+        .map(|index| {
+            let distance = index as f32 - radius as f32;
+            (-distance * distance / (2.0 * sigma * sigma)).exp()
+        })
+        .collect();
+    let total: f32 = values.iter().sum();
+    values.into_iter().map(|value| value / total).collect()
+}
+
+/// Mirrors a position into `0..length` without repeating the border.
+fn reflect(position: isize, length: usize) -> usize {
+    let last = length as isize - 1;
+    if last == 0 {
+        return 0;
+    }
+    let folded = position.rem_euclid(2 * last);
+    (if folded > last { 2 * last - folded } else { folded }) as usize
+}
+
+/// Applies `columns` and `rows` to a picture, of which everything outside has the value `fill`, and appends the
+/// `3 * rows * columns` normalised values to `out`, channel by channel.
+///
+/// The weights sum to one before padding is left out, so that subtracting `fill` first and adding it afterwards gives
+/// the padded square's result without building the square.
+pub(crate) fn resample_planar(
+    picture: &RgbImage,
+    columns: &AxisWeights<f32>,
+    rows: &AxisWeights<f32>,
+    fill: f32,
+    normalisation: &Normalisation,
+    out: &mut Vec<f32>,
+) {
+    let width = columns.targets();
+    let scale = normalisation.scale();
+    let table: [f32; 256] = std::array::from_fn(|level| level as f32 * scale - fill);
+    // Each picture row squeezed to the target's width, the three channels one after the other.
+    let mut squeezed = vec![0f32; picture.height() as usize * 3 * width];
+    let mut line = vec![0f32; picture.width() as usize];
+    for (y, row) in picture.as_raw().chunks_exact(picture.width() as usize * 3).enumerate() {
+        for channel in 0..3 {
+            for (value, pixel) in line.iter_mut().zip(row.as_chunks::<3>().0) {
+                *value = table[usize::from(pixel[channel])];
+            }
+            let target = &mut squeezed[(y * 3 + channel) * width..][..width];
+            for ((start, weights), value) in columns.iter().zip(target) {
+                *value = weights.iter().zip(&line[start..]).map(|(weight, value)| weight * value).sum();
+            }
+        }
+    }
+    for channel in 0..3 {
+        for (start, weights) in rows.iter() {
+            let begin = out.len();
+            out.resize(begin + width, 0.0);
+            for (offset, weight) in weights.iter().enumerate() {
+                let source = &squeezed[((start + offset) * 3 + channel) * width..][..width];
+                for (value, other) in out[begin..].iter_mut().zip(source) {
+                    *value += weight * other;
+                }
+            }
+            for value in &mut out[begin..] {
+                *value = normalisation.apply(*value + fill, channel);
+            }
+        }
+    }
+}
