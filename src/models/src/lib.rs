@@ -1,1 +1,16 @@
 //! Candle implementations of the perception traits.
+//!
+//! Every model is built from a folder in Hugging Face layout (`config.json`, `tokenizer.json`,
+//! `preprocessor_config.json`, safetensors, sharded or not). The folder may lie on disk or be compiled into the
+//! program: [`files::FileTree`] is both, so that no loader knows the difference.
+
+pub mod clip;
+pub mod error;
+pub mod files;
+pub mod owlv2;
+pub mod pixels;
+pub mod weights;
+
+pub use error::{ModelError, ModelErrorKind};
+pub use files::{FileBytes, FileTree, fingerprint};
+pub use weights::Weights;

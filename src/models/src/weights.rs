@@ -1,0 +1,284 @@
+//! Weights in safetensors files, read strictly.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::VarBuilder;
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
+use serde::Deserialize;
+
+use crate::error::{ModelError, Result};
+use crate::files::{FileBytes, FileTree};
+
+/// The tensors of a model: one file `STEM.safetensors`, or the shards that `STEM.safetensors.index.json` lists.
+///
+/// Nothing is invented: [`Self::builder`] answers a missing or misshapen tensor with an error that names it, and
+/// [`Self::refuse_unused`] refuses what no layer asked for. Files stay mapped until the last builder is dropped;
+/// every tensor is copied out and converted once, when it is asked for.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    store: Arc<Store>,
+    dtype: DType,
+    device: Device,
+}
+
+impl Weights {
+    /// Opens the files and checks their headers. `stem` is `model` for transformers and
+    /// `diffusion_pytorch_model` for diffusers; `dtype` is what the tensors are converted to.
+    ///
+    /// # Errors
+    /// `MissingFile`; `Malformed` for a truncated file, a bad header, a tensor in two shards, or an index that
+    /// does not fit its shards.
+    pub fn load(tree: &FileTree, stem: &str, dtype: DType, device: &Device) -> Result<Self> {
+        let single = format!("{stem}.safetensors");
+        let index = format!("{stem}.safetensors.index.json");
+        let mut store = Store::default();
+        if tree.exists(&index) {
+            store.path = tree.path_of(&index);
+            store.add_shards(tree, &index)?;
+        } else {
+            store.path = tree.path_of(&single);
+            store.add_file(tree, &single)?;
+        }
+        Ok(Self { store: Arc::new(store), dtype, device: device.clone() })
+    }
+
+    /// A builder over all tensors, for candle's layers. Its errors turn back into the [`ModelError`] that names
+    /// the tensor when they are converted with `?`.
+    pub fn builder(&self) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(Strict(self.store.clone())), self.dtype, self.device.clone())
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.store.entries.contains_key(name)
+    }
+
+    /// Whether the name of any tensor begins with `prefix`.
+    pub fn contains_prefix(&self, prefix: &str) -> bool {
+        self.store.entries.range(prefix.to_owned()..).next().is_some_and(|(name, _)| name.starts_with(prefix))
+    }
+
+    /// Shape of a tensor, as stored.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.store.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// Names that no builder has been asked for yet, sorted.
+    pub fn unused(&self) -> Vec<String> {
+        let used = self.store.used.lock().unwrap_or_else(PoisonError::into_inner);
+        self.store.entries.keys().filter(|name| !used.contains(*name)).cloned().collect()
+    }
+
+    /// Refuses tensors that no layer asked for, except those whose name ends with one of `allowed` (buffers that
+    /// older versions of a library saved, such as `position_ids`). Call it after the model is built.
+    ///
+    /// # Errors
+    /// `UnknownTensor` with all their names.
+    pub fn refuse_unused(&self, allowed: &[&str]) -> Result<()> {
+        let mut names = self.unused();
+        names.retain(|name| !allowed.iter().any(|end| name.ends_with(end)));
+        if names.is_empty() {
+            Ok(())
+        } else {
+            Err(ModelError::UnknownTensor { path: self.store.path.clone(), names })
+        }
+    }
+
+    /// BLAKE3 over the weight files and over those of `others` (configuration, tokenizer) that exist in `tree`, as
+    /// lower-case hexadecimal.
+    ///
+    /// # Errors
+    /// `Unreadable` if one of `others` cannot be read.
+    pub fn fingerprint(&self, tree: &FileTree, others: &[&str]) -> Result<String> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(crate::files::fingerprint(tree, others)?.as_bytes());
+        for file in &self.store.files {
+            hasher.update(&(file.len() as u64).to_le_bytes());
+            hasher.update(file);
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
+    /// How messages call these weights.
+    pub fn path(&self) -> &str {
+        &self.store.path
+    }
+}
+
+/// Where a tensor lies.
+#[derive(Debug)]
+struct Entry {
+    file: usize,
+    dtype: DType,
+    shape: Vec<usize>,
+    start: usize,
+    end: usize,
+}
+
+#[derive(Debug, Default)]
+struct Store {
+    path: String,
+    files: Vec<FileBytes>,
+    entries: BTreeMap<String, Entry>,
+    used: Mutex<BTreeSet<String>>,
+}
+
+/// `STEM.safetensors.index.json`; its `metadata` holds totals that are not needed.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Store {
+    fn add_shards(&mut self, tree: &FileTree, index_name: &str) -> Result<()> {
+        let index: Index = tree.read_json(index_name)?;
+        let shards: BTreeSet<&String> = index.weight_map.values().collect();
+        if shards.is_empty() {
+            return Err(ModelError::malformed(tree.path_of(index_name), "`weight_map` lists no tensor"));
+        }
+        let mut file_of = HashMap::new();
+        for shard in shards {
+            if shard.contains(['/', '\\']) {
+                return Err(ModelError::malformed(
+                    tree.path_of(index_name),
+                    format!("shard `{shard}` is outside the folder; expected a plain file name"),
+                ));
+            }
+            file_of.insert(shard.clone(), self.files.len());
+            self.add_file(tree, shard)?;
+        }
+        for (name, shard) in &index.weight_map {
+            let listed = file_of.get(shard).copied();
+            if self.entries.get(name).map(|entry| entry.file) != listed {
+                return Err(ModelError::malformed(
+                    tree.path_of(index_name),
+                    format!("tensor `{name}` is listed in {shard} and is not there"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn add_file(&mut self, tree: &FileTree, name: &str) -> Result<()> {
+        let path = tree.path_of(name);
+        let bytes = tree.map(name)?;
+        let (header, metadata) = SafeTensors::read_metadata(&bytes)
+            .map_err(|e| ModelError::malformed(&path, describe(&e, bytes.len())))?;
+        // Eight bytes hold the header's length; tensors follow the header.
+        let data = header + 8;
+        if data + metadata.data_len() != bytes.len() {
+            return Err(ModelError::malformed(
+                &path,
+                format!(
+                    "{} bytes long, its header describes {}: truncated or damaged, fetch it again",
+                    bytes.len(),
+                    data + metadata.data_len()
+                ),
+            ));
+        }
+        let file = self.files.len();
+        for (tensor, info) in metadata.tensors() {
+            let dtype = stored_dtype(info.dtype).ok_or_else(|| {
+                ModelError::unsupported(
+                    &path,
+                    format!("data type of tensor `{tensor}`"),
+                    format!("{:?}", info.dtype),
+                    "F16, BF16, F32, F64, I64, I32, U8",
+                )
+            })?;
+            let (start, end) = info.data_offsets;
+            let entry =
+                Entry { file, dtype, shape: info.shape.clone(), start: data + start, end: data + end };
+            if self.entries.insert(tensor.clone(), entry).is_some() {
+                return Err(ModelError::malformed(
+                    &path,
+                    format!("tensor `{tensor}` is in another shard too"),
+                ));
+            }
+        }
+        self.files.push(bytes);
+        Ok(())
+    }
+
+    /// The tensor as stored, marked as used.
+    fn tensor(&self, name: &str, expected: Option<&Shape>, device: &Device) -> candle_core::Result<Tensor> {
+        let Some(entry) = self.entries.get(name) else {
+            let expected = expected.map(|s| s.dims().to_vec()).unwrap_or_default();
+            let (path, name) = (self.path.clone(), name.to_owned());
+            return Err(ModelError::MissingTensor { path, name, expected }.into());
+        };
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        if let Some(expected) = expected.filter(|shape| shape.dims() != entry.shape) {
+            return Err(ModelError::ShapeMismatch {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                expected: expected.dims().to_vec(),
+                found: entry.shape.clone(),
+            }
+            .into());
+        }
+        let bytes = &self.files[entry.file][entry.start..entry.end];
+        Tensor::from_raw_buffer(bytes, entry.dtype, &entry.shape, device)
+    }
+}
+
+/// Data types that occur in checkpoints and that candle converts.
+fn stored_dtype(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F16 => Some(DType::F16),
+        Dtype::BF16 => Some(DType::BF16),
+        Dtype::F32 => Some(DType::F32),
+        Dtype::F64 => Some(DType::F64),
+        Dtype::I64 => Some(DType::I64),
+        Dtype::I32 => Some(DType::I32),
+        Dtype::U8 => Some(DType::U8),
+        _ => None,
+    }
+}
+
+/// What a bad header means for the user.
+fn describe(error: &SafeTensorError, length: usize) -> String {
+    match error {
+        SafeTensorError::HeaderTooSmall => {
+            format!("{length} bytes long, a safetensors file has at least 8: truncated, fetch it again")
+        }
+        SafeTensorError::InvalidHeaderLength => {
+            format!("its header is longer than the file ({length} bytes): truncated, fetch it again")
+        }
+        SafeTensorError::MetadataIncompleteBuffer => {
+            format!("{length} bytes long, its header describes another length: truncated, fetch it again")
+        }
+        SafeTensorError::HeaderTooLarge => {
+            "its header claims over 100 MB: not a safetensors file (a Git LFS pointer, or another format)"
+                .to_owned()
+        }
+        other => format!("not a safetensors file: {other}"),
+    }
+}
+
+/// The strict backend of candle's builder.
+struct Strict(Arc<Store>);
+
+impl candle_nn::var_builder::SimpleBackend for Strict {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        // How to invent the tensor when it is missing: never done here.
+        _init: candle_nn::Init,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        self.0.tensor(name, Some(&shape), device)?.to_dtype(dtype)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        self.0.tensor(name, None, device)?.to_dtype(dtype)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.0.entries.contains_key(name)
+    }
+}
