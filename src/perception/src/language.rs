@@ -106,4 +106,3 @@ pub trait VisionLanguageModel: Send + Sync {
     /// One greedy completion for each request.
     fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>>;
 }
-

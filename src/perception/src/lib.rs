@@ -10,12 +10,14 @@
 //!
 //! There is no tensor library and no weight format here: see `cluegate-models` for implementations in candle.
 
+mod decode;
 mod detector;
 mod error;
 mod language;
 mod picture;
 mod relevance;
 
+pub use decode::{DecodeError, DecodeOptions, decode};
 pub use detector::{Detection, DetectionRequest, Region, RegionDetector};
 pub use error::{PerceptionError, PerceptionErrorKind, Result};
 pub use language::{
