@@ -1,0 +1,146 @@
+//! A constitution file as written: types that mirror the TOML, before any check of their content.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::rule::Severity;
+
+/// A safety constitution: the rules that a picture must not violate.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "cluegate constitution")]
+pub(crate) struct RawConstitution {
+    /// Short name, used in logs: a-z, 0-9 and -.
+    #[schemars(with = "String", length(min = 1, max = 64), regex(pattern = r"^[a-z0-9][a-z0-9-]*$"))]
+    pub(crate) name: Spanned<String>,
+    /// What the constitution is for.
+    #[serde(default)]
+    pub(crate) description: String,
+    /// Thresholds of the method; each has the paper's value when left out.
+    #[serde(default)]
+    pub(crate) thresholds: RawThresholds,
+    /// The rules, at least one.
+    #[serde(default)]
+    #[schemars(with = "Vec<RawRule>", length(min = 1), extend("default" = []))]
+    pub(crate) rule: Vec<Spanned<RawRule>>,
+}
+
+/// Thresholds of the method (CLUE, Algorithm 1 and s 4.1).
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawThresholds {
+    /// Cosine between picture and rule text from which the rule is relevant. Left out: the encoder's own, 0.22 for
+    /// CLIP ViT-B/16.
+    #[schemars(with = "Option<f64>", range(min = -1.0, max = 1.0))]
+    pub(crate) relevance: Option<Spanned<f64>>,
+    /// a1 = -alpha1 * M(None, c). Default 0.3.
+    #[schemars(with = "Option<f64>", range(min = 0.0, max = 1.0))]
+    pub(crate) alpha1: Option<Spanned<f64>>,
+    /// a2 = alpha2 * (1 - M(None, c)). Default 0.8.
+    #[schemars(with = "Option<f64>", range(min = 0.0, max = 1.0))]
+    pub(crate) alpha2: Option<Spanned<f64>>,
+    /// How far the score must fall when the central objects are removed. Default 0.6.
+    #[schemars(with = "Option<f64>", range(min = 0.0, max = 1.0))]
+    pub(crate) beta: Option<Spanned<f64>>,
+    /// A detection counts above this confidence. Default 0.05.
+    #[schemars(with = "Option<f64>", range(min = 0.0, max = 1.0))]
+    pub(crate) detection_confidence: Option<Spanned<f64>>,
+    /// Share of the picture's area under which an object is small and is looked at in a crop. Default 0.01.
+    #[schemars(with = "Option<f64>", range(min = 0.0, max = 1.0))]
+    pub(crate) small_object_area: Option<Spanned<f64>>,
+}
+
+/// One rule, violated if every precondition holds and the exception does not.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawRule {
+    /// Name of the rule, unique in the file: a-z, 0-9 and -.
+    #[schemars(with = "String", length(min = 1, max = 64), regex(pattern = r"^[a-z0-9][a-z0-9-]*$"))]
+    pub(crate) id: Spanned<String>,
+    /// The objectified rule, one sentence; compared with the picture in the relevance scan.
+    #[schemars(with = "String", length(min = 1))]
+    pub(crate) text: Spanned<String>,
+    /// How objective the rule is, 1 to 10.
+    #[schemars(with = "u8", range(min = 1, max = 10))]
+    pub(crate) objectiveness: Spanned<i64>,
+    /// How bad a violation is.
+    #[schemars(with = "Severity")]
+    pub(crate) severity: Spanned<String>,
+    /// The chain: every precondition must hold, asked in this order.
+    #[serde(default)]
+    #[schemars(with = "Vec<RawPrecondition>", length(min = 1), extend("default" = []))]
+    pub(crate) precondition: Vec<Spanned<RawPrecondition>>,
+    /// The exception, a chain of the same form: where all of it holds, the rule is not violated.
+    #[serde(default)]
+    #[schemars(with = "Vec<RawPrecondition>")]
+    pub(crate) unless: Vec<Spanned<RawPrecondition>>,
+}
+
+/// One link of a chain: it holds if any of its statements holds.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawPrecondition {
+    /// The statements, at least one.
+    #[schemars(with = "Vec<RawStatement>", length(min = 1))]
+    pub(crate) any: Vec<RawStatement>,
+}
+
+/// Something that a picture shows or does not show.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawStatement {
+    /// The statement, without a full stop.
+    #[schemars(with = "String", length(min = 1))]
+    pub(crate) statement: Spanned<String>,
+    /// The objects that the statement turns on, as a detector should look for them.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub(crate) central: Vec<Spanned<String>>,
+}
+
+/// A table of the file: how messages call it, and its keys with the shape of what they hold.
+pub(crate) struct Shape {
+    /// How messages call it.
+    pub(crate) place: &'static str,
+    /// Known keys; a shape where the key holds a table or an array of tables.
+    pub(crate) keys: &'static [(&'static str, Option<&'static Shape>)],
+}
+
+const STATEMENT: Shape = Shape { place: "a statement", keys: &[("statement", None), ("central", None)] };
+const PRECONDITION: Shape = Shape { place: "a precondition", keys: &[("any", Some(&STATEMENT))] };
+const THRESHOLDS: Shape = Shape {
+    place: "[thresholds]",
+    keys: &[
+        ("relevance", None),
+        ("alpha1", None),
+        ("alpha2", None),
+        ("beta", None),
+        ("detection_confidence", None),
+        ("small_object_area", None),
+    ],
+};
+const RULE: Shape = Shape {
+    place: "a rule",
+    keys: &[
+        ("id", None),
+        ("text", None),
+        ("objectiveness", None),
+        ("severity", None),
+        ("precondition", Some(&PRECONDITION)),
+        ("unless", Some(&PRECONDITION)),
+    ],
+};
+/// The whole file. Told apart from the raw types because serde reports an unknown field without its position and
+/// without the similar one; a test holds both together.
+pub(crate) const CONSTITUTION: Shape = Shape {
+    place: "the constitution",
+    keys: &[("name", None), ("description", None), ("thresholds", Some(&THRESHOLDS)), ("rule", Some(&RULE))],
+};
+
+/// The JSON Schema of constitution files, for editors and for other tools; published as
+/// `schema/constitution.schema.json`. It describes form and ranges; duplicate ids and blank texts are found by
+/// [`Constitution::parse`](crate::Constitution::parse) only.
+pub fn json_schema() -> serde_json::Value {
+    schemars::schema_for!(RawConstitution).to_value()
+}

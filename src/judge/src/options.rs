@@ -1,0 +1,78 @@
+//! What a caller may choose.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+/// Which stages of the method run. All of them by default; switching one off is for ablations (CLUE, Table 6 and
+/// neighbours), and a report made without a stage is no permission to release a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stages {
+    /// Off: every rule counts as relevant.
+    pub relevance_scan: bool,
+    /// Off: no debiasing at all; a statement holds if its score is above one half.
+    pub debias: bool,
+    /// Off: the comparison with `M(None, c)` (the lines with a1 and a2) is left out, and every statement goes on to the
+    /// region comparison.
+    pub no_image_comparison: bool,
+    /// Off: the comparison with the central objects removed is left out.
+    pub region_comparison: bool,
+    /// Off: a statement that is still undecided holds if its score is above one half.
+    pub reasoning: bool,
+    /// Off: small objects are looked at in the whole picture.
+    pub crop: bool,
+}
+
+impl Stages {
+    /// The whole method.
+    pub const ALL: Self = Self {
+        relevance_scan: true,
+        debias: true,
+        no_image_comparison: true,
+        region_comparison: true,
+        reasoning: true,
+        crop: true,
+    };
+
+    /// Whether the detector is needed at all.
+    pub(crate) fn detects(self) -> bool {
+        self.crop || (self.debias && self.region_comparison)
+    }
+}
+
+impl Default for Stages {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
+/// Choices of one inspection.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InspectOptions {
+    /// Which stages run.
+    pub stages: Stages,
+    /// Decode a rationale for every statement that reasoning decided. Costs decoded tokens; leave it off when nobody
+    /// will read it. The verdict does not depend on it.
+    pub rationale: bool,
+    /// No model is called after this moment; the inspection then fails with
+    /// [`JudgeErrorKind::Timeout`](crate::JudgeErrorKind::Timeout). A call that has begun is not interrupted.
+    pub deadline: Option<Instant>,
+}
+
+/// Choices of a judge, the same for all inspections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JudgeOptions {
+    /// Most tokens of a chain of thought. A thought that is cut there is rated as it stands.
+    pub max_reasoning_tokens: usize,
+    /// Most tokens of a rationale; one that is cut there cannot be parsed, which is an error.
+    pub max_rationale_tokens: usize,
+    /// Least side of a crop, in pixels: a smaller region is widened to it within the picture, because vision towers
+    /// refuse or misread pictures of a few pixels.
+    pub min_crop_side: u32,
+}
+
+impl Default for JudgeOptions {
+    fn default() -> Self {
+        Self { max_reasoning_tokens: 256, max_rationale_tokens: 192, min_crop_side: 32 }
+    }
+}
