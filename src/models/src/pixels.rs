@@ -4,6 +4,9 @@
 //! (the default, torchvision-backed processors and the Pillow ones agree within one grey level), centre crop, padding,
 //! rescaling, and normalisation to planar (CHW) floats.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use candle_core::{Device, Result, Tensor};
 use image::{Rgb, RgbImage, imageops};
 
@@ -73,7 +76,7 @@ fn sinc(x: f64) -> f64 {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AxisWeights<W> {
     /// First source position and range in `weights`, one for each target position.
-    spans: Vec<(usize, std::ops::Range<usize>)>,
+    spans: Vec<(usize, Range<usize>)>,
     weights: Vec<W>,
 }
 
@@ -97,14 +100,16 @@ impl<W> AxisWeights<W> {
     }
 }
 
-/// Fixed-point weights of an antialiased `filter` from `source` to `target` positions, both at least 1.
-fn filter_weights(source: usize, target: usize, filter: Filter) -> AxisWeights<i32> {
+/// Fixed-point weights of an antialiased `filter` from `source` to `target` positions, both at least 1, for those
+/// target positions that lie in `window`.
+fn filter_weights(source: u32, target: u32, window: Range<u32>, filter: Filter) -> AxisWeights<i32> {
+    let (source, target) = (source as usize, target as usize);
     let scale = source as f64 / target as f64;
     let widening = scale.max(1.0);
     let support = filter.support() * widening;
-    let mut axis = AxisWeights::with_capacity(target);
-    for position in 0..target {
-        let centre = (position as f64 + 0.5) * scale;
+    let mut axis = AxisWeights::with_capacity(window.len());
+    for position in window {
+        let centre = (f64::from(position) + 0.5) * scale;
         let start = (centre - support + 0.5).max(0.0) as usize;
         let end = ((centre + support + 0.5) as usize).min(source);
         let values: Vec<f64> =
@@ -116,10 +121,10 @@ fn filter_weights(source: usize, target: usize, filter: Filter) -> AxisWeights<i
     axis
 }
 
-/// Source position nearest to each target position's centre.
-fn nearest_positions(source: u32, target: u32) -> Vec<u32> {
+/// Source position nearest to the centre of each target position in `window`.
+fn nearest_positions(source: u32, target: u32, window: Range<u32>) -> Vec<u32> {
     let scale = f64::from(source) / f64::from(target);
-    (0..target).map(|position| (((f64::from(position) + 0.5) * scale) as u32).min(source - 1)).collect()
+    window.map(|position| (((f64::from(position) + 0.5) * scale) as u32).min(source - 1)).collect()
 }
 
 /// Resizes to exactly `width` x `height` pixels, horizontally first, with rounding to 8 bits after each axis, as
@@ -127,20 +132,46 @@ fn nearest_positions(source: u32, target: u32) -> Vec<u32> {
 ///
 /// An axis that keeps its length is left untouched. A target or source without pixels gives a black picture.
 pub fn resize(picture: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
+    resize_window(picture, Target { width, height, columns: 0..width, rows: 0..height }, filter)
+}
+
+/// A picture to be made by resizing, and the part of it that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Width of the whole resized picture, in pixels.
+    pub width: u32,
+    /// Height of the whole resized picture, in pixels.
+    pub height: u32,
+    /// The wanted columns, within `0..width`.
+    pub columns: Range<u32>,
+    /// The wanted rows, within `0..height`.
+    pub rows: Range<u32>,
+}
+
+/// Like [`resize`], but computes only the wanted part: the same pixels as cutting it out of the whole, without the
+/// memory of a whole that an extreme ratio of the sides makes huge.
+pub fn resize_window(picture: &RgbImage, target: Target, filter: Filter) -> RgbImage {
+    let columns = target.columns.start..target.columns.end.min(target.width);
+    let rows = target.rows.start..target.rows.end.min(target.height);
+    let (width, height) = (columns.len() as u32, rows.len() as u32);
     if picture.width() == 0 || picture.height() == 0 || width == 0 || height == 0 {
         return RgbImage::new(width, height);
     }
     if filter == Filter::Nearest {
-        return resize_nearest(picture, width, height);
+        let xs = nearest_positions(picture.width(), target.width, columns);
+        let ys = nearest_positions(picture.height(), target.height, rows);
+        return RgbImage::from_fn(width, height, |x, y| *picture.get_pixel(xs[x as usize], ys[y as usize]));
     }
-    let across = if picture.width() == width { picture.clone() } else { resize_rows(picture, width, filter) };
-    if across.height() == height { across } else { resize_columns(&across, height, filter) }
-}
-
-fn resize_nearest(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
-    let columns = nearest_positions(picture.width(), width);
-    let rows = nearest_positions(picture.height(), height);
-    RgbImage::from_fn(width, height, |x, y| *picture.get_pixel(columns[x as usize], rows[y as usize]))
+    let across = if (picture.width(), &columns) == (target.width, &(0..target.width)) {
+        Cow::Borrowed(picture)
+    } else {
+        Cow::Owned(resize_rows(picture, &filter_weights(picture.width(), target.width, columns, filter)))
+    };
+    if (picture.height(), &rows) == (target.height, &(0..target.height)) {
+        across.into_owned()
+    } else {
+        resize_columns(&across, &filter_weights(picture.height(), target.height, rows, filter))
+    }
 }
 
 fn to_level(sum: i32) -> u8 {
@@ -150,8 +181,8 @@ fn to_level(sum: i32) -> u8 {
 /// Half of one level, so that the shift in [`to_level`] rounds.
 const HALF_LEVEL: i32 = 1 << (WEIGHT_BITS - 1);
 
-fn resize_rows(picture: &RgbImage, width: u32, filter: Filter) -> RgbImage {
-    let axis = filter_weights(picture.width() as usize, width as usize, filter);
+fn resize_rows(picture: &RgbImage, axis: &AxisWeights<i32>) -> RgbImage {
+    let width = axis.targets() as u32;
     let mut out = RgbImage::new(width, picture.height());
     let (source_row, target_row) = (picture.width() as usize * 3, width as usize * 3);
     for (source, target) in picture.as_raw().chunks_exact(source_row).zip(out.chunks_exact_mut(target_row)) {
@@ -169,11 +200,10 @@ fn resize_rows(picture: &RgbImage, width: u32, filter: Filter) -> RgbImage {
     out
 }
 
-fn resize_columns(picture: &RgbImage, height: u32, filter: Filter) -> RgbImage {
-    let axis = filter_weights(picture.height() as usize, height as usize, filter);
+fn resize_columns(picture: &RgbImage, axis: &AxisWeights<i32>) -> RgbImage {
     let row = picture.width() as usize * 3;
     let source = picture.as_raw();
-    let mut out = RgbImage::new(picture.width(), height);
+    let mut out = RgbImage::new(picture.width(), axis.targets() as u32);
     let mut sums = vec![0i32; row];
     for ((start, weights), target) in axis.iter().zip(out.chunks_exact_mut(row)) {
         sums.fill(HALF_LEVEL);
@@ -254,7 +284,8 @@ impl Normalisation {
         let pixels = picture.as_raw().as_chunks::<3>().0;
         out.reserve(pixels.len() * 3);
         for channel in 0..3 {
-            let table: [f32; 256] = std::array::from_fn(|level| self.apply(level as f32 * self.scale, channel));
+            let table: [f32; 256] =
+                std::array::from_fn(|level| self.apply(level as f32 * self.scale, channel));
             out.extend(pixels.iter().map(|pixel| table[usize::from(pixel[channel])]));
         }
     }

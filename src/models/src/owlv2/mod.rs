@@ -1,1 +1,258 @@
-//! OWLv2.
+//! OWLv2: where in a picture the objects are that a few words name (CLUE s 3.4).
+//!
+//! Written after transformers 5.17 (`models/owlv2`), and held to it by golden tests. Three things differ from its
+//! post-processing, on purpose:
+//! - **Queries are independent.** The reference gives each patch to its best query only, so that asking for more words
+//!   can hide what one of them finds. Here each patch is scored for each query, and the answer for a query does not
+//!   depend on what else is asked.
+//! - **Doubles are suppressed.** Neighbouring patches report the same object with nearly the same box, and OWLv2 has no
+//!   step against that. Detections of one query that overlap a more confident one by an intersection over union of
+//!   more than 0.7 are dropped ([`Owlv2Model::with_suppression`] changes or removes that).
+//! - **Boxes are clipped** to the picture, and those of which nothing is left are dropped.
+
+mod boxes;
+mod network;
+mod processor;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use cluegate_perception::{ContentHash, Detection, DetectionRequest, Fingerprint, Picture, RegionDetector};
+
+pub use boxes::RelativeBox;
+pub use network::{Owlv2Network, PatchPredictions};
+pub use processor::Owlv2Processor;
+
+use crate::clip::{ClipTokenizer, DualConfig, KNOWN_BUFFERS, RecentCache};
+use crate::error::{ModelError, Result};
+use crate::files::FileTree;
+use crate::weights::Weights;
+
+/// Overlap beyond which a detection counts as a double of a more confident one.
+const SUPPRESSION: f32 = 0.7;
+
+/// Queries whose embeddings are remembered.
+const CACHED_QUERIES: usize = 1024;
+
+/// Pictures whose predictions are remembered: the judge asks about one picture several times. At 960 px one takes
+/// about 8 MB.
+const CACHED_PICTURES: usize = 4;
+
+/// Patch tokens of one forward pass; pictures beyond them are computed in turn, so that memory stays bounded.
+const TOKENS_PER_PASS: usize = 4096;
+
+/// Texts of one forward pass.
+const TEXT_BATCH: usize = 64;
+
+/// Files beside the weights that decide about the answers.
+const FILES: [&str; 4] =
+    ["config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json"];
+
+/// Tensors of a checkpoint that detection does not use: the picture projection and temperature of the contrastive
+/// pre-training, and a buffer whose values follow from the configuration.
+const UNUSED: [&str; 3] = ["owlv2.visual_projection.weight", "owlv2.logit_scale", "box_bias"];
+
+/// An OWLv2 detector in Hugging Face layout.
+pub struct Owlv2Model {
+    network: Owlv2Network,
+    tokenizer: ClipTokenizer,
+    processor: Owlv2Processor,
+    pictures_per_pass: usize,
+    device: Device,
+    dtype: DType,
+    suppression: Option<f32>,
+    fingerprint: Fingerprint,
+    queries: RecentCache<String, Tensor>,
+    pictures: RecentCache<ContentHash, Arc<PatchPredictions>>,
+}
+
+impl Owlv2Model {
+    /// Reads `config.json`, `preprocessor_config.json`, `tokenizer.json` and the weights; computes in `dtype` on
+    /// `device`.
+    ///
+    /// # Errors
+    /// A file that is missing, malformed, or does not fit the others; a tensor that is missing, misshapen, or unknown.
+    pub fn load(tree: &FileTree, device: &Device, dtype: DType) -> Result<Self> {
+        let config = DualConfig::load_owlv2(tree)?;
+        if config.projection_dim != config.text.encoder.hidden_size {
+            // The class head compares patches of the text tower's width with projected texts.
+            let detail = format!(
+                "`projection_dim` is {}, expected `text_config.hidden_size`, {}",
+                config.projection_dim, config.text.encoder.hidden_size
+            );
+            return Err(ModelError::malformed(tree.path_of("config.json"), detail));
+        }
+        let processor = Owlv2Processor::load(tree, config.vision.image_size)?;
+        if !processor.pads() {
+            let path = tree.path_of("preprocessor_config.json");
+            return Err(ModelError::unsupported(path, "`do_pad`", "false", "true"));
+        }
+        let text = &config.text;
+        let tokenizer = ClipTokenizer::load(tree, text.max_position_embeddings, text.vocab_size)?;
+        if tokenizer.start_token() == 0 {
+            let detail =
+                "begins a text with token 0, which marks an empty query in OWLv2; expected another id";
+            return Err(ModelError::tokenizer(tokenizer.path(), detail));
+        }
+        let weights = Weights::load(tree, "model", dtype, device)?;
+        let network = Owlv2Network::load(&config, weights.builder())?;
+        weights.refuse_unused(&[&KNOWN_BUFFERS[..], &UNUSED[..]].concat())?;
+        let tokens = config.vision.patches_per_side().pow(2);
+        Ok(Self {
+            network,
+            tokenizer,
+            processor,
+            pictures_per_pass: (TOKENS_PER_PASS / tokens).max(1),
+            device: device.clone(),
+            dtype,
+            suppression: Some(SUPPRESSION),
+            fingerprint: weights.fingerprint(tree, &FILES)?,
+            queries: RecentCache::new(CACHED_QUERIES),
+            pictures: RecentCache::new(CACHED_PICTURES),
+        })
+    }
+
+    /// The same detector with another overlap (0 to 1) beyond which detections of one query count as one object;
+    /// `None` reports every patch, as the reference does.
+    #[must_use]
+    pub fn with_suppression(mut self, overlap: Option<f32>) -> Self {
+        self.suppression = overlap;
+        self
+    }
+
+    /// The tokenizer, with the model's limits.
+    pub fn tokenizer(&self) -> &ClipTokenizer {
+        &self.tokenizer
+    }
+
+    /// The network, for what the trait does not offer, such as objectness.
+    pub fn network(&self) -> &Owlv2Network {
+        &self.network
+    }
+
+    /// Model inputs of pictures, shape `(pictures, 3, side, side)`.
+    ///
+    /// # Errors
+    /// No picture, or one without pixels.
+    pub fn pixel_values(&self, pictures: &[&Picture]) -> Result<Tensor> {
+        let pixels: Vec<_> = pictures.iter().map(|picture| picture.pixels()).collect();
+        Ok(self.processor.batch(&pixels, &self.device)?.to_dtype(self.dtype)?)
+    }
+
+    /// The predictions for each picture, each picture computed once.
+    fn look(&self, pictures: &[&Picture]) -> Result<HashMap<ContentHash, Arc<PatchPredictions>>> {
+        let mut known = HashMap::new();
+        let mut missing: Vec<&Picture> = Vec::new();
+        for picture in pictures {
+            if let Some(predictions) = self.pictures.get(&picture.hash()) {
+                known.insert(picture.hash(), predictions);
+            } else if missing.iter().all(|other| other.hash() != picture.hash()) {
+                missing.push(picture);
+            }
+        }
+        for part in missing.chunks(self.pictures_per_pass) {
+            let predictions = self.network.forward(&self.pixel_values(part)?)?;
+            for (index, picture) in part.iter().enumerate() {
+                let own = Arc::new(predictions.picture(index)?);
+                self.pictures.insert(picture.hash(), own.clone());
+                known.insert(picture.hash(), own);
+            }
+        }
+        Ok(known)
+    }
+
+    /// The embedding of each query, shape `(1, projection)`.
+    fn embed(&self, queries: &[&str]) -> Result<HashMap<String, Tensor>> {
+        let mut known = HashMap::new();
+        let mut missing: Vec<&str> = Vec::new();
+        for query in queries {
+            if let Some(embedding) = self.queries.get(*query) {
+                known.insert((*query).to_owned(), embedding);
+            } else if !missing.contains(query) {
+                missing.push(query);
+            }
+        }
+        for part in missing.chunks(TEXT_BATCH) {
+            let ids = part.iter().map(|query| self.tokenizer.encode(query)).collect::<Result<Vec<_>>>()?;
+            let embeddings = self.network.embed_texts(&ids)?;
+            for (index, query) in part.iter().enumerate() {
+                let own = embeddings.narrow(0, index, 1)?.force_contiguous()?;
+                self.queries.insert((*query).to_owned(), own.clone());
+                known.insert((*query).to_owned(), own);
+            }
+        }
+        Ok(known)
+    }
+
+    fn find(&self, requests: &[DetectionRequest<'_>], min_confidence: f32) -> Result<Vec<Vec<Detection>>> {
+        if !(0.0..=1.0).contains(&min_confidence) {
+            return Err(ModelError::Request(format!("a confidence of {min_confidence}, expected 0 to 1")));
+        }
+        let asked = || requests.iter().filter(|request| !request.queries.is_empty());
+        let pictures: Vec<&Picture> = asked().map(|request| request.picture).collect();
+        let queries: Vec<&str> = asked().flat_map(|request| request.queries).copied().collect();
+        let embeddings = self.embed(&queries).map_err(|error| error.at("text tower"))?;
+        let predictions = self.look(&pictures).map_err(|error| error.at("vision tower"))?;
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            let texts: Vec<&Tensor> =
+                request.queries.iter().filter_map(|query| embeddings.get(*query)).collect();
+            answers.push(match predictions.get(&request.picture.hash()) {
+                Some(own) if !texts.is_empty() => {
+                    let logits = own.logits(&Tensor::cat(&texts, 0)?.unsqueeze(0)?, None)?;
+                    self.read(request.picture, own, &logits, min_confidence)?
+                }
+                _ => Vec::new(),
+            });
+        }
+        Ok(answers)
+    }
+
+    /// Detections of one picture from logits of shape `(1, patches, queries)`.
+    fn read(
+        &self,
+        picture: &Picture,
+        predictions: &PatchPredictions,
+        logits: &Tensor,
+        min_confidence: f32,
+    ) -> Result<Vec<Detection>> {
+        let logits = logits.squeeze(0)?.to_vec2::<f32>()?;
+        let boxes = predictions.boxes.squeeze(0)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        if logits.iter().chain(&boxes).flatten().any(|value| value.is_nan()) {
+            return Err(ModelError::NotANumber("a score or box of the detector".to_owned()));
+        }
+        let mut found = Vec::new();
+        for (logits, corners) in logits.iter().zip(&boxes) {
+            let [x, y, width, height] = corners[..] else { continue };
+            let relative = RelativeBox { x, y, width, height };
+            for (query, logit) in logits.iter().enumerate() {
+                let confidence = 1.0 / (1.0 + (-logit).exp());
+                if confidence >= min_confidence
+                    && let Some(region) = relative.in_picture(picture.width(), picture.height())
+                {
+                    found.push(Detection { query, confidence, region });
+                }
+            }
+        }
+        boxes::sort(&mut found);
+        Ok(match self.suppression {
+            Some(overlap) => boxes::suppress(found, overlap),
+            None => found,
+        })
+    }
+}
+
+impl RegionDetector for Owlv2Model {
+    fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    fn detect(
+        &self,
+        requests: &[DetectionRequest<'_>],
+        min_confidence: f32,
+    ) -> cluegate_perception::Result<Vec<Vec<Detection>>> {
+        Ok(self.find(requests, min_confidence)?)
+    }
+}
