@@ -1,1 +1,65 @@
 //! Tenants, policies, generation hooks, decisions and the audit log.
+//!
+//! The gate stands between a picture generator and whoever asked for the picture. A host that owns its generation
+//! loop opens a [`Session`] and asks it; otherwise the gate drives a [`Generator`] through the same session
+//! ([`Gate::drive`]). A [`ReleasedPicture`] comes out of a session and from nowhere else, after its decision has been
+//! written to the log.
+//!
+//! Everything fails closed: a violation, a judge that fails, a generator that fails and a time-out withhold the
+//! picture, each with its own [`Reason`]. Only a policy that says `on_error = "release-unjudged"` changes that for the
+//! judge's failures, and the picture is marked so.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # fn judges() -> Box<dyn cluegate_gate::JudgeProvider> { unimplemented!() }
+//! # fn draw(_seed: u64) -> cluegate_perception::Picture { unimplemented!() }
+//! use std::sync::Arc;
+//!
+//! use cluegate_gate::{Gate, Instruction, JsonlLog, Policies, RequestInfo};
+//!
+//! let log = Arc::new(JsonlLog::open("decisions.jsonl")?);
+//! let gate = Gate::new(&Policies::load("policy.toml")?, judges().as_ref(), log)?;
+//! let mut session = gate.session(RequestInfo::new("kids", "a cat on a beach", 1, 1))?;
+//! let mut seed = session.first_seed(0);
+//! loop {
+//!     match session.finished(0, draw(seed))? {
+//!         Instruction::Release(picture) => break std::fs::write("cat.png", picture.encode_png()?)?,
+//!         Instruction::DrawAgain(again) => seed = again.seed,
+//!         Instruction::Withhold(withheld) => break eprintln!("{}", withheld.message()),
+//!         Instruction::Hold(held) => break eprintln!("{}", held.decision().message),
+//!     }
+//! }
+//! session.close();
+//! # Ok(()) }
+//! ```
+
+mod drive;
+mod error;
+mod inspector;
+mod judging;
+mod log;
+mod picture;
+mod placeholder;
+pub mod policy;
+mod record;
+mod redaction;
+mod redaction_plan;
+mod released;
+mod session;
+mod tenant;
+mod watchdog;
+
+pub use drive::{DrawJob, DrawOptions, Drawn, Generator, GeneratorError, Step, StepHook};
+pub use error::GateError;
+pub use inspector::{InspectionError, Inspector, JudgeProvider, SharedJudge};
+pub use log::{DecisionLog, JsonlLog, LogError, MemoryLog};
+pub use placeholder::Placeholder;
+pub use policy::{Action, Policies, Policy, PolicyError};
+pub use record::{
+    AttemptRecord, ConstitutionRecord, DecisionRecord, DecisionTimings, FailureRecord, Judgment,
+    JudgmentRecord, Outcome, PreviewRecord, Reason, RedactionRecord, RequestRecord,
+};
+pub use redaction::PixelBox;
+pub use released::{DrawAgain, HeldPicture, Instruction, MemberOutcome, ReleasedPicture, Withheld};
+pub use session::{PreviewInstruction, RequestInfo, Session, SessionReport};
+pub use tenant::Gate;

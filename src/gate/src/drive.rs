@@ -1,0 +1,241 @@
+//! Generation driven by the gate: it runs a generator through a session until every picture has its decision.
+
+use std::sync::Arc;
+
+use cluegate_perception::Picture;
+use thiserror::Error;
+
+use crate::released::{DrawAgain, Instruction, MemberOutcome};
+use crate::session::{PreviewInstruction, RequestInfo, Session};
+use crate::watchdog::guard;
+use crate::{Gate, GateError};
+
+/// One picture to draw.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DrawJob {
+    /// Index of the picture in the request, from 0.
+    pub member: usize,
+    /// From 1.
+    pub attempt: u32,
+    /// What to draw.
+    pub prompt: Arc<str>,
+    /// Seed of this attempt.
+    pub seed: u64,
+    /// Statements that made an earlier attempt violate a rule: words for a negative prompt, if the generator knows
+    /// them. Empty at the first attempt.
+    pub avoid: Vec<String>,
+    /// The same for every job of the request.
+    pub options: Arc<DrawOptions>,
+}
+
+/// How to draw; what is left out is the generator's own default.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DrawOptions {
+    /// Number of denoising steps.
+    pub steps: Option<u32>,
+    /// Width in pixels.
+    pub width: Option<u32>,
+    /// Height in pixels.
+    pub height: Option<u32>,
+    /// Weight of the prompt (classifier-free guidance).
+    pub guidance: Option<f64>,
+    /// What not to draw.
+    pub negative_prompt: Option<String>,
+}
+
+/// How one job ended.
+#[derive(Debug, Clone)]
+pub enum Drawn {
+    /// With a picture.
+    Finished(Picture),
+    /// Given up because the hook said [`Step::Stop`].
+    Stopped,
+}
+
+/// A picture could not be drawn.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct GeneratorError(String);
+
+impl GeneratorError {
+    /// An error with a sentence that says what was expected and what came.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+/// What a generator does after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Draws on.
+    Continue,
+    /// Gives this job up; the others go on.
+    Stop,
+}
+
+/// Called by a generator while it draws. `job` is the index into the jobs of the call, `step` the number of finished
+/// steps out of `total`.
+pub trait StepHook {
+    /// Whether the gate wants to see a preview after this step. Cheap; called after every step of every job.
+    fn wants_preview(&mut self, job: usize, step: u32, total: u32) -> bool;
+
+    /// Shows the gate a decoded preview. On [`Step::Stop`] the generator gives the job up and answers
+    /// [`Drawn::Stopped`] for it.
+    fn preview(&mut self, job: usize, step: u32, total: u32, preview: &Picture) -> Step;
+}
+
+/// A text-to-image model that the gate can drive.
+pub trait Generator: Send + Sync {
+    /// Identity for the log: two generators with the same fingerprint draw the same picture from the same job.
+    fn fingerprint(&self) -> &str;
+
+    /// Most jobs of one call.
+    fn batch_size(&self) -> usize {
+        1
+    }
+
+    /// Draws every job and answers in the same order and number. Calls `hook` after each step.
+    fn draw(&self, jobs: &[DrawJob], hook: &mut dyn StepHook) -> Vec<Result<Drawn, GeneratorError>>;
+}
+
+impl Gate {
+    /// Draws the pictures of `request` with `generator`, each through the same session as any host's, until every one
+    /// has its decision: as many outcomes as pictures asked for, in order.
+    ///
+    /// # Errors
+    /// If the request is refused as a whole: an unknown tenant, or over a limit.
+    pub fn drive(
+        &self,
+        generator: &dyn Generator,
+        request: RequestInfo,
+        options: DrawOptions,
+    ) -> Result<Vec<MemberOutcome>, GateError> {
+        let request = RequestInfo { generator: Some(generator.fingerprint().to_owned()), ..request };
+        let (prompt, options): (Arc<str>, _) = (Arc::from(request.prompt.as_str()), Arc::new(options));
+        let session = self.session(request)?;
+        Driver { outcomes: (0..session.count()).map(|_| None).collect(), session, prompt, options }
+            .run(generator)
+    }
+}
+
+struct Driver {
+    session: Session,
+    prompt: Arc<str>,
+    options: Arc<DrawOptions>,
+    outcomes: Vec<Option<MemberOutcome>>,
+}
+
+impl Driver {
+    fn run(mut self, generator: &dyn Generator) -> Result<Vec<MemberOutcome>, GateError> {
+        let mut due: Vec<DrawJob> = (0..self.session.count()).map(|member| self.first_job(member)).collect();
+        while !due.is_empty() {
+            let mut again = Vec::new();
+            for jobs in due.chunks(generator.batch_size().max(1)) {
+                again.extend(self.round(generator, jobs)?);
+            }
+            due = again;
+        }
+        let mut left = self.session.withhold_undecided().into_iter();
+        let outcomes = self
+            .outcomes
+            .into_iter()
+            .filter_map(|outcome| outcome.or_else(|| left.next().map(MemberOutcome::Withheld)));
+        Ok(outcomes.collect())
+    }
+
+    fn first_job(&self, member: usize) -> DrawJob {
+        let (prompt, options) = (Arc::clone(&self.prompt), Arc::clone(&self.options));
+        DrawJob {
+            member,
+            attempt: 1,
+            prompt,
+            seed: self.session.first_seed(member),
+            avoid: Vec::new(),
+            options,
+        }
+    }
+
+    /// Draws `jobs` once and returns the jobs that are to be drawn again.
+    fn round(&mut self, generator: &dyn Generator, jobs: &[DrawJob]) -> Result<Vec<DrawJob>, GateError> {
+        jobs.iter().try_for_each(|job| self.session.start_attempt(job.member))?;
+        let mut hook =
+            SessionHook { session: &mut self.session, jobs, stopped: jobs.iter().map(|_| None).collect() };
+        let drawn = guard(|| generator.draw(jobs, &mut hook));
+        let stopped = hook.stopped;
+        let failure = match &drawn {
+            Ok(drawn) if drawn.len() == jobs.len() => None,
+            Ok(drawn) => Some(format!("the generator gave {} answers to {} jobs", drawn.len(), jobs.len())),
+            Err(panic) => Some(format!("the generator panicked: {panic}")),
+        };
+        let mut drawn = drawn.unwrap_or_default().into_iter();
+        let mut again = Vec::new();
+        for (job, stopped) in jobs.iter().zip(stopped) {
+            let answer = drawn.next();
+            let instruction = match (stopped, &failure, answer) {
+                // The gate has given this attempt up: whatever the generator made of it is not looked at.
+                (Some(instruction), _, _) => instruction,
+                (None, None, Some(Ok(Drawn::Finished(picture)))) => {
+                    self.session.finished(job.member, picture)?
+                }
+                (None, None, Some(Ok(Drawn::Stopped))) => self
+                    .session
+                    .generator_failed(job.member, "the generator stopped without being asked to")?,
+                (None, None, Some(Err(error))) => {
+                    self.session.generator_failed(job.member, &error.to_string())?
+                }
+                (None, failure, _) => {
+                    let why = failure.as_deref().unwrap_or("the generator gave no answer");
+                    self.session.generator_failed(job.member, why)?
+                }
+            };
+            match instruction.into_outcome() {
+                Ok(outcome) => self.keep(job.member, outcome),
+                Err(DrawAgain { attempt, seed, avoid, .. }) => {
+                    again.push(DrawJob { attempt, seed, avoid, ..job.clone() });
+                }
+            }
+        }
+        Ok(again)
+    }
+
+    fn keep(&mut self, member: usize, outcome: MemberOutcome) {
+        if let Some(slot) = self.outcomes.get_mut(member) {
+            *slot = Some(outcome);
+        }
+    }
+}
+
+/// Passes the steps of a generator on to the session.
+struct SessionHook<'a> {
+    session: &'a mut Session,
+    jobs: &'a [DrawJob],
+    /// What follows for the jobs that were given up.
+    stopped: Vec<Option<Instruction>>,
+}
+
+impl StepHook for SessionHook<'_> {
+    fn wants_preview(&mut self, job: usize, step: u32, total: u32) -> bool {
+        let running = self.stopped.get(job).is_some_and(Option::is_none);
+        running && self.jobs.get(job).is_some_and(|job| self.session.wants_preview(job.member, step, total))
+    }
+
+    fn preview(&mut self, job: usize, step: u32, total: u32, preview: &Picture) -> Step {
+        let (Some(member), Some(slot)) =
+            (self.jobs.get(job).map(|job| job.member), self.stopped.get_mut(job))
+        else {
+            return Step::Stop;
+        };
+        if slot.is_some() {
+            return Step::Stop;
+        }
+        match self.session.preview(member, step, total, preview) {
+            Ok(PreviewInstruction::Continue) => Step::Continue,
+            Ok(PreviewInstruction::Abort(then)) => {
+                *slot = Some(then);
+                Step::Stop
+            }
+            // The member is decided or does not exist: there is nothing to draw for.
+            Err(_) => Step::Stop,
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What can go wrong between a host and the gate. A picture that is withheld is no error.
+
+use cluegate_constitution::ConstitutionError;
+use thiserror::Error;
+
+use crate::LogError;
+use crate::policy::{PolicyError, did_you_mean};
+
+/// A request or a call that the gate refuses. Nothing is released with it.
+#[derive(Debug, Error)]
+pub enum GateError {
+    /// The policy cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// A tenant's constitution cannot be used.
+    #[error("tenant {tenant}: {source}")]
+    Constitution {
+        /// The tenant.
+        tenant: String,
+        /// Why.
+        source: ConstitutionError,
+    },
+    /// A tenant's constitution file cannot be read.
+    #[error("tenant {tenant}: cannot read the constitution {path}: {problem}")]
+    ConstitutionFile {
+        /// The tenant.
+        tenant: String,
+        /// The file.
+        path: String,
+        /// What the system said.
+        problem: String,
+    },
+    /// The judge cannot be prepared for a tenant's constitution.
+    #[error("tenant {tenant}: the judge cannot be prepared: {problem}")]
+    Prepare {
+        /// The tenant.
+        tenant: String,
+        /// What the judge said.
+        problem: String,
+    },
+    /// A request of a tenant without a policy.
+    #[error("there is no policy for the tenant {tenant:?}{}", did_you_mean(nearest.as_deref()))]
+    UnknownTenant {
+        /// The tenant of the request.
+        tenant: String,
+        /// The tenant that is spelled most alike.
+        nearest: Option<String>,
+    },
+    /// A request for more than the policy allows.
+    #[error("the request asks for {found} {what}, and the tenant {tenant} may have {allowed}")]
+    Limit {
+        /// The tenant.
+        tenant: String,
+        /// What is limited.
+        what: &'static str,
+        /// What the policy allows.
+        allowed: u64,
+        /// What the request asks for.
+        found: u64,
+    },
+    /// A call about a picture that the request does not have.
+    #[error("there is no picture {member}: the request is for {count}, counted from 0")]
+    NoSuchMember {
+        /// The index in the call.
+        member: usize,
+        /// Number of pictures in the request.
+        count: usize,
+    },
+    /// A call about a picture whose decision is final.
+    #[error(
+        "the decision about picture {member} is final ({reason}); whatever is drawn for it now is not judged"
+    )]
+    AlreadyDecided {
+        /// The index in the call.
+        member: usize,
+        /// Why it was decided so.
+        reason: &'static str,
+    },
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A picture cannot be written as PNG.
+    #[error("the picture cannot be encoded as PNG: {0}")]
+    Encode(String),
+}

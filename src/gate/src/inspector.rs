@@ -1,0 +1,156 @@
+//! What the gate asks of a judge.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use cluegate_constitution::Constitution;
+use cluegate_judge::{InspectOptions, Judge, JudgeError, JudgeErrorKind, Prepared, Report};
+use cluegate_perception::{
+    Detection, DetectionRequest, PerceptionError, PerceptionErrorKind, Picture, RegionDetector,
+};
+use thiserror::Error;
+
+/// Kind of an [`InspectionError`] that says that time ran out.
+const TIMEOUT: &str = "timeout";
+
+/// Why a picture could not be judged: a stable kind in kebab-case and a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct InspectionError {
+    kind: &'static str,
+    message: String,
+}
+
+impl InspectionError {
+    /// An error of a kind of the caller's own, such as `out-of-domain`.
+    pub fn new(kind: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// Whether time ran out, which the gate tells apart from a failure.
+    pub fn is_timeout(&self) -> bool {
+        self.kind == TIMEOUT
+    }
+}
+
+impl From<JudgeError> for InspectionError {
+    fn from(error: JudgeError) -> Self {
+        let kind = if error.kind() == JudgeErrorKind::Timeout { TIMEOUT } else { error.kind().as_str() };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<PerceptionError> for InspectionError {
+    fn from(error: PerceptionError) -> Self {
+        let kind = if error.kind() == PerceptionErrorKind::Timeout { TIMEOUT } else { error.kind().as_str() };
+        Self::new(kind, error.to_string())
+    }
+}
+
+/// A judge made ready for one constitution. A [`Report`] can only come from [`Judge::inspect`], so that whatever
+/// stands behind this trait can refuse a picture, but not invent a verdict.
+pub trait Inspector: Send + Sync {
+    /// The constitution.
+    fn constitution(&self) -> &Constitution;
+
+    /// Fingerprints of the models by role, for the log.
+    fn models(&self) -> BTreeMap<String, String>;
+
+    /// Judges a picture. May panic or hang: the gate runs it on a thread of its own.
+    ///
+    /// # Errors
+    /// If there is no verdict.
+    fn inspect(&self, picture: &Picture, deadline: Instant) -> Result<Report, InspectionError>;
+
+    /// All places in `picture` of each of `words`, with a confidence of at least `min_confidence`; a detection's query
+    /// is the index of its word.
+    ///
+    /// # Errors
+    /// If the detector fails.
+    fn locate(
+        &self,
+        picture: &Picture,
+        words: &[&str],
+        min_confidence: f32,
+    ) -> Result<Vec<Detection>, InspectionError>;
+}
+
+/// Makes a judge ready for a tenant's constitution.
+pub trait JudgeProvider {
+    /// A judge for `constitution`. Called once for each distinct revision when the gate is made.
+    ///
+    /// # Errors
+    /// If the judge cannot be made ready.
+    fn inspector(&self, constitution: Constitution) -> Result<Arc<dyn Inspector>, InspectionError>;
+}
+
+/// The provider over one [`Judge`], shared by all tenants.
+pub struct SharedJudge {
+    judge: Arc<Judge>,
+    detector: Arc<dyn RegionDetector>,
+    options: InspectOptions,
+}
+
+impl SharedJudge {
+    /// Judges with `judge`, all stages on; `detector` finds what a redaction is to hide.
+    pub fn new(judge: Arc<Judge>, detector: Arc<dyn RegionDetector>) -> Self {
+        Self { judge, detector, options: InspectOptions::default() }
+    }
+
+    /// Asks for a rationale with every reasoning, for reports that people read.
+    #[must_use]
+    pub fn with_rationale(mut self, rationale: bool) -> Self {
+        self.options.rationale = rationale;
+        self
+    }
+}
+
+impl JudgeProvider for SharedJudge {
+    fn inspector(&self, constitution: Constitution) -> Result<Arc<dyn Inspector>, InspectionError> {
+        let prepared = self.judge.prepare(&constitution)?;
+        let (judge, detector) = (Arc::clone(&self.judge), Arc::clone(&self.detector));
+        Ok(Arc::new(PreparedJudge { judge, detector, prepared, options: self.options }))
+    }
+}
+
+struct PreparedJudge {
+    judge: Arc<Judge>,
+    detector: Arc<dyn RegionDetector>,
+    prepared: Prepared,
+    options: InspectOptions,
+}
+
+impl Inspector for PreparedJudge {
+    fn constitution(&self) -> &Constitution {
+        self.prepared.constitution()
+    }
+
+    fn models(&self) -> BTreeMap<String, String> {
+        let models = self.judge.models();
+        let named =
+            [("relevance", &models.relevance), ("detector", &models.detector), ("judge", &models.judge)];
+        named.into_iter().map(|(role, fingerprint)| (role.to_owned(), fingerprint.clone())).collect()
+    }
+
+    fn inspect(&self, picture: &Picture, deadline: Instant) -> Result<Report, InspectionError> {
+        let options = InspectOptions { deadline: Some(deadline), ..self.options };
+        Ok(self.judge.inspect(picture, &self.prepared, &options)?)
+    }
+
+    fn locate(
+        &self,
+        picture: &Picture,
+        words: &[&str],
+        min_confidence: f32,
+    ) -> Result<Vec<Detection>, InspectionError> {
+        let request = DetectionRequest { picture, queries: words };
+        let found = self.detector.detect(&[request], min_confidence)?;
+        Ok(found.into_iter().flatten().filter(|detection| detection.query < words.len()).collect())
+    }
+}

@@ -1,0 +1,162 @@
+//! One call of the judge: on its own thread, with a deadline, and written down.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use cluegate_judge::Report;
+use cluegate_perception::{Detection, Picture};
+
+use crate::Reason;
+use crate::inspector::InspectionError;
+use crate::record::{FailureRecord, Judgment, JudgmentRecord};
+use crate::released::{NoPermit, check_fit};
+use crate::session::{Session, milliseconds};
+use crate::watchdog::Stopped;
+
+/// Why there is no verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    kind: &'static str,
+    message: String,
+    timed_out: bool,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), timed_out: false }
+    }
+
+    /// [`Reason::JudgeTimeout`] or [`Reason::JudgeError`].
+    pub(crate) fn reason(&self) -> Reason {
+        if self.timed_out { Reason::JudgeTimeout } else { Reason::JudgeError }
+    }
+
+    /// A sentence for people.
+    pub(crate) fn message(&self) -> String {
+        if self.timed_out {
+            format!("the judge gave no verdict in time: {}", self.message)
+        } else {
+            format!("the judge failed ({}): {}", self.kind, self.message)
+        }
+    }
+
+    fn record(&self) -> FailureRecord {
+        FailureRecord { kind: self.kind.to_owned(), message: self.message.clone() }
+    }
+}
+
+impl From<InspectionError> for Failure {
+    fn from(error: InspectionError) -> Self {
+        Self { kind: error.kind(), timed_out: error.is_timeout(), message: error.to_string() }
+    }
+}
+
+impl From<Stopped> for Failure {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::TimedOut(deadline) => Self {
+                kind: "timeout",
+                message: format!("it was given {} ms", deadline.as_millis()),
+                timed_out: true,
+            },
+            Stopped::Panicked(message) => Self::new("panic", format!("it panicked: {message}")),
+            Stopped::Busy(late) => {
+                Self::new("busy", format!("{late} earlier judgments are still running past their deadline"))
+            }
+            Stopped::NoThread(problem) => Self::new("busy", format!("no thread could be started: {problem}")),
+        }
+    }
+}
+
+/// What a call of the judge gave, and the log's account of it.
+pub(crate) struct Judged {
+    pub(crate) record: JudgmentRecord,
+    pub(crate) result: Result<Report, Failure>,
+}
+
+impl Judged {
+    pub(crate) fn failed(failure: Failure) -> Self {
+        let record = JudgmentRecord {
+            verdict: Judgment::Error,
+            violated: Vec::new(),
+            action: None,
+            error: Some(failure.record()),
+            evidence: None,
+            ms: 0.0,
+        };
+        Self { record, result: Err(failure) }
+    }
+
+    fn reached(report: Report) -> Self {
+        // Evidence that cannot be written down would leave a decision without its grounds.
+        let evidence = match serde_json::to_value(&report) {
+            Ok(evidence) => evidence,
+            Err(source) => return Self::failed(Failure::new("evidence", source.to_string())),
+        };
+        let violated = report.violated().to_vec();
+        let verdict = if violated.is_empty() { Judgment::Safe } else { Judgment::Unsafe };
+        let record = JudgmentRecord {
+            verdict,
+            violated,
+            action: None,
+            error: None,
+            evidence: Some(evidence),
+            ms: 0.0,
+        };
+        Self { record, result: Ok(report) }
+    }
+}
+
+impl Session {
+    /// Judges `picture`. Only a complete verdict on this picture under this constitution counts as one.
+    pub(crate) fn judge(&mut self, member: usize, picture: &Picture) -> Judged {
+        let started = Instant::now();
+        let deadline = self.tenant.policy.limits.judge_deadline;
+        let left = self.tenant.policy.limits.request_deadline.saturating_sub(self.opened.elapsed());
+        let deadline = deadline.min(left);
+        let (inspector, copy) = (Arc::clone(&self.tenant.inspector), picture.clone());
+        let answer = self.tenant.watchdog.run(deadline, move || inspector.inspect(&copy, started + deadline));
+        let result = match answer {
+            Ok(Ok(report)) => {
+                let revision = self.tenant.inspector.constitution().revision();
+                match check_fit(picture, &report, revision) {
+                    Ok(()) => Ok(report),
+                    Err(NoPermit::Unfit(problem)) => Err(Failure::new("unfit-verdict", problem)),
+                    Err(NoPermit::Violated(_)) => {
+                        Err(Failure::new("unfit-verdict", "the verdict was not read"))
+                    }
+                }
+            }
+            Ok(Err(error)) => Err(Failure::from(error)),
+            Err(stopped) => Err(Failure::from(stopped)),
+        };
+        let mut judged = match result {
+            Ok(report) => Judged::reached(report),
+            Err(failure) => Judged::failed(failure),
+        };
+        judged.record.ms = milliseconds(started);
+        if let Some(state) = self.members.get_mut(member) {
+            state.timings.judging += judged.record.ms;
+        }
+        judged
+    }
+
+    /// Where `words` are in `picture`.
+    pub(crate) fn locate(
+        &mut self,
+        picture: &Picture,
+        words: Vec<String>,
+    ) -> Result<Vec<Detection>, Failure> {
+        if words.is_empty() {
+            return Ok(Vec::new());
+        }
+        let deadline = self.tenant.policy.limits.judge_deadline;
+        let min_confidence = self.tenant.policy.redaction.min_confidence as f32;
+        let (inspector, copy) = (Arc::clone(&self.tenant.inspector), picture.clone());
+        let located = self.tenant.watchdog.run(deadline, move || {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            inspector.locate(&copy, &words, min_confidence)
+        });
+        Ok(located.map_err(Failure::from)??)
+    }
+}

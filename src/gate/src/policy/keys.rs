@@ -1,0 +1,81 @@
+//! Refuses keys that the policy file does not know, naming the nearest known one. The known keys are read from the
+//! JSON Schema of the raw types, so that there is one list of them only.
+
+use serde_json::Value as Schema;
+
+/// A key that nothing reads.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct UnknownKey {
+    /// Dotted path of the key.
+    pub(crate) path: String,
+    /// The known key of the same table that is spelled most alike, if any is near.
+    pub(crate) nearest: Option<String>,
+    /// All known keys of the table.
+    pub(crate) known: Vec<String>,
+}
+
+/// Finds the first key of `table` that `root`, a JSON Schema, does not know.
+pub(crate) fn find_unknown(table: &toml::Table, root: &Schema) -> Option<UnknownKey> {
+    walk(table, root, root, "")
+}
+
+fn walk(table: &toml::Table, schema: &Schema, root: &Schema, path: &str) -> Option<UnknownKey> {
+    let schema = resolve(schema, root);
+    let properties = schema.get("properties").and_then(Schema::as_object);
+    let open = schema.get("additionalProperties").filter(|s| s.is_object());
+    for (key, value) in table {
+        let here = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let inner = properties.and_then(|p| p.get(key)).or(open);
+        match (inner, value) {
+            (None, _) => {
+                let known: Vec<String> = properties.map(|p| p.keys().cloned().collect()).unwrap_or_default();
+                let nearest = nearest(key, known.iter().map(String::as_str)).map(str::to_owned);
+                return Some(UnknownKey { path: here, nearest, known });
+            }
+            (Some(inner), toml::Value::Table(table)) => {
+                if let Some(found) = walk(table, inner, root, &here) {
+                    return Some(found);
+                }
+            }
+            (Some(_), _) => {}
+        }
+    }
+    None
+}
+
+/// Follows references and optional types down to the schema that lists properties.
+fn resolve<'a>(schema: &'a Schema, root: &'a Schema) -> &'a Schema {
+    if let Some(target) = schema.get("$ref").and_then(Schema::as_str) {
+        let pointer = target.trim_start_matches('#');
+        return root.pointer(pointer).map_or(schema, |found| resolve(found, root));
+    }
+    for union in ["anyOf", "oneOf", "allOf"] {
+        let parts = schema.get(union).and_then(Schema::as_array);
+        let object = parts.into_iter().flatten().map(|part| resolve(part, root));
+        if let Some(found) = object.into_iter().find(|part| part.get("type") == Some(&Schema::from("object")))
+        {
+            return found;
+        }
+    }
+    schema
+}
+
+/// The candidate spelled most like `word`, if at least half of it is alike.
+pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (strsim::normalized_damerau_levenshtein(word, candidate), candidate))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(similarity, _)| *similarity >= 0.5)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_is_near_or_none() {
+        assert_eq!(nearest("prevews", ["previews", "tries"].into_iter()), Some("previews"));
+        assert_eq!(nearest("zzzzzz", ["previews", "tries"].into_iter()), None);
+    }
+}

@@ -1,0 +1,126 @@
+//! Policies: per tenant, which constitution judges and what follows from a verdict.
+//!
+//! The file is read into raw types ([`RawPolicies`]), checked, and built into [`Policies`]. Only built policies reach
+//! the gate.
+
+mod built;
+mod keys;
+mod raw;
+
+use std::path::PathBuf;
+
+pub use built::{Actions, ConstitutionSource, Limits, Policies, Policy, PreviewSchedule, Redaction};
+pub(crate) use keys::nearest;
+pub use raw::{
+    Action, AfterTries, OnError, PlaceholderKind, PreviewPoint, RawActions, RawLimits, RawPolicies,
+    RawPolicy, RawRedaction, RawSeverityActions, RawThresholds, RedactedObjects, RedactionMethod,
+};
+
+/// The default policy file, every key with its default and a word on it.
+const DEFAULT_TOML: &str = include_str!("../../policies/default.toml");
+/// The two tenants of the demonstration.
+const DEMO_TOML: &str = include_str!("../../policies/demo.toml");
+
+/// A policy file that cannot be used.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum PolicyError {
+    /// The file cannot be read.
+    #[error("cannot read the policy file {}: {problem}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        problem: String,
+    },
+    /// The text is not TOML, or a value has the wrong type.
+    #[error("{origin}: {problem}")]
+    Toml {
+        /// Where the text came from.
+        origin: String,
+        /// What the parser said, with line and column.
+        problem: String,
+    },
+    /// A key that nothing reads.
+    #[error("{origin}: unknown key `{path}`{}; known here: {}", did_you_mean(nearest.as_deref()), known.join(", "))]
+    UnknownKey {
+        /// Where the text came from.
+        origin: String,
+        /// Dotted path of the key.
+        path: String,
+        /// The known key that is spelled most alike.
+        nearest: Option<String>,
+        /// All known keys of the table.
+        known: Vec<String>,
+    },
+    /// A value out of range.
+    #[error("{origin}: `{path}` must be {expected}, not {found}")]
+    Value {
+        /// Where the text came from.
+        origin: String,
+        /// Dotted path of the key.
+        path: String,
+        /// What it may be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// A file without tenants.
+    #[error("{origin}: no tenant; add a table [tenant.NAME]")]
+    NoTenant {
+        /// Where the text came from.
+        origin: String,
+    },
+    /// An action for a rule that the tenant's constitution does not have.
+    #[error("tenant {tenant}: an action is given for the rule `{rule}`, which the constitution {constitution} does not have{}", did_you_mean(nearest.as_deref()))]
+    UnknownRule {
+        /// The tenant.
+        tenant: String,
+        /// The rule named in the policy.
+        rule: String,
+        /// The constitution's name.
+        constitution: String,
+        /// The rule that is spelled most alike.
+        nearest: Option<String>,
+    },
+}
+
+/// A half sentence that names the nearest known word, or nothing.
+pub(crate) fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |word| format!(" (did you mean `{word}`?)"))
+}
+
+impl Policies {
+    /// The text of the shipped default policy: one tenant, `default`, with every key at its default.
+    pub fn with_defaults_toml() -> &'static str {
+        DEFAULT_TOML
+    }
+
+    /// The text of the demonstration's policy.
+    pub fn demo_toml() -> &'static str {
+        DEMO_TOML
+    }
+
+    /// The shipped default policy: one tenant, `default`.
+    ///
+    /// # Errors
+    /// Never for the shipped file, which the tests read.
+    pub fn shipped_default() -> Result<Self, PolicyError> {
+        Self::from_toml(DEFAULT_TOML, "the shipped default policy")
+    }
+
+    /// The demonstration's policy: the tenants `kids` and `newsroom`.
+    ///
+    /// # Errors
+    /// Never for the shipped file, which the tests read.
+    pub fn demo() -> Result<Self, PolicyError> {
+        Self::from_toml(DEMO_TOML, "the demonstration's policy")
+    }
+
+    /// JSON Schema of the policy file, as published in `schema/policy.schema.json`.
+    pub fn json_schema() -> serde_json::Value {
+        schemars::schema_for!(RawPolicies).to_value()
+    }
+}
+
+#[cfg(test)]
+mod tests;

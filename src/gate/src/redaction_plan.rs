@@ -1,0 +1,168 @@
+//! What to hide: the objects on which the violated rules turn.
+
+use cluegate_judge::{Outcome, PreconditionEvidence, Report};
+use cluegate_perception::{Picture, Region};
+
+use crate::judging::{Failure, Judged};
+use crate::policy::{Action, RedactedObjects};
+use crate::record::RedactionRecord;
+use crate::redaction::{hide, plan, share};
+use crate::released::{Instruction, NoPermit, Permit};
+use crate::session::{Session, Verdict, milliseconds};
+use crate::{Reason, picture};
+
+/// How far to look for objects to hide.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// The boxes that the verdict rests on.
+    Evidence,
+    /// Also every other place where the detector finds one of the objects.
+    Everywhere,
+}
+
+/// The statements that hold in the chains of the violated rules, each once.
+pub(crate) fn violating_statements(report: &Report) -> Vec<String> {
+    let chains = report.rules().iter().filter(|rule| rule.outcome == Outcome::Violated);
+    let statements = chains.flat_map(|rule| &rule.preconditions).flat_map(|link| &link.statements);
+    let mut texts: Vec<String> = Vec::new();
+    for statement in statements.filter(|statement| statement.holds == Some(true)) {
+        if !texts.contains(&statement.text) {
+            texts.push(statement.text.clone());
+        }
+    }
+    texts
+}
+
+impl Session {
+    /// Hides the objects of the violated rules and has the result judged under the whole constitution; if it does not
+    /// pass, hides more once. A redacted picture is released on a verdict of its own only: a judge that fails here
+    /// withholds it even where the policy fails open, because the original is known to violate a rule.
+    pub(crate) fn redact(&mut self, member: usize, original: &Picture, report: &Report) -> Instruction {
+        let policy = self.tenant.policy.redaction;
+        let everything = RedactedObjects::All;
+        let rounds = [
+            (policy.grow, policy.objects, Reach::Evidence),
+            (policy.grow + policy.widen, everything, Reach::Everywhere),
+        ];
+        let mut regions: Vec<Region> = Vec::new();
+        let mut last = report.clone();
+        for (grow, objects, reach) in rounds {
+            match self.objects(original, &last, objects, reach) {
+                Ok(found) => regions.extend(found),
+                Err(failure) => return self.fail(member, failure.reason(), failure.message()),
+            }
+            let Some(judged) = self.hide_and_judge(member, original, &regions, grow) else { continue };
+            let (hidden, result) = judged;
+            let permit = match result {
+                Ok(verdict) => {
+                    let permit = Permit::judged(hidden, &verdict, &self.tenant, true);
+                    last = verdict;
+                    permit
+                }
+                Err(failure) => return self.fail(member, failure.reason(), failure.message()),
+            };
+            match permit {
+                Ok(permit) => {
+                    let message = format!(
+                        "the original {}; nothing is violated with that hidden",
+                        self.violates(report)
+                    );
+                    return self.release(member, permit, message, Some(&last));
+                }
+                Err(NoPermit::Violated(_)) => {}
+                Err(NoPermit::Unfit(problem)) => {
+                    let failure = Failure::new("unfit-verdict", problem);
+                    return self.fail(member, failure.reason(), failure.message());
+                }
+            }
+        }
+        let message = format!("{}, and hiding what makes it so did not help", self.violates(&last));
+        self.withhold(member, Verdict { reason: Reason::RedactionFailed, message, report: Some(&last) })
+    }
+
+    /// Hides `regions` and judges the result. None if there is nothing to hide, or too much.
+    fn hide_and_judge(
+        &mut self,
+        member: usize,
+        original: &Picture,
+        regions: &[Region],
+        grow: f64,
+    ) -> Option<(Picture, Result<cluegate_judge::Report, Failure>)> {
+        let started = std::time::Instant::now();
+        let policy = self.tenant.policy.redaction;
+        let (width, height) = (original.width(), original.height());
+        let boxes = plan(regions, grow, width, height);
+        let covered = share(&boxes, width, height);
+        let hidden = hide(original, &boxes, policy.method);
+        let refused = if boxes.is_empty() {
+            Some("the detector found none of the objects".to_owned())
+        } else if covered > policy.max_share {
+            Some(format!("{:.0} % of the picture would be hidden", covered * 100.0))
+        } else {
+            picture::shows_nothing(&hidden)
+        };
+        if let Some(state) = self.members.get_mut(member) {
+            state.timings.redacting += milliseconds(started);
+        }
+        let mut record = RedactionRecord { method: policy.method, grow, boxes, refused, judgment: None };
+        let judged = record.refused.is_none().then(|| {
+            let Judged { record: mut judgment, result } = self.judge(member, &hidden);
+            judgment.action = result.as_ref().ok().and_then(|report| self.strictest(report));
+            record.judgment = Some(judgment);
+            (hidden, result)
+        });
+        if let Some(state) = self.members.get_mut(member) {
+            state.current.redactions.push(record);
+        }
+        judged
+    }
+
+    /// Regions of the objects on which the violated rules turn, except for rules that the policy allows.
+    fn objects(
+        &mut self,
+        original: &Picture,
+        report: &Report,
+        objects: RedactedObjects,
+        reach: Reach,
+    ) -> Result<Vec<Region>, Failure> {
+        let min_confidence = self.tenant.policy.redaction.min_confidence as f32;
+        let (mut regions, mut words) = (Vec::new(), Vec::new());
+        for rule in report.rules().iter().filter(|rule| rule.outcome == Outcome::Violated) {
+            let Some(written) = self.tenant.inspector.constitution().rule(&rule.id) else { continue };
+            if self.tenant.policy.actions.of(&rule.id, written.severity) == Action::Allow {
+                continue;
+            }
+            let first = match objects {
+                RedactedObjects::Decisive => rule.preconditions.len().saturating_sub(1),
+                RedactedObjects::All => 0,
+            };
+            let evidence = rule.preconditions.iter().skip(first);
+            regions.extend(evidence.flat_map(|link| boxes_of(link, min_confidence)));
+            for statement in written.preconditions.iter().skip(first).flat_map(|link| &link.any) {
+                words.extend(
+                    statement
+                        .central
+                        .iter()
+                        .filter(|word| !words.contains(*word))
+                        .cloned()
+                        .collect::<Vec<_>>(),
+                );
+            }
+        }
+        if reach == Reach::Everywhere || regions.is_empty() {
+            let located = self.locate(original, words)?;
+            regions.extend(located.into_iter().map(|detection| detection.region));
+        }
+        Ok(regions)
+    }
+}
+
+/// Boxes of the statements that hold.
+fn boxes_of(link: &PreconditionEvidence, min_confidence: f32) -> Vec<Region> {
+    let holding = link.statements.iter().filter(|statement| statement.holds == Some(true));
+    let found = holding.flat_map(|statement| &statement.region);
+    found
+        .filter(|found| found.confidence >= min_confidence)
+        .map(cluegate_judge::FoundRegion::region)
+        .collect()
+}

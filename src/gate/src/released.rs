@@ -1,0 +1,291 @@
+//! What a host gets for a picture, and the only way to a released one.
+
+use std::sync::Arc;
+
+use cluegate_constitution::Revision;
+use cluegate_judge::Report;
+use cluegate_perception::Picture;
+use image::RgbImage;
+
+use crate::picture::encode_png;
+use crate::placeholder::Placeholder;
+use crate::policy::{Action, Actions, OnError};
+use crate::tenant::Tenant;
+use crate::{DecisionRecord, GateError, LogError, Reason};
+
+/// A picture together with the right to release it. Made only here: from a complete verdict on this very picture under
+/// the tenant's constitution in which every violated rule is allowed, or from a policy that names fail-open.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    picture: Picture,
+    reason: Reason,
+}
+
+/// Why a verdict gives no permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoPermit {
+    /// A violated rule is not allowed; this is the strictest action for one.
+    Violated(Action),
+    /// The verdict is not complete, or not about this picture, or not under this constitution.
+    Unfit(&'static str),
+}
+
+/// The strictest action for the rules that `report` finds violated; none if it finds none.
+pub(crate) fn strictest_action(report: &Report, actions: &Actions, tenant: &Tenant) -> Option<Action> {
+    let action = |id: &String| {
+        // A rule that the constitution does not have cannot be looked up, and so is blocked.
+        tenant.inspector.constitution().rule(id).map_or(Action::Block, |rule| actions.of(id, rule.severity))
+    };
+    report.violated().iter().map(action).max()
+}
+
+impl Permit {
+    /// The right to release `picture` as it was judged.
+    pub(crate) fn judged(
+        picture: Picture,
+        report: &Report,
+        tenant: &Tenant,
+        redacted: bool,
+    ) -> Result<Self, NoPermit> {
+        check_fit(&picture, report, tenant.inspector.constitution().revision())?;
+        let reason = match strictest_action(report, &tenant.policy.actions, tenant) {
+            Some(Action::Allow) | None if redacted => Reason::Redacted,
+            Some(Action::Allow) => Reason::Allowed,
+            Some(stricter) => return Err(NoPermit::Violated(stricter)),
+            None => Reason::Safe,
+        };
+        Ok(Self { picture, reason })
+    }
+
+    /// The right to release `picture` unjudged, which only a policy that names it gives.
+    pub(crate) fn unjudged(picture: Picture, tenant: &Tenant) -> Option<Self> {
+        match tenant.policy.on_error {
+            OnError::ReleaseUnjudged => Some(Self { picture, reason: Reason::Unjudged }),
+            OnError::Block => None,
+        }
+    }
+
+    /// Why the picture may be released.
+    pub(crate) fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// The picture's hash, for the log.
+    pub(crate) fn picture_hash(&self) -> String {
+        self.picture.hash().to_hex()
+    }
+
+    /// Releases the picture, once its decision is in the log.
+    pub(crate) fn release(self, logged: Logged) -> ReleasedPicture {
+        ReleasedPicture { picture: self.picture, decision: logged.0 }
+    }
+}
+
+/// Refuses a report that is not a complete verdict on `picture` under `revision`.
+pub(crate) fn check_fit(picture: &Picture, report: &Report, revision: Revision) -> Result<(), NoPermit> {
+    let Some(verdict) = report.complete() else {
+        return Err(NoPermit::Unfit("a stage of the method was switched off"));
+    };
+    if verdict.picture() != picture.hash() {
+        return Err(NoPermit::Unfit("the verdict is about another picture"));
+    }
+    if verdict.revision() != revision {
+        return Err(NoPermit::Unfit("the verdict was reached under another revision of the constitution"));
+    }
+    Ok(())
+}
+
+/// A decision that is in the log.
+#[derive(Debug)]
+pub(crate) struct Logged(Arc<DecisionRecord>);
+
+impl Logged {
+    /// Writes `record` to the tenant's log. A log that panics has failed.
+    pub(crate) fn write(record: DecisionRecord, tenant: &Tenant) -> Result<Self, (DecisionRecord, LogError)> {
+        let written = crate::watchdog::guard(|| tenant.log.append(&record));
+        match written {
+            Ok(Ok(())) => Ok(Self(Arc::new(record))),
+            Ok(Err(error)) => Err((record, error)),
+            Err(panic) => Err((record, LogError::new("writer", format!("panicked: {panic}")))),
+        }
+    }
+
+    /// The decision.
+    pub(crate) fn record(&self) -> &Arc<DecisionRecord> {
+        &self.0
+    }
+}
+
+/// A picture that the gate lets out. Only a session makes one, and only after its decision is in the log.
+#[derive(Debug, Clone)]
+pub struct ReleasedPicture {
+    picture: Picture,
+    decision: Arc<DecisionRecord>,
+}
+
+impl ReleasedPicture {
+    /// The picture.
+    pub fn picture(&self) -> &Picture {
+        &self.picture
+    }
+
+    /// The pixels.
+    pub fn pixels(&self) -> &RgbImage {
+        self.picture.pixels()
+    }
+
+    /// Why it was released: [`Reason::Safe`], [`Reason::Allowed`], [`Reason::Redacted`] or [`Reason::Unjudged`].
+    pub fn reason(&self) -> Reason {
+        self.decision.reason
+    }
+
+    /// Whether no verdict stands behind it, because the policy fails open.
+    pub fn is_unjudged(&self) -> bool {
+        self.decision.unjudged
+    }
+
+    /// Whether something in it was hidden.
+    pub fn is_redacted(&self) -> bool {
+        self.decision.reason == Reason::Redacted
+    }
+
+    /// The decision as it was logged.
+    pub fn decision(&self) -> &Arc<DecisionRecord> {
+        &self.decision
+    }
+
+    /// A fresh PNG file: the pixels, and none of the metadata that the generator may have written.
+    ///
+    /// # Errors
+    /// If the encoder fails.
+    pub fn encode_png(&self) -> Result<Vec<u8>, GateError> {
+        encode_png(self.pixels())
+    }
+}
+
+/// A picture that nobody gets. Its pixels are gone; there may be a placeholder.
+#[derive(Debug, Clone)]
+pub struct Withheld {
+    pub(crate) placeholder: Option<Placeholder>,
+    pub(crate) decision: Arc<DecisionRecord>,
+}
+
+impl Withheld {
+    /// Why.
+    pub fn reason(&self) -> Reason {
+        self.decision.reason
+    }
+
+    /// Why, for people.
+    pub fn message(&self) -> &str {
+        &self.decision.message
+    }
+
+    /// What stands in for the picture, if the policy wants something to.
+    pub fn placeholder(&self) -> Option<&Placeholder> {
+        self.placeholder.as_ref()
+    }
+
+    /// The decision as it was logged; with [`Reason::LogFailure`], as it could not be.
+    pub fn decision(&self) -> &Arc<DecisionRecord> {
+        &self.decision
+    }
+}
+
+/// A picture that waits for a person. It is not released: the requester gets the placeholder, if there is one.
+#[derive(Debug, Clone)]
+pub struct HeldPicture {
+    pub(crate) picture: Picture,
+    pub(crate) placeholder: Option<Placeholder>,
+    pub(crate) decision: Arc<DecisionRecord>,
+}
+
+impl HeldPicture {
+    /// The picture as PNG, for the person who reviews it and for nobody else.
+    ///
+    /// # Errors
+    /// If the encoder fails.
+    pub fn encode_png_for_review(&self) -> Result<Vec<u8>, GateError> {
+        encode_png(self.picture.pixels())
+    }
+
+    /// What the requester sees meanwhile.
+    pub fn placeholder(&self) -> Option<&Placeholder> {
+        self.placeholder.as_ref()
+    }
+
+    /// The decision as it was logged.
+    pub fn decision(&self) -> &Arc<DecisionRecord> {
+        &self.decision
+    }
+}
+
+/// A member is to be drawn again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrawAgain {
+    /// Index of the picture in the request.
+    pub member: usize,
+    /// Number of the attempt to come, from 2.
+    pub attempt: u32,
+    /// Its seed. Below 2^32, which every generator takes.
+    pub seed: u64,
+    /// The statements that made the last attempt violate a rule: words for a negative prompt.
+    pub avoid: Vec<String>,
+    /// Why, for people.
+    pub message: String,
+}
+
+/// What a host does with a member now.
+#[derive(Debug, Clone)]
+pub enum Instruction {
+    /// Hand this picture out.
+    Release(ReleasedPicture),
+    /// Draw the member again.
+    DrawAgain(DrawAgain),
+    /// Hand out the placeholder or nothing, and say why.
+    Withhold(Withheld),
+    /// Keep the picture for a person.
+    Hold(HeldPicture),
+}
+
+impl Instruction {
+    /// The final outcome.
+    ///
+    /// # Errors
+    /// If the member is to be drawn again.
+    pub fn into_outcome(self) -> Result<MemberOutcome, DrawAgain> {
+        match self {
+            Self::Release(picture) => Ok(MemberOutcome::Released(picture)),
+            Self::Withhold(withheld) => Ok(MemberOutcome::Withheld(withheld)),
+            Self::Hold(held) => Ok(MemberOutcome::Held(held)),
+            Self::DrawAgain(again) => Err(again),
+        }
+    }
+}
+
+/// What became of a member.
+#[derive(Debug, Clone)]
+pub enum MemberOutcome {
+    /// It is released.
+    Released(ReleasedPicture),
+    /// It is withheld.
+    Withheld(Withheld),
+    /// It waits for a person.
+    Held(HeldPicture),
+}
+
+impl MemberOutcome {
+    /// The decision.
+    pub fn decision(&self) -> &Arc<DecisionRecord> {
+        match self {
+            Self::Released(picture) => picture.decision(),
+            Self::Withheld(withheld) => withheld.decision(),
+            Self::Held(held) => held.decision(),
+        }
+    }
+
+    /// Index of the picture in the request.
+    pub fn member(&self) -> usize {
+        self.decision().member as usize
+    }
+}
