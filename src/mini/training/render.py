@@ -76,10 +76,26 @@ class _Atlas:
 
 
 class _Random:
-    """Uniform and normal numbers on one device from one generator."""
+    """Random numbers: fields on the device, choices on the CPU, so that no choice has to wait for the device."""
 
     def __init__(self, device, generator):
         self.device, self.generator = device, generator
+        self.choices = None
+        if generator is not None:
+            seed = torch.randint(2**31, (1,), device=device, generator=generator).item()
+            self.choices = torch.Generator().manual_seed(seed)
+
+    def at(self, share, count):
+        """Numbers of a random `share` of `count` pictures."""
+        return (torch.rand(count, generator=self.choices) < share).nonzero()[:, 0].to(self.device, non_blocking=True)
+
+    def number(self):
+        """One uniform number."""
+        return torch.rand(1, generator=self.choices).item()
+
+    def kinds(self, weights, count):
+        """`count` draws from `weights`, on the CPU."""
+        return torch.multinomial(torch.tensor(weights), count, replacement=True, generator=self.choices)
 
     def uniform(self, *size, low=0.0, high=1.0):
         return torch.rand(*size, device=self.device, generator=self.generator) * (high - low) + low
@@ -179,11 +195,10 @@ def _pattern(r, count, size):
 
 def _other_backgrounds(r, count, size):
     """Backgrounds of many makes, so that none of them can be relied on."""
-    kind = torch.multinomial(torch.tensor([12., 14, 12, 12, 8, 10, 8, 16], device=r.device).expand(count, 8), 1,
-                             generator=r.generator)[:, 0].cpu()
+    kind = r.kinds([12.0, 14, 12, 12, 8, 10, 8, 16], count)
     out = torch.empty(count, 3, size, size, device=r.device)
     for k in range(8):
-        at = (kind == k).nonzero()[:, 0].to(r.device)
+        at = (kind == k).nonzero()[:, 0].to(r.device, non_blocking=True)
         n = len(at)
         if n == 0:
             continue
@@ -209,14 +224,14 @@ def _other_backgrounds(r, count, size):
 
 
 def backgrounds(kinds, r, size):
-    """(B,) background numbers to pictures (B, 3, size, size), with faint texture and shading on most."""
+    """(B,) background numbers, on the CPU, to pictures (B, 3, size, size), with faint texture and shading on most."""
     count = len(kinds)
-    kinds = kinds.to(r.device)
     out = torch.empty(count, 3, size, size, device=r.device)
-    other = (kinds == OTHER_BACKGROUND).nonzero()[:, 0]
-    known = (kinds < OTHER_BACKGROUND).nonzero()[:, 0]
+    other, known = ((kinds == OTHER_BACKGROUND) == flag for flag in (True, False))
+    named = kinds[known].to(r.device, non_blocking=True)
+    other, known = (mask.nonzero()[:, 0].to(r.device, non_blocking=True) for mask in (other, known))
     if len(known):
-        out[known] = _world_backgrounds(r, kinds[known], size)
+        out[known] = _world_backgrounds(r, named, size)
     if len(other):
         out[other] = _other_backgrounds(r, len(other), size)
     texture = _soft(r, count, 14, size, 3) * r.uniform(count, 1, 1, 1, high=0.06) * r.chance(0.5, count, 1, 1, 1)
@@ -284,7 +299,7 @@ def render(scenes, device, size=SIDE, cover=False, seed=None, vary=True, bonds=F
     level = _levels(r, place, size) if vary else (place[..., 2, None] * (size / SIDE) < torch.tensor(
         _Atlas.sizes, device=device) * 0.8).sum(-1).clamp(max=len(_Atlas.sizes) - 1)
     tints = _tints(r, count, slots) if vary else None
-    shaded = (r.chance(0.22, count) & vary).nonzero()[:, 0]
+    shaded = r.at(0.22 if vary else 0.0, count)
     seen = torch.zeros(count, len(CLASSES), GRID, GRID, device=device) if cover else None
     bound = torch.zeros(count, len(BONDS), GRID, GRID, device=device) if bonds else None
     rows, levels = torch.arange(count, device=device), _Atlas.on(device)
@@ -374,7 +389,7 @@ def rescale(images, small, r=None):
     """Down to `small` px and back, by bilinear or bicubic filters."""
     size = images.shape[-1]
     modes = ("bilinear", "bicubic")
-    down, up = (modes[int(r.uniform(1).item() < 0.5)] if r else modes[1] for _ in range(2))
+    down, up = (modes[int(r.number() < 0.5)] if r else modes[1] for _ in range(2))
     less = F.interpolate(images, size=(small, small), mode=down, antialias=True)
     return F.interpolate(less.clamp(0, 1), size=(size, size), mode=up).clamp(0, 1)
 
@@ -396,7 +411,7 @@ def _colour_change(images, r):
 
 def _some(images, share, r, change):
     """Applies `change` to a random share of the pictures."""
-    at = r.chance(share, len(images)).nonzero()[:, 0]
+    at = r.at(share, len(images))
     if len(at):
         images[at] = change(images[at]).to(images.dtype)
     return images
@@ -411,20 +426,20 @@ def corrupt(images, generator=None, vae=None, vae_share=0.3, strength=1.0):
     """
     r = _Random(images.device, generator)
     images, size = images.clone().float(), images.shape[-1]
-    dirty = (~r.chance(0.3, len(images))).nonzero()[:, 0]
+    dirty = r.at(0.7, len(images))
     some = lambda x, share, change: _some(x, share * strength, r, change)  # noqa: E731
 
     def through_vae(x):
         small = F.interpolate(x, size=(128, 128), mode="bilinear", antialias=True).clamp(0, 1)
         return F.interpolate(vae(small).float().clamp(0, 1), size=(size, size),
-                             mode="bicubic" if r.uniform(1).item() < 0.5 else "bilinear").clamp(0, 1)
+                             mode="bicubic" if r.number() < 0.5 else "bilinear").clamp(0, 1)
 
     if vae is not None:
         images = some(images, vae_share, through_vae)
     x = images[dirty]
     if len(x):
         x = some(x, 0.22, lambda t: rescale(t, 128, r))
-        x = some(x, 0.12, lambda t: rescale(t, 88 + 8 * int(r.uniform(1).item() * 16), r))
+        x = some(x, 0.12, lambda t: rescale(t, 88 + 8 * int(r.number() * 16), r))
         x = some(x, 0.3, lambda t: blur(t, r.uniform(len(t), low=0.3, high=1.4)))
         x = some(x, 0.5, lambda t: _colour_change(t, r))
         x = some(x, 0.2, lambda t: (t + (t - blur(t, torch.ones(len(t), device=t.device)))
