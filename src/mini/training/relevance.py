@@ -52,7 +52,9 @@ def build(vocabulary, end):
     vision = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6,
               "image_size": 224, "patch_size": 16, "projection_dim": 192}
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=192, logit_scale_init_value=2.6592)
-    return CLIPModel(config)
+    model = CLIPModel(config)
+    sb.start_vision(model.vision_model, 14)
+    return model
 
 
 def embed_images(model, images):
@@ -357,6 +359,7 @@ def write_domain(out, mean, precision, limits):
         pass  # the judge's statements are written in the same words
     save_file({"mean": mean.float().cpu().contiguous(), "precision": precision.float().cpu().contiguous()},
               str(out / "domain.safetensors"))
+    (out / "domain.safetensors").chmod(0o644)
     sb.write_json(out / "domain.json", {
         "name": NAME,
         "relevance": {
