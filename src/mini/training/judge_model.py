@@ -177,10 +177,10 @@ def read(language, x, cos, sin, bias):
     count, length, _ = x.shape
     for layer in language.layers:
         attention, h = layer.self_attn, layer.input_layernorm(x)
-        q, k, v = (p(h).view(count, length, -1, attention.head_dim).transpose(1, 2)
-                   for p in (attention.q_proj, attention.k_proj, attention.v_proj))
+        q, k, v = [p(h).view(count, length, -1, attention.head_dim).transpose(1, 2)
+                   for p in (attention.q_proj, attention.k_proj, attention.v_proj)]
         q, k = _turn(q, cos, sin).to(v.dtype), _turn(k, cos, sin).to(v.dtype)
-        k, v = (t.repeat_interleave(attention.num_key_value_groups, 1) for t in (k, v))
+        k, v = [t.repeat_interleave(attention.num_key_value_groups, 1) for t in (k, v)]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(v.dtype).expand(-1, q.shape[1], -1, -1))
         x = x + attention.o_proj(y.transpose(1, 2).reshape(count, length, -1))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
