@@ -228,7 +228,7 @@ def reasoning(network, count, seed, vae=None, limit=90):
 @torch.no_grad()
 def evaluate(network, scale=1.0, vae=None):
     """All tables; `scale` shrinks the sets."""
-    size = lambda n: max(16, int(n * scale))  # noqa: E731
+    size = lambda n: max(8, int(n * scale))  # noqa: E731
     rng = random.Random(HELD_OUT + 5)
     own = [world.sample(rng, wild=0.0) for _ in range(size(1500))]
     foreign = [world.sample(rng, wild=1.0) for _ in range(size(1500))]

@@ -207,7 +207,9 @@ def _other_backgrounds(r, count, size):
             grey = torch.where(r.chance(0.25, n, 1), r.uniform(n, 1).round(), pair[:, 0])  # some white, some black
             made = grey[:, :, None, None].expand(n, 3, size, size)
         elif k == 1:
-            made = _mix(pair[:, 0], pair[:, 1], _ramp(r, n, size) * 0.5 + 0.5)
+            line, axis = _ramp(r, n, size) * 0.5 + 0.5, torch.linspace(-1, 1, size, device=r.device)
+            ring = torch.hypot(axis, axis[:, None])[None] * r.uniform(n, 1, 1, low=0.5, high=1.0)
+            made = _mix(pair[:, 0], pair[:, 1], torch.where(r.chance(0.3, n, 1, 1), ring, line).clamp(0, 1))
         elif k in (2, 3):
             made = _mix(pair[:, 0], pair[:, 1], torch.sigmoid(_soft(r, n, 4 if k == 2 else 9, size)[:, 0] * 2))
         elif k == 4:

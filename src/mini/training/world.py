@@ -243,9 +243,10 @@ class _Builder:
         over = len(self.objects)
         under = self.objects.index(subject) if subject is not None else over
         places = [over, under] if self.rng.random() < 0.72 else [under, over]
+        least = 0.45 if self.rng.random() < 0.9 else 0.33
         for place in dict.fromkeys(places):
             trial = self.objects[:place] + [obj] + self.objects[place:]
-            if all(visibility(trial, i) >= 0.45 for i, o in enumerate(trial) if distance(o, obj) < 0.75):
+            if all(visibility(trial, i) >= least for i, o in enumerate(trial) if distance(o, obj) < 0.75):
                 self.objects = trial
                 if subject is not None:
                     self.touching.append((subject, obj))
