@@ -284,6 +284,7 @@ def only_compile(args):
     """What `warm_compiler` starts."""
     torch.cuda.set_device(args.device)
     torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True  # settings are part of the caches' keys: the same as in `main`
     unet, text = (m.to(args.device) for m in build_denoiser(args.only_compile))
     unet.to(memory_format=torch.channels_last)
     fast = compiled(unet, args.device)
