@@ -52,7 +52,12 @@ impl Source<'_> {
         let offset = error.span().map_or(0, |span| span.start);
         let line_start = self.text.as_bytes().iter().take(offset).rposition(|byte| *byte == b'\n');
         let column = offset - line_start.map_or(0, |newline| newline + 1) + 1;
-        let problem = Problem::Toml { message: error.message().trim().replace('\n', "; "), column };
+        // serde names its types; the file's author knows numbers.
+        let message = error.message().trim().replace('\n', "; ");
+        let message = message
+            .replace("expected i64", "expected an integer")
+            .replace("expected f64", "expected a number");
+        let problem = Problem::Toml { message, column };
         ConstitutionError::new(self.origin, error.span().map(|_| self.line(offset)), problem)
     }
 

@@ -9,7 +9,8 @@ use crate::rule::Severity;
 /// A safety constitution: the rules that a picture must not violate.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "cluegate constitution")]
+// A default for serde, so that the absence of rules has an error of its own; still required in a file.
+#[schemars(title = "cluegate constitution", extend("required" = ["name", "rule"]))]
 pub(crate) struct RawConstitution {
     /// Short name, used in logs: a-z, 0-9 and -.
     #[schemars(with = "String", length(min = 1, max = 64), regex(pattern = r"^[a-z0-9][a-z0-9-]*$"))]
@@ -22,13 +23,14 @@ pub(crate) struct RawConstitution {
     pub(crate) thresholds: RawThresholds,
     /// The rules, at least one.
     #[serde(default)]
-    #[schemars(with = "Vec<RawRule>", length(min = 1), extend("default" = []))]
+    #[schemars(with = "Vec<RawRule>", length(min = 1))]
     pub(crate) rule: Vec<Spanned<RawRule>>,
 }
 
 /// Thresholds of the method (CLUE, Algorithm 1 and s 4.1).
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Thresholds")]
 pub(crate) struct RawThresholds {
     /// Cosine between picture and rule text from which the rule is relevant. Left out: the encoder's own, 0.22 for
     /// CLIP ViT-B/16.
@@ -54,6 +56,7 @@ pub(crate) struct RawThresholds {
 /// One rule, violated if every precondition holds and the exception does not.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Rule", extend("required" = ["id", "text", "objectiveness", "severity", "precondition"]))]
 pub(crate) struct RawRule {
     /// Name of the rule, unique in the file: a-z, 0-9 and -.
     #[schemars(with = "String", length(min = 1, max = 64), regex(pattern = r"^[a-z0-9][a-z0-9-]*$"))]
@@ -69,7 +72,7 @@ pub(crate) struct RawRule {
     pub(crate) severity: Spanned<String>,
     /// The chain: every precondition must hold, asked in this order.
     #[serde(default)]
-    #[schemars(with = "Vec<RawPrecondition>", length(min = 1), extend("default" = []))]
+    #[schemars(with = "Vec<RawPrecondition>", length(min = 1))]
     pub(crate) precondition: Vec<Spanned<RawPrecondition>>,
     /// The exception, a chain of the same form: where all of it holds, the rule is not violated.
     #[serde(default)]
@@ -80,6 +83,7 @@ pub(crate) struct RawRule {
 /// One link of a chain: it holds if any of its statements holds.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Precondition")]
 pub(crate) struct RawPrecondition {
     /// The statements, at least one.
     #[schemars(with = "Vec<RawStatement>", length(min = 1))]
@@ -89,6 +93,7 @@ pub(crate) struct RawPrecondition {
 /// Something that a picture shows or does not show.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Statement")]
 pub(crate) struct RawStatement {
     /// The statement, without a full stop.
     #[schemars(with = "String", length(min = 1))]
@@ -143,4 +148,38 @@ pub(crate) const CONSTITUTION: Shape = Shape {
 /// [`Constitution::parse`](crate::Constitution::parse) only.
 pub fn json_schema() -> serde_json::Value {
     schemars::schema_for!(RawConstitution).to_value()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keys of a schema object, sorted.
+    fn properties(schema: &serde_json::Value) -> Vec<String> {
+        let mut keys: Vec<String> =
+            schema["properties"].as_object().expect("an object").keys().cloned().collect();
+        keys.sort();
+        keys
+    }
+
+    fn keys(shape: &Shape) -> Vec<String> {
+        let mut keys: Vec<String> = shape.keys.iter().map(|(key, _)| (*key).to_owned()).collect();
+        keys.sort();
+        keys
+    }
+
+    #[test]
+    fn known_keys_are_those_of_the_raw_types() {
+        let schema = json_schema();
+        assert_eq!(keys(&CONSTITUTION), properties(&schema));
+        let inner = [
+            ("Thresholds", &THRESHOLDS),
+            ("Rule", &RULE),
+            ("Precondition", &PRECONDITION),
+            ("Statement", &STATEMENT),
+        ];
+        for (name, shape) in inner {
+            assert_eq!(keys(shape), properties(&schema["$defs"][name]), "{name}");
+        }
+    }
 }
