@@ -16,7 +16,6 @@ import json
 import math
 import random
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -24,11 +23,13 @@ STARTED = time.time()
 
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
+from transformers import Qwen2VLForConditionalGeneration  # noqa: E402
 
 import judge_data  # noqa: E402
 from judge_eval import evaluate, table  # noqa: E402
 from judge_model import Network, Text, build, compare_with_transformers, export, train_tokenizer  # noqa: E402
 from render import BONDS, corrupt, render  # noqa: E402
+from round_trip import Vae  # noqa: E402
 from world import CLASSES  # noqa: E402
 
 PEAK, WARM_UP, FLOOR = 1e-3, 300, 0.01
@@ -42,7 +43,7 @@ def arguments():
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--workers", type=int, default=12)
     parser.add_argument("--vae", type=Path, help="folder of the generator's VAE; used once it appears")
-    parser.add_argument("--resume", type=Path, help="folder with a checkpoint.pt")
+    parser.add_argument("--resume", type=Path, help="folder with a checkpoint.pt, or an exported one")
     parser.add_argument("--keep", type=Path, help="where to write checkpoint.pt")
     parser.add_argument("--span", type=float, nargs=2, default=(0.0, 1.0), metavar=("FROM", "TO"))
     parser.add_argument("--batch", type=int, default=160)
@@ -51,30 +52,6 @@ def arguments():
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--smoke", action="store_true")
     return parser.parse_args()
-
-
-class Vae:
-    """The generator's VAE as a callable, loaded in the background once its folder is complete."""
-
-    def __init__(self, folder, device):
-        self.call = None
-        if folder is not None:
-            threading.Thread(target=self._wait, args=(folder, device), daemon=True).start()
-
-    def _wait(self, folder, device):
-        while not (folder / "ready").exists() and not (folder / "config.json").exists():
-            time.sleep(2)
-        for _ in range(30):  # the weights may still be on their way to the disk
-            try:
-                import generator
-
-                self.call = generator.load_vae(folder, device)
-                print(f"VAE of {folder} in use after {time.time() - STARTED:.0f} s", flush=True)
-                return
-            except Exception as error:  # noqa: BLE001 any failure means: try again, train without it meanwhile
-                last = error
-                time.sleep(3)
-        print(f"no VAE: {last}", flush=True)
 
 
 class Trainer:
@@ -98,18 +75,27 @@ class Trainer:
             betas=(0.9, 0.95), fused=self.device.type == "cuda")
         self.step = 0
         if args.resume:
-            state = torch.load(args.resume / "checkpoint.pt", map_location=self.device)
-            self.model.load_state_dict(state["model"])
-            self.heads.load_state_dict(state["heads"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.step = state["step"]
+            self._resume(args.resume)
         self.sums = torch.zeros(4, device=self.device)
+
+    def _resume(self, folder):
+        """From a checkpoint, or from an exported folder: then the heads and the optimiser begin anew."""
+        if not (folder / "checkpoint.pt").exists():
+            written = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+            self.model.load_state_dict(written.state_dict())
+            return
+        state = torch.load(folder / "checkpoint.pt", map_location=self.device)
+        self.model.load_state_dict(state["model"])
+        self.heads.load_state_dict(state["heads"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step = state["step"]
 
     def save(self):
         folder = self.args.keep or self.args.out.with_name(self.args.out.name + ".checkpoint")
         folder.mkdir(parents=True, exist_ok=True)
         torch.save({"model": self.model.state_dict(), "heads": self.heads.state_dict(),
                     "optimiser": self.optimiser.state_dict(), "step": self.step}, folder / "checkpoint.pt")
+        self.network.text.tokenizer.save(str(folder / "tokenizer.json"))
 
     def _to_device(self, *arrays):
         tensors = [torch.from_numpy(a) for a in arrays]
@@ -181,7 +167,8 @@ def main():
         args.batch, args.reserve = 6, 25
     args.out.mkdir(parents=True, exist_ok=True)
     until = STARTED + args.seconds - args.reserve
-    tokenizer = train_tokenizer()
+    known = args.resume and str(args.resume / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(known) if known else train_tokenizer()
     text = Text(tokenizer)
     queue, processes = judge_data.start(text, args.batch, args.workers, args.seed + int(args.span[0] * 1000))
     trainer = Trainer(args, text, tokenizer)

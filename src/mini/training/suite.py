@@ -74,8 +74,9 @@ def command(args, script, device):
         line += ["--vae", str(run_folder(args.work, "generator") / "generator" / "vae")]
     if script == "judge" and args.span:
         line += ["--span", *args.span]
-    if args.resume:
-        line += ["--resume", str(args.work / "judge.checkpoint" if script == "judge" else out)]
+    before = args.work / "judge.checkpoint" if script == "judge" else out
+    if args.resume and before.exists():
+        line += ["--resume", str(before)]
     return line + (["--smoke"] if args.smoke else [])
 
 
