@@ -9,7 +9,7 @@ use cluegate_perception::{Detection, Picture};
 use crate::Reason;
 use crate::inspector::InspectionError;
 use crate::record::{FailureRecord, Judgment, JudgmentRecord};
-use crate::released::{NoPermit, check_fit};
+use crate::released::check_fit;
 use crate::session::{Session, milliseconds};
 use crate::watchdog::Stopped;
 
@@ -119,13 +119,8 @@ impl Session {
         let result = match answer {
             Ok(Ok(report)) => {
                 let revision = self.tenant.inspector.constitution().revision();
-                match check_fit(picture, &report, revision) {
-                    Ok(()) => Ok(report),
-                    Err(NoPermit::Unfit(problem)) => Err(Failure::new("unfit-verdict", problem)),
-                    Err(NoPermit::Violated(_)) => {
-                        Err(Failure::new("unfit-verdict", "the verdict was not read"))
-                    }
-                }
+                let fit = check_fit(picture, &report, revision);
+                fit.map(|()| report).map_err(|problem| Failure::new("unfit-verdict", problem))
             }
             Ok(Err(error)) => Err(Failure::from(error)),
             Err(stopped) => Err(Failure::from(stopped)),

@@ -47,7 +47,7 @@ impl Permit {
         tenant: &Tenant,
         redacted: bool,
     ) -> Result<Self, NoPermit> {
-        check_fit(&picture, report, tenant.inspector.constitution().revision())?;
+        check_fit(&picture, report, tenant.inspector.constitution().revision()).map_err(NoPermit::Unfit)?;
         let reason = match strictest_action(report, &tenant.policy.actions, tenant) {
             Some(Action::Allow) | None if redacted => Reason::Redacted,
             Some(Action::Allow) => Reason::Allowed,
@@ -82,15 +82,15 @@ impl Permit {
 }
 
 /// Refuses a report that is not a complete verdict on `picture` under `revision`.
-pub(crate) fn check_fit(picture: &Picture, report: &Report, revision: Revision) -> Result<(), NoPermit> {
+pub(crate) fn check_fit(picture: &Picture, report: &Report, revision: Revision) -> Result<(), &'static str> {
     let Some(verdict) = report.complete() else {
-        return Err(NoPermit::Unfit("a stage of the method was switched off"));
+        return Err("a stage of the method was switched off");
     };
     if verdict.picture() != picture.hash() {
-        return Err(NoPermit::Unfit("the verdict is about another picture"));
+        return Err("the verdict is about another picture");
     }
     if verdict.revision() != revision {
-        return Err(NoPermit::Unfit("the verdict was reached under another revision of the constitution"));
+        return Err("the verdict was reached under another revision of the constitution");
     }
     Ok(())
 }

@@ -1,1 +1,173 @@
+use std::collections::BTreeSet;
 
+use cluegate_constitution::{Constitution, Severity};
+
+use super::*;
+
+const SCHEMA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/schema/policy.schema.json");
+
+fn refused(text: &str) -> String {
+    Policies::from_toml(text, "policy.toml").unwrap_err().to_string()
+}
+
+/// Dotted paths of all keys of `table`.
+fn keys_of(table: &toml::Table, path: &str) -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    for (key, value) in table {
+        let here = format!("{path}.{key}");
+        if let toml::Value::Table(inner) = value {
+            keys.extend(keys_of(inner, &here));
+        }
+        keys.insert(here);
+    }
+    keys
+}
+
+#[test]
+fn the_default_policy_spells_out_every_default() {
+    let raw: RawPolicies = toml::from_str(Policies::with_defaults_toml()).unwrap();
+    let expected = RawPolicies { tenant: [("default".to_owned(), RawPolicy::default())].into() };
+    assert_eq!(raw, expected);
+    let written: toml::Table = Policies::with_defaults_toml().parse().unwrap();
+    let all = toml::Table::try_from(&expected).unwrap();
+    assert_eq!(keys_of(&written, ""), keys_of(&all, ""));
+    insta::assert_snapshot!("default_policy", Policies::with_defaults_toml());
+}
+
+#[test]
+fn the_shipped_policies_fit_their_constitutions() {
+    for policies in [Policies::shipped_default().unwrap(), Policies::demo().unwrap()] {
+        for policy in policies.iter() {
+            let ConstitutionSource::Shipped(name) = &policy.constitution else { panic!("not shipped") };
+            policy.check_rules(&Constitution::shipped(name).unwrap()).unwrap();
+        }
+    }
+    assert_eq!(Policies::demo().unwrap().tenants().collect::<Vec<_>>(), ["kids", "newsroom"]);
+}
+
+#[test]
+fn the_demo_tenants_disagree() {
+    let policies = Policies::demo().unwrap();
+    let scene = Constitution::shipped("scene").unwrap();
+    let action = |tenant: &str, rule: &str| {
+        policies.get(tenant).unwrap().actions.of(rule, scene.rule(rule).unwrap().severity)
+    };
+    assert_eq!((action("kids", "armed"), action("newsroom", "armed")), (Action::Block, Action::Allow));
+    let kids: BTreeSet<Action> = scene.rules().iter().map(|rule| action("kids", &rule.id)).collect();
+    assert_eq!(kids, [Action::Allow, Action::Redact, Action::Regenerate, Action::Block].into());
+}
+
+#[test]
+fn the_schema_is_current_and_fits_the_shipped_policies() {
+    let current = format!("{}\n", serde_json::to_string_pretty(&Policies::json_schema()).unwrap());
+    if std::env::var_os("CLUEGATE_UPDATE").is_some() {
+        std::fs::write(SCHEMA, &current).unwrap();
+    }
+    let published = std::fs::read_to_string(SCHEMA).unwrap();
+    assert_eq!(
+        published, current,
+        "run the tests of this crate with CLUEGATE_UPDATE=1 and commit the schema"
+    );
+    let validator = jsonschema::validator_for(&Policies::json_schema()).unwrap();
+    for text in [Policies::with_defaults_toml(), Policies::demo_toml()] {
+        let value = serde_json::to_value(text.parse::<toml::Table>().unwrap()).unwrap();
+        assert!(validator.is_valid(&value));
+    }
+    let unknown = serde_json::json!({"tenant": {"t": {"prevews": []}}});
+    assert!(!validator.is_valid(&unknown));
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest() {
+    assert_eq!(
+        refused("[tenant.t]\nprevews = []"),
+        "policy.toml: unknown key `tenant.t.prevews` (did you mean `previews`?); known here: action, after_tries, \
+         constitution, limits, log_prompts, on_error, placeholder, previews, redact, thresholds, tries"
+    );
+    assert!(refused("[tenants.t]").contains("unknown key `tenants` (did you mean `tenant`?)"));
+    assert!(
+        refused("[tenant.t.redact]\nmetod = \"blur\"")
+            .contains("`tenant.t.redact.metod` (did you mean `method`?)")
+    );
+    let severity = refused("[tenant.t.action.severity]\nhihg = \"block\"");
+    assert!(severity.contains("`tenant.t.action.severity.hihg` (did you mean `high`?)"), "{severity}");
+    let far = refused("[tenant.t]\nzzz = 1");
+    assert!(far.contains("unknown key `tenant.t.zzz`; known here"), "{far}");
+}
+
+#[test]
+fn values_are_checked() {
+    for (text, message) in [
+        ("tries = 0", "`tenant.t.tries` must be from 1 to 100, not 0"),
+        ("previews = [0]", "`tenant.t.previews` must be steps from 1, not 0"),
+        (
+            "previews = [1.0]",
+            "`tenant.t.previews` must be fractions between 0 and 1 or whole steps from 1, not 1",
+        ),
+        ("[tenant.t.redact]\ngrow = nan", "`tenant.t.redact.grow` must be from 0 to 2, not NaN"),
+        ("[tenant.t.thresholds]\nalpha1 = 1.5", "`tenant.t.thresholds.alpha1` must be from 0 to 1, not 1.5"),
+        (
+            "[tenant.t.limits]\njudge_deadline_ms = 0",
+            "`tenant.t.limits.judge_deadline_ms` must be 1 or more, not 0",
+        ),
+        ("constitution = \"\"", "`tenant.t.constitution` must be a shipped name or a path, not empty"),
+    ] {
+        assert_eq!(refused(&format!("[tenant.t]\n{text}")), format!("policy.toml: {message}"));
+    }
+    assert_eq!(refused(""), "policy.toml: no tenant; add a table [tenant.NAME]");
+    assert!(
+        refused("[tenant.t]\ntries = \"three\"").contains("line 2"),
+        "{}",
+        refused("[tenant.t]\ntries = \"three\"")
+    );
+}
+
+#[test]
+fn failing_open_must_be_named() {
+    let release = refused("[tenant.t]\non_error = \"release\"");
+    assert!(release.contains("release-unjudged"), "{release}");
+    let named = Policies::from_toml("[tenant.t]\non_error = \"release-unjudged\"", "policy.toml").unwrap();
+    assert_eq!(named.get("t").unwrap().on_error, OnError::ReleaseUnjudged);
+    assert_eq!(Policies::shipped_default().unwrap().get("default").unwrap().on_error, OnError::Block);
+}
+
+#[test]
+fn a_rule_beats_its_severity_and_severity_beats_the_default() {
+    let text = "[tenant.t.action]\ndefault = \"hold\"\n[tenant.t.action.severity]\nlow = \"allow\"\n\
+                [tenant.t.action.rule]\nsmoking = \"redact\"";
+    let policies = Policies::from_toml(text, "policy.toml").unwrap();
+    let actions = &policies.get("t").unwrap().actions;
+    assert_eq!(actions.of("smoking", Severity::Low), Action::Redact);
+    assert_eq!(actions.of("drinking", Severity::Low), Action::Allow);
+    assert_eq!(actions.of("drinking", Severity::High), Action::Hold);
+    assert!(Action::Block > Action::Hold && Action::Hold > Action::Regenerate);
+    assert!(Action::Regenerate > Action::Redact && Action::Redact > Action::Allow);
+}
+
+#[test]
+fn previews_are_due_at_fractions_and_steps_but_never_at_the_end() {
+    let policies = Policies::from_toml("[tenant.t]\npreviews = [0.4, 0.99, 3, 50]", "policy.toml").unwrap();
+    let schedule = &policies.get("t").unwrap().previews;
+    let due = |total| (0..=total).filter(|step| schedule.is_due(*step, total)).collect::<Vec<_>>();
+    assert_eq!(due(20), [3, 8, 19]);
+    assert_eq!(due(2), [1]);
+    assert_eq!(due(1), Vec::<u32>::new());
+    assert_eq!(due(0), Vec::<u32>::new());
+}
+
+#[test]
+fn paths_are_relative_to_the_policy_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("policy.toml");
+    std::fs::write(
+        &path,
+        "[tenant.t]\nconstitution = \"rules/own.toml\"\n[tenant.u]\nconstitution = \"scene\"",
+    )
+    .unwrap();
+    let policies = Policies::load(&path).unwrap();
+    let file = ConstitutionSource::File(folder.path().join("rules/own.toml"));
+    assert_eq!(policies.get("t").unwrap().constitution, file);
+    assert_eq!(policies.get("u").unwrap().constitution, ConstitutionSource::Shipped("scene".to_owned()));
+    let missing = Policies::load(folder.path().join("none.toml")).unwrap_err().to_string();
+    assert!(missing.contains("cannot read the policy file") && missing.contains("none.toml"), "{missing}");
+}

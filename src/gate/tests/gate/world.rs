@@ -1,0 +1,260 @@
+//! A world in which pictures say what they show: each object is a checkerboard of its own colour on a grey gradient.
+//! Scripted models read the colours, so that redaction and the second judgment work as with real ones.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use cluegate_constitution::Constitution;
+use cluegate_gate::{
+    DecisionLog, DecisionRecord, Gate, InspectionError, Inspector, JudgeProvider, LogError, MemoryLog,
+    Policies,
+};
+use cluegate_judge::{InspectOptions, Judge, Prepared, Report, Stages, fakes};
+use cluegate_perception::{Detection, Picture, Region};
+use image::{Rgb, RgbImage};
+
+/// Side of every picture.
+pub const SIDE: u32 = 64;
+/// Side of an object.
+const OBJECT: u32 = 16;
+/// Objects, by their index in pictures.
+pub const OBJECTS: [&str; 4] = ["cigarette", "beer", "sword", "person"];
+const COLOURS: [Rgb<u8>; 4] =
+    [Rgb([250, 10, 10]), Rgb([10, 250, 10]), Rgb([10, 10, 250]), Rgb([250, 10, 250])];
+/// Fewest pixels of its colour that make an object visible.
+const VISIBLE: usize = 12;
+
+const CONSTITUTION: &str = r#"
+name = "world"
+[[rule]]
+id = "smoking"
+text = "No smoking person."
+objectiveness = 10
+severity = "low"
+[[rule.precondition]]
+any = [{ statement = "a person is visible", central = ["person"] }]
+[[rule.precondition]]
+any = [{ statement = "a cigarette is visible", central = ["cigarette"] }]
+[[rule]]
+id = "beer"
+text = "No beer."
+objectiveness = 10
+severity = "medium"
+[[rule.precondition]]
+any = [{ statement = "a beer is visible", central = ["beer"] }]
+[[rule]]
+id = "sword"
+text = "No sword."
+objectiveness = 10
+severity = "high"
+[[rule.precondition]]
+any = [{ statement = "a sword is visible", central = ["sword"] }]
+"#;
+
+/// A picture that shows `objects` (indices into [`OBJECTS`]); `salt` makes it differ from others.
+pub fn picture(objects: &[usize], salt: u8) -> Picture {
+    let mut pixels =
+        RgbImage::from_fn(SIDE, SIDE, |x, y| Rgb([100 + x as u8, 100 + y as u8, salt % 50 + 60]));
+    for object in objects {
+        // Each object has a place of its own, away from the edges.
+        let (left, top) = (8 + (*object as u32 % 2) * 32, 8 + (*object as u32 / 2) * 32);
+        for (x, y) in (0..OBJECT).flat_map(|y| (0..OBJECT).map(move |x| (x, y))) {
+            let colour = if (x + y) % 2 == 0 { COLOURS[*object] } else { Rgb([255; 3]) };
+            pixels.put_pixel(left + x, top + y, colour);
+        }
+    }
+    Picture::new(pixels)
+}
+
+/// Whether `object` can be seen.
+pub fn shows(pixels: &RgbImage, object: usize) -> bool {
+    pixels.pixels().filter(|pixel| **pixel == COLOURS[object]).count() >= VISIBLE
+}
+
+/// Ids of the rules that the pixels violate, found without the judge.
+pub fn violated(pixels: &RgbImage) -> Vec<&'static str> {
+    let found = [
+        ("smoking", shows(pixels, 0) && shows(pixels, 3)),
+        ("beer", shows(pixels, 1)),
+        ("sword", shows(pixels, 2)),
+    ];
+    found.into_iter().filter(|(_, violated)| *violated).map(|(id, _)| id).collect()
+}
+
+fn score(picture: Option<&Picture>, statement: &str) -> f64 {
+    let Some(picture) = picture else { return 0.5 };
+    let named = OBJECTS.iter().position(|object| statement.contains(object));
+    if named.is_some_and(|object| shows(picture.pixels(), object)) { 0.99 } else { 0.01 }
+}
+
+pub fn find(picture: &Picture, word: &str) -> Vec<(f32, Region)> {
+    let Some(object) = OBJECTS.iter().position(|object| *object == word) else { return Vec::new() };
+    if !shows(picture.pixels(), object) {
+        return Vec::new();
+    }
+    let places = picture.pixels().enumerate_pixels().filter(|(_, _, pixel)| **pixel == COLOURS[object]);
+    let (mut left, mut top, mut right, mut bottom) = (SIDE, SIDE, 0, 0);
+    for (x, y, _) in places {
+        (left, top) = (left.min(x), top.min(y));
+        (right, bottom) = (right.max(x + 1), bottom.max(y + 1));
+    }
+    let edges = [left, top, right, bottom].map(|edge| edge as f32);
+    vec![(0.9, Region { left: edges[0], top: edges[1], right: edges[2], bottom: edges[3] })]
+}
+
+/// What goes wrong with one call of the judge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    Error,
+    OutOfTime,
+    Panic,
+    Hang,
+    /// A verdict, but about another picture.
+    OtherPicture,
+    /// A verdict for which a stage was switched off.
+    Partial,
+}
+
+type Find = fn(&Picture, &str) -> Vec<(f32, Region)>;
+
+/// The judge of the world, with faults by script: one for each call, none after the last.
+pub struct World {
+    judge: Arc<Judge>,
+    faults: Arc<Mutex<VecDeque<Fault>>>,
+    /// What the detector answers the gate.
+    locate: Find,
+}
+
+impl World {
+    pub fn new(faults: impl IntoIterator<Item = Fault>) -> Self {
+        let faults = Arc::new(Mutex::new(faults.into_iter().collect()));
+        Self { faults, ..Self::with_detector(find, find) }
+    }
+
+    /// A world in which the judge's evidence and the gate get their boxes from these.
+    pub fn with_detector(evidence: Find, locate: Find) -> Self {
+        let judge = fakes::judge_with_detector(score, evidence).unwrap();
+        Self { judge: Arc::new(judge), faults: Arc::default(), locate }
+    }
+}
+
+/// A detector that finds nothing.
+pub fn find_nothing(_: &Picture, _: &str) -> Vec<(f32, Region)> {
+    Vec::new()
+}
+
+/// A detector that finds everything in the lower right corner.
+pub fn find_in_the_corner(_: &Picture, _: &str) -> Vec<(f32, Region)> {
+    vec![(0.9, Region { left: 60.0, top: 60.0, right: 64.0, bottom: 64.0 })]
+}
+
+impl JudgeProvider for World {
+    fn inspector(&self, constitution: Constitution) -> Result<Arc<dyn Inspector>, InspectionError> {
+        let prepared = self.judge.prepare(&constitution)?;
+        let (judge, faults) = (Arc::clone(&self.judge), Arc::clone(&self.faults));
+        Ok(Arc::new(Scripted { judge, prepared, faults, locate: self.locate }))
+    }
+}
+
+struct Scripted {
+    judge: Arc<Judge>,
+    prepared: Prepared,
+    faults: Arc<Mutex<VecDeque<Fault>>>,
+    locate: Find,
+}
+
+impl Inspector for Scripted {
+    fn constitution(&self) -> &Constitution {
+        self.prepared.constitution()
+    }
+
+    fn models(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("judge".to_owned(), self.judge.models().judge.clone())])
+    }
+
+    fn inspect(&self, judged: &Picture, deadline: Instant) -> Result<Report, InspectionError> {
+        let fault = self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None);
+        let all = InspectOptions { deadline: Some(deadline), ..InspectOptions::default() };
+        match fault {
+            Fault::None => Ok(self.judge.inspect(judged, &self.prepared, &all)?),
+            Fault::Error => Err(InspectionError::new("out-of-domain", "this is no picture of the world")),
+            Fault::OutOfTime => {
+                let past = Instant::now().checked_sub(Duration::from_secs(1));
+                Ok(self.judge.inspect(judged, &self.prepared, &InspectOptions { deadline: past, ..all })?)
+            }
+            Fault::Panic => panic!("the judge's index is out of range"),
+            Fault::Hang => {
+                std::thread::sleep(Duration::from_millis(400));
+                Ok(self.judge.inspect(&picture(&[], 0), &self.prepared, &all)?)
+            }
+            Fault::OtherPicture => Ok(self.judge.inspect(&picture(&[], 49), &self.prepared, &all)?),
+            Fault::Partial => {
+                let stages = Stages { reasoning: false, ..Stages::ALL };
+                Ok(self.judge.inspect(judged, &self.prepared, &InspectOptions { stages, ..all })?)
+            }
+        }
+    }
+
+    fn locate(
+        &self,
+        picture: &Picture,
+        words: &[&str],
+        min_confidence: f32,
+    ) -> Result<Vec<Detection>, InspectionError> {
+        let found = words.iter().enumerate().flat_map(|(query, word)| {
+            let places = (self.locate)(picture, word).into_iter();
+            places.map(move |(confidence, region)| Detection { query, confidence, region })
+        });
+        Ok(found.filter(|detection| detection.confidence >= min_confidence).collect())
+    }
+}
+
+/// Reads `policy` from a file beside the world's constitution.
+pub fn policies(policy: &str) -> Policies {
+    let folder = tempfile::tempdir().unwrap();
+    write_policy(folder.path(), policy);
+    let policies = Policies::load(folder.path().join("policy.toml")).unwrap();
+    // The constitution is read when the gate is made.
+    std::mem::forget(folder);
+    policies
+}
+
+fn write_policy(folder: &Path, policy: &str) {
+    std::fs::write(folder.join("world.toml"), CONSTITUTION).unwrap();
+    std::fs::write(folder.join("policy.toml"), policy).unwrap();
+}
+
+/// A policy of the tenant `t` over the world's constitution: `head` are keys of the tenant, `tables` follow.
+pub fn policy_text(head: &str, tables: &str) -> String {
+    format!("[tenant.t]\nconstitution = \"world.toml\"\n{head}\n{tables}\n")
+}
+
+/// A gate over `world` with the policy of [`policy_text`], and its log.
+pub fn gate(world: &World, head: &str, tables: &str) -> (Gate, Arc<MemoryLog>) {
+    let log = Arc::new(MemoryLog::new(1000));
+    let shared: Arc<dyn DecisionLog> = Arc::<MemoryLog>::clone(&log);
+    (Gate::new(&policies(&policy_text(head, tables)), world, shared).unwrap(), log)
+}
+
+/// A log that fails from its `from`-th line on.
+pub struct FailingLog {
+    pub lines: Mutex<usize>,
+    pub from: usize,
+    pub panics: bool,
+}
+
+impl DecisionLog for FailingLog {
+    fn append(&self, _: &DecisionRecord) -> Result<(), LogError> {
+        let mut lines = self.lines.lock().unwrap();
+        *lines += 1;
+        if *lines < self.from {
+            return Ok(());
+        }
+        drop(lines);
+        assert!(!self.panics, "the disk is gone");
+        Err(LogError::new("decisions.jsonl", "could not be written: no space left"))
+    }
+}
