@@ -4,13 +4,17 @@
 //! `preprocessor_config.json`, safetensors, sharded or not). The folder may lie on disk or be compiled into the
 //! program: [`files::FileTree`] is both, so that no loader knows the difference.
 
+pub mod chat;
 pub mod clip;
 pub mod error;
 pub mod files;
+mod ops;
 pub mod owlv2;
 pub mod pixels;
+pub mod qwen2_vl;
 pub mod weights;
 
 pub use error::{ModelError, ModelErrorKind};
 pub use files::{FileBytes, FileTree, fingerprint};
+pub use qwen2_vl::Qwen2Vl;
 pub use weights::Weights;

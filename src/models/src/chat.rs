@@ -1,0 +1,347 @@
+//! Chat templates, tokenizers and special tokens of a checkpoint.
+
+use std::collections::BTreeMap;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, ErrorKind, Value};
+use serde::Deserialize;
+use tokenizers::Tokenizer;
+
+use crate::error::{ModelError, Result};
+use crate::files::FileTree;
+
+/// Files that a chat model's tokens depend on, for its fingerprint.
+pub const CHAT_FILES: &[&str] = &[
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+];
+
+/// One part of a turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// The place of a picture: `{"type": "image"}` for the template.
+    Image,
+    /// Words: `{"type": "text", "text": ...}` for the template.
+    Text(String),
+}
+
+impl Part {
+    fn value(&self) -> Value {
+        match self {
+            Self::Image => Value::from_pairs([("type", "image")]),
+            Self::Text(text) => Value::from_pairs([("type", "text"), ("text", text)]),
+        }
+    }
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// `user` or `assistant`.
+    pub role: &'static str,
+    /// What the turn holds, in order.
+    pub content: Vec<Part>,
+}
+
+impl Message {
+    fn value(&self) -> Value {
+        let content: Vec<Value> = self.content.iter().map(Part::value).collect();
+        Value::from_pairs([("role", Value::from(self.role)), ("content", Value::from(content))])
+    }
+}
+
+/// A checkpoint's chat template, in the Jinja dialect of Hugging Face transformers (blocks trimmed on both sides).
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    tokens: BTreeMap<&'static str, String>,
+    path: String,
+}
+
+/// A special token, as a string or as an object with its properties.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawToken {
+    Plain(String),
+    Described { content: String },
+}
+
+impl RawToken {
+    fn into_content(self) -> String {
+        match self {
+            Self::Plain(content) | Self::Described { content } => content,
+        }
+    }
+}
+
+/// One template, or several by name.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawTemplate {
+    One(String),
+    Named(Vec<NamedTemplate>),
+}
+
+#[derive(Deserialize)]
+struct NamedTemplate {
+    name: String,
+    template: String,
+}
+
+/// The parts of `tokenizer_config.json` that matter here; `chat_template.json` has the last of them.
+#[derive(Deserialize, Default)]
+struct RawTokenizerConfig {
+    bos_token: Option<RawToken>,
+    eos_token: Option<RawToken>,
+    pad_token: Option<RawToken>,
+    unk_token: Option<RawToken>,
+    chat_template: Option<RawTemplate>,
+}
+
+impl ChatTemplate {
+    /// Reads the template from `chat_template.jinja`, `chat_template.json` or `tokenizer_config.json`, the first
+    /// that has one.
+    ///
+    /// # Errors
+    /// `Tokenizer` if there is none, or if it is not valid Jinja.
+    pub fn load(tree: &FileTree) -> Result<Self> {
+        const CONFIG: &str = "tokenizer_config.json";
+        const JINJA: &str = "chat_template.jinja";
+        const JSON: &str = "chat_template.json";
+        let config: RawTokenizerConfig =
+            if tree.exists(CONFIG) { tree.read_json(CONFIG)? } else { RawTokenizerConfig::default() };
+        let (path, template) = if tree.exists(JINJA) {
+            (tree.path_of(JINJA), Some(RawTemplate::One(tree.read_text(JINJA)?)))
+        } else if tree.exists(JSON) {
+            (tree.path_of(JSON), tree.read_json::<RawTokenizerConfig>(JSON)?.chat_template)
+        } else {
+            (tree.path_of(CONFIG), config.chat_template)
+        };
+        let source = match template {
+            Some(RawTemplate::One(source)) => Some(source),
+            Some(RawTemplate::Named(all)) => {
+                all.into_iter().find(|named| named.name == "default").map(|named| named.template)
+            }
+            None => None,
+        };
+        let Some(source) = source else {
+            return Err(ModelError::tokenizer(
+                path,
+                "no chat template; expected `chat_template` here, or a file chat_template.jinja beside it",
+            ));
+        };
+        let named = [
+            ("bos_token", config.bos_token),
+            ("eos_token", config.eos_token),
+            ("pad_token", config.pad_token),
+            ("unk_token", config.unk_token),
+        ];
+        let tokens =
+            named.into_iter().filter_map(|(name, token)| Some((name, token?.into_content()))).collect();
+        Self::compile(path, source, tokens)
+    }
+
+    fn compile(path: String, source: String, tokens: BTreeMap<&'static str, String>) -> Result<Self> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|e| ModelError::tokenizer(&path, e.to_string()))?);
+        environment.add_function("raise_exception", |message: String| -> std::result::Result<String, _> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment.add_template_owned("chat", source).map_err(|e| {
+            ModelError::tokenizer(&path, format!("the chat template is not valid Jinja: {e:#}"))
+        })?;
+        Ok(Self { environment, tokens, path })
+    }
+
+    /// The text of a conversation up to the point where the assistant speaks.
+    ///
+    /// # Errors
+    /// `Tokenizer` if the template refuses the conversation.
+    pub fn render(&self, messages: &[Message]) -> Result<String> {
+        let refuse = |e: minijinja::Error| {
+            ModelError::tokenizer(&self.path, format!("the chat template refuses a conversation: {e:#}"))
+        };
+        let template = self.environment.get_template("chat").map_err(refuse)?;
+        let messages: Vec<Value> = messages.iter().map(Message::value).collect();
+        let own = [("messages", Value::from(messages)), ("add_generation_prompt", Value::from(true))];
+        let tokens = self.tokens.iter().map(|(&name, token)| (name, Value::from(token.as_str())));
+        template.render(Value::from_pairs(own.into_iter().chain(tokens))).map_err(refuse)
+    }
+
+    /// The end-of-sequence token by `tokenizer_config.json`.
+    pub fn eos_token(&self) -> Option<&str> {
+        self.tokens.get("eos_token").map(String::as_str)
+    }
+}
+
+/// A tokenizer with what a judge has to know about its vocabulary.
+#[derive(Debug)]
+pub struct ChatTokenizer {
+    tokenizer: Tokenizer,
+    /// Texts of added tokens: special marks that ordinary text must not hold.
+    marks: Vec<String>,
+    path: String,
+}
+
+impl ChatTokenizer {
+    /// Reads `tokenizer.json`. Truncation and padding set in it are turned off: a cut question is another question.
+    ///
+    /// # Errors
+    /// `MissingFile`, or `Tokenizer` if the file is not a tokenizer.
+    pub fn load(tree: &FileTree) -> Result<Self> {
+        const FILE: &str = "tokenizer.json";
+        let path = tree.path_of(FILE);
+        let mut tokenizer = Tokenizer::from_bytes(&*tree.read(FILE)?)
+            .map_err(|e| ModelError::tokenizer(&path, format!("not a tokenizer: {e}")))?;
+        tokenizer
+            .with_truncation(None)
+            .map_err(|e| ModelError::tokenizer(&path, format!("cannot turn truncation off: {e}")))?;
+        tokenizer.with_padding(None);
+        let marks = tokenizer
+            .get_added_tokens_decoder()
+            .into_values()
+            .filter(|token| token.special)
+            .map(|token| token.content)
+            .collect();
+        Ok(Self { tokenizer, marks, path })
+    }
+
+    /// Token ids of a whole rendered conversation; nothing is added.
+    ///
+    /// # Errors
+    /// `Tokenizer` if the text cannot be encoded.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, false)
+            .map_err(|e| ModelError::tokenizer(&self.path, format!("a text cannot be encoded: {e}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of generated tokens, without special ones.
+    ///
+    /// # Errors
+    /// `Tokenizer` if the ids cannot be decoded.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.tokenizer
+            .decode(ids, true)
+            .map_err(|e| ModelError::tokenizer(&self.path, format!("an answer cannot be decoded: {e}")))
+    }
+
+    /// Id of a token by its exact text.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    /// Number of tokens, added ones included.
+    pub fn size(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// How messages call the tokenizer.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Refuses text that holds a special token: it would end the user's turn, or pose as a picture.
+    ///
+    /// # Errors
+    /// `Request`, naming the token.
+    pub fn refuse_marks(&self, text: &str) -> Result<()> {
+        match self.marks.iter().find(|mark| text.contains(mark.as_str())) {
+            Some(mark) => Err(ModelError::Request(format!(
+                "the text holds `{mark}`, a control token of this model; remove it from the question"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Ids of every token that spells `word` (lower case), whatever its case and leading space.
+    ///
+    /// # Errors
+    /// `Tokenizer` if there is none, or if a token cannot be decoded.
+    pub fn spellings(&self, word: &str) -> Result<Vec<u32>> {
+        // Letters of ASCII stand for themselves in every vocabulary; a leading space is one or a few characters.
+        const LONGEST_SPACE: usize = 8;
+        let mut ids = Vec::new();
+        for (piece, id) in self.tokenizer.get_vocab(true) {
+            if piece.len() <= word.len() + LONGEST_SPACE && piece.to_lowercase().ends_with(word) {
+                let text = self.tokenizer.decode(&[id], false).map_err(|e| {
+                    ModelError::tokenizer(&self.path, format!("token {id} cannot be decoded: {e}"))
+                })?;
+                let spelled = text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{2581}');
+                if spelled.to_lowercase() == word {
+                    ids.push(id);
+                }
+            }
+        }
+        if ids.is_empty() {
+            let mut shown = word.to_owned();
+            shown[..1].make_ascii_uppercase();
+            return Err(ModelError::tokenizer(
+                &self.path,
+                format!(
+                    "a tokenizer without {shown}: no single token spells it, so its probability cannot be read"
+                ),
+            ));
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+}
+
+/// One id, or several.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum TokenIds {
+    /// One.
+    One(u32),
+    /// Several.
+    Many(Vec<u32>),
+}
+
+impl TokenIds {
+    /// All of them.
+    pub fn into_vec(self) -> Vec<u32> {
+        match self {
+            Self::One(id) => vec![id],
+            Self::Many(ids) => ids,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct RawGeneration {
+    eos_token_id: Option<TokenIds>,
+}
+
+/// The tokens at which an answer ends: by `generation_config.json`, else by the model's configuration
+/// (`configured`), else by the tokenizer's.
+///
+/// # Errors
+/// `Tokenizer` if none of them names one.
+pub fn end_tokens(
+    tree: &FileTree,
+    configured: Option<TokenIds>,
+    template: &ChatTemplate,
+    tokenizer: &ChatTokenizer,
+) -> Result<Vec<u32>> {
+    const FILE: &str = "generation_config.json";
+    let generation =
+        if tree.exists(FILE) { tree.read_json::<RawGeneration>(FILE)?.eos_token_id } else { None };
+    let ids = match generation.or(configured) {
+        Some(ids) => ids.into_vec(),
+        None => template.eos_token().and_then(|token| tokenizer.id(token)).into_iter().collect(),
+    };
+    if ids.is_empty() {
+        return Err(ModelError::tokenizer(
+            tree.path_of(FILE),
+            "no `eos_token_id` here, in config.json or in tokenizer_config.json: answers would never end",
+        ));
+    }
+    Ok(ids)
+}
