@@ -1,1 +1,9 @@
 //! Tests of the judge over scripted models.
+
+mod failures;
+mod lines;
+mod literal;
+mod prompts;
+mod properties;
+mod reports;
+mod support;

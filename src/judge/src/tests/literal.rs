@@ -1,0 +1,227 @@
+//! Algorithm 1 taken literally: rule by rule, one question at a time, every model called for one thing only, nothing
+//! remembered. Slow, and written apart from the judge, to hold it against.
+
+use cluegate_constitution::{Constitution, Precondition, Rule, Statement};
+use cluegate_perception::{
+    CompletionRequest, DetectionRequest, Picture, Prefix, Prompt, RegionDetector, RelevanceEncoder, Reply,
+    VisionLanguageModel,
+};
+
+use crate::evidence::{
+    DecidedBy, FoundRegion, Outcome, PreconditionEvidence, RuleEvidence, StatementEvidence,
+};
+use crate::templates::Templates;
+use crate::{JudgeOptions, Stages, pictures};
+
+pub(super) struct Literal<'a> {
+    pub(super) encoder: &'a dyn RelevanceEncoder,
+    pub(super) detector: &'a dyn RegionDetector,
+    pub(super) vlm: &'a dyn VisionLanguageModel,
+    pub(super) templates: &'a Templates,
+    pub(super) constitution: &'a Constitution,
+    pub(super) picture: &'a Picture,
+    pub(super) stages: Stages,
+}
+
+impl Literal<'_> {
+    pub(super) fn rules(&self) -> Vec<RuleEvidence> {
+        self.constitution.rules().iter().map(|rule| self.rule(rule)).collect()
+    }
+
+    fn rule(&self, rule: &Rule) -> RuleEvidence {
+        let threshold = self.constitution.thresholds().relevance.unwrap_or(self.encoder.default_threshold());
+        let mut evidence = RuleEvidence {
+            id: rule.id.clone(),
+            relevance: None,
+            relevance_threshold: threshold,
+            outcome: Outcome::Irrelevant,
+            preconditions: vec![],
+            unless: vec![],
+        };
+        if self.stages.relevance_scan {
+            let seen = self.encoder.embed_pictures(std::slice::from_ref(self.picture)).expect("embedding");
+            let text = self.encoder.embed_texts(&[&rule.text]).expect("embedding");
+            let cosine = seen[0].cosine(&text[0]).clamp(-1.0, 1.0);
+            evidence.relevance = Some(cosine);
+            if cosine < threshold {
+                return evidence;
+            }
+        }
+        let holds;
+        (holds, evidence.preconditions) = self.chain(&rule.preconditions);
+        evidence.outcome = if holds { Outcome::Violated } else { Outcome::NotViolated };
+        if holds && !rule.unless.is_empty() {
+            let excepted;
+            (excepted, evidence.unless) = self.chain(&rule.unless);
+            if excepted {
+                evidence.outcome = Outcome::Excepted;
+            }
+        }
+        evidence
+    }
+
+    fn chain(&self, chain: &[Precondition]) -> (bool, Vec<PreconditionEvidence>) {
+        let mut holds = true;
+        let mut evidence = vec![];
+        for precondition in chain {
+            if holds {
+                let link = self.precondition(precondition);
+                holds = link.satisfied.expect("reached");
+                evidence.push(link);
+            } else {
+                let statements = precondition.any.iter().map(|statement| self.blank(statement)).collect();
+                evidence.push(PreconditionEvidence { satisfied: None, statements });
+            }
+        }
+        (holds, evidence)
+    }
+
+    /// First the lines with a1 and a2 for each statement, then for each one left open the line with b, then for each
+    /// one still open the reasoning; all of it only as long as none holds.
+    fn precondition(&self, precondition: &Precondition) -> PreconditionEvidence {
+        let mut statements: Vec<StatementEvidence> = vec![];
+        for statement in &precondition.any {
+            let mut evidence = self.blank(statement);
+            let (regions, crop) = self.objects(statement);
+            evidence.crop = crop.is_some();
+            evidence.region = regions;
+            let score = self.score(crop.as_ref().unwrap_or(self.picture), &statement.text);
+            evidence.score = Some(score);
+            let difference = score - evidence.score_without_image;
+            if !self.stages.debias {
+                set(&mut evidence, DecidedBy::Score, score > 0.5);
+            } else if self.stages.no_image_comparison {
+                if difference < evidence.alpha1 {
+                    set(&mut evidence, DecidedBy::BelowAlpha1, false);
+                } else if difference > evidence.alpha2 {
+                    set(&mut evidence, DecidedBy::AboveAlpha2, true);
+                }
+            }
+            statements.push(evidence);
+        }
+        for evidence in 0..statements.len() {
+            if statements.iter().all(|s| s.holds != Some(true)) && statements[evidence].holds.is_none() {
+                self.compare_regions(&mut statements[evidence]);
+            }
+        }
+        for (statement, at) in precondition.any.iter().zip(0..) {
+            if statements.iter().all(|s| s.holds != Some(true)) && statements[at].holds.is_none() {
+                self.reason(statement, &mut statements[at]);
+            }
+        }
+        PreconditionEvidence { satisfied: Some(statements.iter().any(|s| s.holds == Some(true))), statements }
+    }
+
+    fn compare_regions(&self, evidence: &mut StatementEvidence) {
+        if !self.stages.region_comparison || evidence.region.is_empty() {
+            return;
+        }
+        let regions: Vec<_> = evidence.region.iter().map(FoundRegion::region).collect();
+        let removed = self.score(&pictures::without_regions(self.picture, &regions), &evidence.text);
+        let whole = self.score(self.picture, &evidence.text);
+        evidence.score_region_removed = Some(removed);
+        evidence.score_whole_picture = evidence.crop.then_some(whole);
+        if whole - removed > self.constitution.thresholds().beta {
+            set(evidence, DecidedBy::Region, true);
+        }
+    }
+
+    fn reason(&self, statement: &Statement, evidence: &mut StatementEvidence) {
+        if !self.stages.reasoning {
+            let holds = evidence.score.expect("scored") > 0.5;
+            set(evidence, DecidedBy::Score, holds);
+            return;
+        }
+        let (_, crop) = self.objects(statement);
+        let seen = crop.unwrap_or_else(|| self.picture.clone());
+        let mut prompt = Prompt::new(
+            self.templates.reasoning_prefix(seen),
+            self.templates.reasoning_suffix(&statement.text),
+        );
+        let request = CompletionRequest { prompt: prompt.clone(), max_tokens: 256 };
+        let thought = self.vlm.complete(&[request]).expect("thought")[0].text.trim().to_owned();
+        prompt.turns =
+            vec![Reply { assistant: thought.clone(), user: self.templates.rating(&statement.text) }];
+        prompt.answer_start = "{\"rating\": \"".to_owned();
+        let rating = self.vlm.score(&[prompt]).expect("rating")[0].ratio();
+        evidence.rating = Some(rating);
+        evidence.thought = Some(thought);
+        set(evidence, DecidedBy::Reasoning, rating >= 0.5);
+    }
+
+    fn score(&self, picture: &Picture, statement: &str) -> f64 {
+        self.ask(self.templates.statement_prefix(Some(picture.clone())), statement)
+    }
+
+    fn ask(&self, prefix: Prefix, statement: &str) -> f64 {
+        let prompt = Prompt::new(prefix, self.templates.statement_suffix(statement));
+        self.vlm.score(&[prompt]).expect("score")[0].ratio()
+    }
+
+    /// The best box of each central word, and the crop if the objects are small.
+    fn objects(&self, statement: &Statement) -> (Vec<FoundRegion>, Option<Picture>) {
+        let thresholds = self.constitution.thresholds();
+        let (width, height) = (f64::from(self.picture.width()), f64::from(self.picture.height()));
+        if !self.stages.crop && !(self.stages.debias && self.stages.region_comparison) {
+            return (vec![], None);
+        }
+        let mut regions = vec![];
+        for word in &statement.central {
+            let request = [DetectionRequest { picture: self.picture, queries: &[word] }];
+            let found = self.detector.detect(&request, 0.0).expect("detection").remove(0);
+            let best = found.into_iter().filter(|d| d.confidence > thresholds.detection_confidence).next();
+            if let Some(best) = best {
+                let region = best.region;
+                regions.push(FoundRegion {
+                    word: word.clone(),
+                    confidence: best.confidence,
+                    left: region.left,
+                    top: region.top,
+                    right: region.right,
+                    bottom: region.bottom,
+                    area_share: f64::from(region.area()) / (width * height),
+                });
+            }
+        }
+        if !self.stages.crop || regions.is_empty() || regions.len() < statement.central.len() {
+            return (regions, None);
+        }
+        let mut around = regions[0].region();
+        for region in &regions {
+            around.left = around.left.min(region.left);
+            around.top = around.top.min(region.top);
+            around.right = around.right.max(region.right);
+            around.bottom = around.bottom.max(region.bottom);
+        }
+        let small = f64::from(around.area()) / (width * height) < thresholds.small_object_area;
+        let side = JudgeOptions::default().min_crop_side;
+        let crop = small.then(|| pictures::crop(self.picture, &around, side));
+        (regions, crop)
+    }
+
+    fn blank(&self, statement: &Statement) -> StatementEvidence {
+        let prior = self.ask(self.templates.statement_prefix(None), &statement.text);
+        let thresholds = self.constitution.thresholds();
+        StatementEvidence {
+            text: statement.text.clone(),
+            score: None,
+            score_without_image: prior,
+            alpha1: -thresholds.alpha1 * prior,
+            alpha2: thresholds.alpha2 * (1.0 - prior),
+            crop: false,
+            region: vec![],
+            score_whole_picture: None,
+            score_region_removed: None,
+            rating: None,
+            decided_by: DecidedBy::NotNeeded,
+            holds: None,
+            thought: None,
+            rationale: None,
+        }
+    }
+}
+
+fn set(evidence: &mut StatementEvidence, by: DecidedBy, holds: bool) {
+    evidence.decided_by = by;
+    evidence.holds = Some(holds);
+}
