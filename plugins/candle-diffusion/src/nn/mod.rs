@@ -1,0 +1,17 @@
+//! The layers that text encoder, UNet and VAE are made of.
+//!
+//! Pictures and latents travel through them as `(batch, height, width, channels)`: a convolution is then one matrix
+//! product over rows that lie together in memory, group norm and activation run over the same rows, and the
+//! transformer blocks take a picture as tokens without a copy. On the CPU in f32 the work around the matrix products
+//! is done by the operations of [`ops`]; elsewhere by candle's own.
+
+mod attention;
+mod blocks;
+mod layers;
+mod math;
+mod ops;
+
+pub(crate) use attention::{AttentionBlock, SpatialTransformer, TransformerShape};
+pub(crate) use blocks::{Downsample, ResnetBlock, ResnetShape, Upsample};
+pub(crate) use layers::{Conv, GroupNorm, Linear};
+pub(crate) use ops::{silu, to_channels_first, to_channels_last};

@@ -1,0 +1,188 @@
+//! What is asked of a pipeline, and what comes back.
+
+use std::time::Duration;
+
+use image::RgbImage;
+
+use crate::error::{DiffusionError, Result};
+use crate::scheduler::SchedulerKind;
+
+/// Most pixels of a side.
+pub const MAX_SIDE: u32 = 2048;
+/// Most denoising steps.
+pub const MAX_STEPS: usize = 1000;
+/// Largest guidance scale.
+pub const MAX_GUIDANCE_SCALE: f64 = 100.0;
+/// Most bytes of a prompt: far over any text encoder's length, and a bound on the tokenizer's work.
+pub const MAX_PROMPT_BYTES: usize = 16 * 1024;
+
+/// One picture to draw. [`crate::Pipeline::default_request`] fills in the model's own size.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerateRequest {
+    /// What to draw. Tokens over the text encoder's length are cut, which the outcome says.
+    pub prompt: String,
+    /// What to stay away from; empty for nothing in particular. Without effect at a guidance scale of 1.
+    pub negative_prompt: String,
+    /// Together with `index`, decides all random numbers.
+    pub seed: u64,
+    /// Which picture of the seed, from 0. Each can be drawn on its own.
+    pub index: u32,
+    /// Denoising steps, 1 to [`MAX_STEPS`].
+    pub steps: usize,
+    /// How far the prediction is pushed from the negative prompt towards the prompt (classifier-free guidance, Ho &
+    /// Salimans 2022), 1 to [`MAX_GUIDANCE_SCALE`]; 1 switches it off, which halves the work.
+    pub guidance_scale: f64,
+    /// Width in pixels, a multiple of the VAE's factor.
+    pub width: u32,
+    /// Height in pixels, a multiple of the VAE's factor.
+    pub height: u32,
+    /// Which scheduler.
+    pub scheduler: SchedulerKind,
+}
+
+impl GenerateRequest {
+    /// The same request for another picture of its seed.
+    #[must_use]
+    pub fn with_index(&self, index: u32) -> Self {
+        Self { index, ..self.clone() }
+    }
+
+    /// Checks every field against its range and the sizes against the VAE's `factor`.
+    ///
+    /// # Errors
+    /// A request error that names the first bad field, its range and its value.
+    pub fn check(&self, factor: usize) -> Result<()> {
+        for (field, text) in [("prompt", &self.prompt), ("negative_prompt", &self.negative_prompt)] {
+            if text.len() > MAX_PROMPT_BYTES {
+                let detail = format!("expected at most {MAX_PROMPT_BYTES} bytes, found {}", text.len());
+                return Err(DiffusionError::request(field, detail));
+            }
+        }
+        if !(1..=MAX_STEPS).contains(&self.steps) {
+            let detail = format!("expected 1 to {MAX_STEPS}, found {}", self.steps);
+            return Err(DiffusionError::request("steps", detail));
+        }
+        if !(1.0..=MAX_GUIDANCE_SCALE).contains(&self.guidance_scale) {
+            let detail =
+                format!("expected 1 (no guidance) to {MAX_GUIDANCE_SCALE}, found {}", self.guidance_scale);
+            return Err(DiffusionError::request("guidance_scale", detail));
+        }
+        for (field, side) in [("width", self.width), ("height", self.height)] {
+            let in_range = (factor as u64..=u64::from(MAX_SIDE)).contains(&u64::from(side));
+            if !in_range || !(side as usize).is_multiple_of(factor) {
+                let detail = format!(
+                    "expected a multiple of {factor} (the VAE's factor) from {factor} to {MAX_SIDE}, found {side}"
+                );
+                return Err(DiffusionError::request(field, detail));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Something about a request that the caller should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A text had more tokens than the text encoder takes; the rest was not used.
+    TextCut {
+        /// `prompt` or `negative_prompt`.
+        field: &'static str,
+        /// Tokens of the text, with those that mark its beginning and end.
+        tokens: usize,
+        /// Tokens that the text encoder takes.
+        limit: usize,
+        /// The part that was cut off.
+        lost: String,
+    },
+}
+
+/// How long the parts of a generation took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Tokenizer and text encoder.
+    pub text: Duration,
+    /// UNet and scheduler, all steps.
+    pub denoise: Duration,
+    /// Previews, without the hook's own time.
+    pub previews: Duration,
+    /// The hook's own time.
+    pub hook: Duration,
+    /// The finished picture's decoding.
+    pub decode: Duration,
+}
+
+impl Timings {
+    /// The whole generation without the hook.
+    pub fn computing(&self) -> Duration {
+        self.text + self.denoise + self.previews + self.decode
+    }
+}
+
+/// How a generation ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// All steps were carried out.
+    Finished {
+        /// The picture, not yet judged by anyone.
+        picture: RgbImage,
+        /// Seed of the request.
+        seed: u64,
+        /// Index of the request.
+        index: u32,
+        /// Steps carried out.
+        steps: usize,
+        /// How long it took.
+        timings: Timings,
+        /// What the caller should know.
+        notices: Vec<Notice>,
+    },
+    /// The hook stopped it; nothing was decoded.
+    Aborted {
+        /// Steps that had been carried out: 0 if the hook stopped it at the start, else the stopping step's index
+        /// plus 1.
+        at_step: usize,
+        /// How long it took.
+        timings: Timings,
+        /// What the caller should know.
+        notices: Vec<Notice>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> GenerateRequest {
+        GenerateRequest {
+            prompt: "a cat".to_owned(),
+            negative_prompt: String::new(),
+            seed: 1,
+            index: 0,
+            steps: 20,
+            guidance_scale: 4.0,
+            width: 128,
+            height: 96,
+            scheduler: SchedulerKind::Ddim,
+        }
+    }
+
+    #[test]
+    fn each_field_is_refused_by_name() {
+        assert!(request().check(8).is_ok());
+        let bad = [
+            ("steps", GenerateRequest { steps: 0, ..request() }),
+            ("steps", GenerateRequest { steps: 1001, ..request() }),
+            ("guidance_scale", GenerateRequest { guidance_scale: f64::NAN, ..request() }),
+            ("guidance_scale", GenerateRequest { guidance_scale: 0.5, ..request() }),
+            ("width", GenerateRequest { width: 130, ..request() }),
+            ("height", GenerateRequest { height: 0, ..request() }),
+            ("height", GenerateRequest { height: 4096, ..request() }),
+            ("prompt", GenerateRequest { prompt: "a".repeat(MAX_PROMPT_BYTES + 1), ..request() }),
+        ];
+        for (field, request) in bad {
+            let error = request.check(8).unwrap_err();
+            assert_eq!(error.kind(), crate::DiffusionErrorKind::Request);
+            assert!(error.to_string().starts_with(field), "{error}");
+        }
+    }
+}
