@@ -23,6 +23,7 @@ import render
 import scene_batches as sb
 import scene_text as st
 import world
+from round_trip import Vae
 
 LENGTH = 16  # query positions, as in the published OWLv2 checkpoints
 PAD = 0      # '!', with which OWLv2's processor pads queries
@@ -190,12 +191,12 @@ class Trainer:
         self.average = sb.Average(self.model)
         self.generator = torch.Generator(self.device).manual_seed(args.seed)
         self.choice = torch.Generator().manual_seed(args.seed)
-        self.vae = sb.load_vae(args.vae, self.device)
+        self.vae = Vae(args.vae, self.device)
 
     def step(self, number, progress):
         """One update. Returns the parts of its loss as tensors."""
         batch = self.pool.next()
-        images = render.corrupt(render.render(batch["packed"], self.device, seed=number), self.generator, self.vae)
+        images = render.corrupt(render.render(batch["packed"], self.device, seed=number), self.generator, self.vae.call)
         images, labels = frame(images, sb.to_device(batch, self.device), self.choice)
         classes, boxes = labels["classes"].long(), labels["boxes"]
         pick = torch.randperm(len(self.queries.rest), generator=self.choice)[: 24 if self.args.smoke else 120]
@@ -388,7 +389,7 @@ def main():
     written = export(trainer.model, tokenizer, out / "detector")
     model, difference = reload(out / "detector", tokenizer, trainer.device)
     numbers = {"steps": steps, "batch": size, **written, "reload_difference": difference}
-    numbers.update(evaluate(model, tokenizer, held_pool, args, trainer.vae))
+    numbers.update(evaluate(model, tokenizer, held_pool, args, trainer.vae.call))
     held_pool.close()
     numbers["seconds"] = round(clock.spent())
     sb.write_json(out / "metrics.json", numbers)

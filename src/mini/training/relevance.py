@@ -9,7 +9,8 @@ models know, and how to tell pictures of anything else) and OUT/metrics.json.
 The loss is sigmoidal, its logits are scale x (cosine - 0.22): CLUE's relevance scan (section 3.2) keeps a rule from a
 cosine of 0.22 on, so that cosine is made to mean "even odds". A text that holds of a scene is pulled over it, one that
 names something absent is pushed under it; where all is there but does not touch, it is pushed only gently. Patch tokens
-learn on the side which classes they lie on and who touches what; that head is thrown away. Outliers (outliers.py) are
+learn on the side which classes they lie on and who touches what, pooled pictures and texts what they show and name;
+those heads are thrown away. Outliers (outliers.py) are
 pushed away from every text and from an anchor text that every scene is pulled to.
 """
 
@@ -29,6 +30,7 @@ import render
 import scene_batches as sb
 import scene_text as st
 import world
+from round_trip import Vae
 
 THRESHOLD = 0.22
 LENGTH = 48  # text positions
@@ -58,14 +60,21 @@ def build(vocabulary, end):
 
 
 def embed_images(model, images):
-    """Unit embeddings [B, d] and patch tokens [B, 196, width] of pictures in 0..1."""
+    """Unit embeddings [B, d], patch tokens [B, 196, width] and pooled states [B, width] of pictures in 0..1."""
     out = model.vision_model(pixel_values=sb.normalise(images))
-    return F.normalize(model.visual_projection(out.pooler_output).float(), dim=-1), out.last_hidden_state[:, 1:]
+    embedding = F.normalize(model.visual_projection(out.pooler_output).float(), dim=-1)
+    return embedding, out.last_hidden_state[:, 1:], out.pooler_output
+
+
+def read_texts(model, ids):
+    """Unit embeddings [T, d] and pooled states [T, width] of token ids [T, 48]."""
+    pooled = model.text_model(input_ids=ids).pooler_output
+    return F.normalize(model.text_projection(pooled).float(), dim=-1), pooled
 
 
 def embed_texts(model, ids):
     """Unit embeddings [T, d] of token ids [T, 48]."""
-    return F.normalize(model.get_text_features(input_ids=ids).pooler_output.float(), dim=-1)
+    return read_texts(model, ids)[0]
 
 
 def patch_targets(labels, grid=14):
@@ -123,6 +132,26 @@ def make_tokenizer(bank, seed):
     return clip_tokenizer.train([b[1] for b in bank] + captions + (words + rules + st.FUNCTION_WORDS + [st.ANCHOR]) * 20)
 
 
+class SideHeads(nn.Module):
+    """Linear readings that training needs and the exported model lacks: of each patch, which classes it lies on and
+    who touches what there; of a picture and of a text, which literals hold or are named. Without them both towers stay
+    for long at the answer that fits every pair alike."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch = nn.Linear(192, len(world.CLASSES) + len(render.BONDS))
+        self.picture = nn.Linear(192, st.WORDS.true)
+        self.text = nn.Linear(128, st.WORDS.true)
+        for head in (self.patch, self.picture, self.text):
+            nn.init.constant_(head.bias, -4.0)
+
+    def losses(self, patches, picture, text, targets):
+        """Binary cross-entropies against targets in the same order; what is there weighs more than what is not."""
+        read = (self.patch(patches), self.picture(picture), self.text(text))
+        return [F.binary_cross_entropy_with_logits(r.float(), t, pos_weight=t.new_tensor(w)) * share
+                for r, t, w, share in zip(read, targets, (5.0, 8.0, 20.0), (20.0, 10.0, 10.0))]
+
+
 class Trainer:
     """Model, data and optimiser of a run."""
 
@@ -137,15 +166,14 @@ class Trainer:
 
             folder = Path(args.resume) / "relevance" if (Path(args.resume) / "relevance").exists() else Path(args.resume)
             self.model.load_state_dict(CLIPModel.from_pretrained(folder, dtype=torch.float32).state_dict())
-        self.side = nn.Linear(192, len(world.CLASSES) + len(render.BONDS)).to(self.device)
-        nn.init.constant_(self.side.bias, -4.0)
+        self.side = SideHeads().to(self.device)
         self.peak = 5e-4 if args.resume else 1.5e-3
         fused = self.device.type == "cuda"
         self.optimiser = torch.optim.AdamW(sb.groups([self.model, self.side], 0.05), lr=1e-3, betas=(0.9, 0.97), fused=fused)
         self.average = sb.Average(self.model)
         self.generator = torch.Generator(self.device).manual_seed(args.seed)
         self.choice = torch.Generator().manual_seed(args.seed)
-        self.vae = sb.load_vae(args.vae, self.device)
+        self.vae = Vae(args.vae, self.device)
         self.outliers = outliers.OutlierPool(self.device, args.seed + 7, count=64 if args.smoke else 3072,
                                              fresh=4 if args.smoke else 16)
         self.strange = max(4, size // 4)
@@ -155,7 +183,7 @@ class Trainer:
         if self.outliers.filled < len(self.outliers.store):
             self.outliers.fill(images, step=min(64, len(images)))
         other = self.outliers.sample(self.strange, images)
-        return torch.cat([render.corrupt(images, self.generator, self.vae), render.corrupt(other, self.generator)])
+        return torch.cat([render.corrupt(images, self.generator, self.vae.call), render.corrupt(other, self.generator)])
 
     def step(self, number, progress):
         """One update. Returns the parts of its loss as tensors."""
@@ -167,13 +195,16 @@ class Trainer:
         chosen = torch.randint(0, len(self.texts.bank), (16 if self.args.smoke else 352,), generator=self.choice).to(self.device)
         told = min(scenes, 8 if self.args.smoke else 96)
         captions = torch.tensor(self.texts.encode(batch["captions"][:told]), device=self.device)
-        caption_grade = st.caption_grades(labels["classes"], labels["touched"], truth)[:, :told]
+        caption_grade, caption_named = st.caption_grades(labels["classes"], labels["touched"], truth)
+        caption_grade = caption_grade[:, :told]
+        named = torch.cat([self.texts.rules.named, self.texts.bank.named[chosen], caption_named[:told]])
         grade = torch.cat([self.texts.rules.grade(truth), self.texts.bank.grade(truth, chosen), caption_grade], 1)
         ids = torch.cat([self.texts.rules.ids, self.texts.bank.ids[chosen], captions, self.texts.anchor])
         with sb.autocast(self.device):
-            image, patches = embed_images(self.model, images)
-            text = embed_texts(self.model, ids)
-            side = self.side(patches[:scenes]).float()
+            image, patches, pooled = embed_images(self.model, images)
+            text, told_of = read_texts(self.model, ids)
+            targets = (patch_targets(labels), truth[:, : st.WORDS.true].float(), named)
+            cover, seen, said = self.side.losses(patches[:scenes], pooled[:scenes], told_of[:-1], targets)
         cosine, scale = image @ text.T, self.model.logit_scale.clamp(max=4.6).exp()
         rules = len(self.texts.rules)
         main = graded_loss(cosine[:scenes, :-1], scale, grade)
@@ -184,8 +215,8 @@ class Trainer:
         home = F.softplus(scale * (anchor - sign))
         home = home[:scenes].mean() + home[scenes:].mean()
         away = F.softplus(scale * (cosine[scenes:, :-1] - THRESHOLD)).mean()
-        cover = F.binary_cross_entropy_with_logits(side, patch_targets(labels), pos_weight=torch.tensor(5.0, device=self.device))
-        loss = main + 0.5 * shipped + 0.6 * home + 0.3 * away + (3.0 if progress < 0.7 else 1.0) * 10 * cover
+        help_ = cover + seen + said
+        loss = main + 0.5 * shipped + 0.6 * home + 0.3 * away + (1.0 if progress < 0.7 else 0.3) * help_
         for group in self.optimiser.param_groups:
             group["lr"] = sb.rate(progress, self.peak)
         self.optimiser.zero_grad(set_to_none=True)
@@ -193,7 +224,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         self.average.update()
-        return {"main": main, "rules": shipped, "home": home, "cover": cover, "scale": scale}
+        return {"main": main, "rules": shipped, "home": home, "cover": cover, "seen": seen, "said": said, "scale": scale}
 
     def run(self, clock, most):
         """Steps until the clock or `most` steps end it. Returns how many were made."""
@@ -489,9 +520,9 @@ def main():
     written = export(trainer.model, tokenizer, out / "relevance")
     model, difference = reload(out / "relevance", trainer.texts, trainer.device)
     numbers = {"steps": steps, "batch": size, **written, "reload_difference": difference}
-    numbers["domain"] = fit_domain(model, trainer.texts, held_pool, args, trainer.vae, out)
+    numbers["domain"] = fit_domain(model, trainer.texts, held_pool, args, trainer.vae.call, out)
     sb.write_json(out / "metrics.json", numbers)
-    numbers.update(evaluate(model, trainer.texts, held_out, held_pool, args, trainer.vae))
+    numbers.update(evaluate(model, trainer.texts, held_out, held_pool, args, trainer.vae.call))
     held_pool.close()
     numbers["seconds"] = round(clock.spent())
     sb.write_json(out / "metrics.json", numbers)

@@ -55,7 +55,7 @@ def arguments(doc):
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--workers", type=int, default=5, help="processes that sample scenes")
     parser.add_argument("--resume", help="folder of an earlier run to go on from")
-    parser.add_argument("--vae", help="folder of the suite's VAE, to train on pictures that went through it")
+    parser.add_argument("--vae", type=Path, help="folder of the suite's VAE, to train on pictures that went through it")
     parser.add_argument("--smoke", action="store_true", help="a few small steps on any machine, to see that all works")
     parser.add_argument("--batch", type=int, default=0, help="scenes a step (default: the script's own)")
     parser.add_argument("--seed", type=int, default=1)
@@ -141,22 +141,6 @@ def normalise(images):
     """Pictures 0..1 as CLIP's image processor hands them to the model."""
     mean = torch.tensor(CLIP_MEAN, device=images.device)[:, None, None]
     return (images - mean) / torch.tensor(CLIP_STD, device=images.device)[:, None, None]
-
-
-def load_vae(folder, device):
-    """The round trip of pictures in 0..1 through the suite's autoencoder, frozen, or None without a folder."""
-    if not folder:
-        return None
-    from diffusers import AutoencoderKL
-
-    model = AutoencoderKL.from_pretrained(folder).to(device).eval().requires_grad_(False)
-
-    def round_trip(images):
-        with autocast(torch.device(device)):
-            latent = model.encode(images * 2 - 1).latent_dist.mode()
-            return (model.decode(latent).sample.float() / 2 + 0.5).clamp(0, 1)
-
-    return round_trip
 
 
 def to_device(batch, device):

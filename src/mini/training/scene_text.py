@@ -186,7 +186,8 @@ def _relation_texts(subject, hazard, pick):
 
 def _presence_clauses(one, many):
     yield from (f"{one} is visible", f"{many} are visible", f"there is {one}", f"there are {many}",
-                f"{one} can be seen", f"{many} can be seen")
+                f"{one} can be seen", f"{many} can be seen", f"{one} is visible via this image",
+                f"the image shows {one}", f"{one} is in the picture", f"{many} are in the picture")
 
 
 def statement_meanings():
@@ -311,6 +312,9 @@ class TextBank:
                 parts = [words.literal[(w,)] for x in literals for w in x]
                 there[t, a, : len(parts)] = torch.tensor(parts)
         self.holds, self.there = holds.to(device), there.to(device)
+        named = torch.zeros(len(texts), words.false + 1)
+        named.scatter_(1, holds.flatten(1), 1.0).scatter_(1, there.flatten(1), 1.0)
+        self.named = named[:, : words.true].to(device)  # which literals and words a text names, 0 or 1
 
     def __len__(self):
         return len(self.texts)
@@ -324,9 +328,9 @@ class TextBank:
 
 
 def caption_grades(classes, touched_by, truth):
-    """Grades [scenes, captions] of each scene's full caption against every scene of the batch."""
+    """Grades [scenes, captions] of each scene's full caption against every scene of the batch, and which literals each
+    caption names [captions, literals]."""
     device = truth.device
-    member = WORDS.matrix(device)
     own_word = torch.tensor([WORDS.index[n] for n in NAMES], device=device)
     count = len(WORDS.names)
     classes, touched_by = classes.to(device).long(), touched_by.to(device).long()
@@ -341,10 +345,9 @@ def caption_grades(classes, touched_by, truth):
         if s in NAMES and h in NAMES:
             pair_of[NAMES.index(s), NAMES.index(h)] = WORDS.literal[(s, h)]
     named[rows[touching], pair_of[subject[touching], classes[touching]]] = 1
-    del member
     lacking = (1 - truth.float()) @ named.T
     missing = (1 - truth[:, :count].float()) @ named[:, :count].T
-    return (missing == 0).long() + (lacking == 0).long()
+    return (missing == 0).long() + (lacking == 0).long(), named[:, : WORDS.true]
 
 
 def vocabulary(extra=()):
