@@ -23,6 +23,7 @@ STARTED = time.time()
 
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
 from transformers import Qwen2VLForConditionalGeneration  # noqa: E402
 
 import judge_data  # noqa: E402
