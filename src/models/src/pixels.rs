@@ -121,14 +121,17 @@ fn filter_weights(source: u32, target: u32, window: Range<u32>, filter: Filter) 
     axis
 }
 
-/// Source position nearest to the centre of each target position in `window`.
+/// Source position nearest to the centre of each target position in `window`. Where a centre falls between two source
+/// positions the arithmetic decides: here it is that of torchvision's `nearest-exact` (a scale in f32), the default
+/// backend, and Pillow's sum over all positions before can choose the other.
 fn nearest_positions(source: u32, target: u32, window: Range<u32>) -> Vec<u32> {
-    let scale = f64::from(source) / f64::from(target);
-    window.map(|position| (((f64::from(position) + 0.5) * scale) as u32).min(source - 1)).collect()
+    let scale = f64::from(source as f32 / target as f32);
+    window.map(|position| (((f64::from(position) + 0.5) * scale) as f32 as u32).min(source - 1)).collect()
 }
 
 /// Resizes to exactly `width` x `height` pixels, horizontally first, with rounding to 8 bits after each axis, as
 /// Pillow does (`Image.resize`); torchvision's antialiased 8-bit resize differs by one grey level at most.
+/// [`Filter::Nearest`] equals torchvision's `nearest-exact`.
 ///
 /// An axis that keeps its length is left untouched. A target or source without pixels gives a black picture.
 pub fn resize(picture: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {

@@ -71,9 +71,9 @@ pub struct DualConfig {
 }
 
 impl DualConfig {
-    /// Reads `config.json` of a `CLIPModel`. The towers' fields are those of `text_config` and `vision_config`;
-    /// where the older `text_config_dict` and `vision_config_dict` are present too, theirs come first. Absent fields
-    /// have the defaults of the reference, and fields that do not change the computation are ignored.
+    /// Reads `config.json` of a `CLIPModel`. The towers' fields are those of `text_config` and `vision_config`, or of
+    /// the older `text_config_dict` and `vision_config_dict` where these are present. Absent fields have the defaults
+    /// of the reference, and fields that do not change the computation are ignored.
     ///
     /// # Errors
     /// A missing or malformed file, another `model_type`, or values that do not fit together.
@@ -194,20 +194,20 @@ impl Source {
             .map_err(|error| ModelError::malformed(&self.path, format!("`{what}`: {error}")))
     }
 
-    /// The fields of a nested tower, the older `..._dict` laid over the newer.
+    /// The fields of a nested tower. The older `..._dict`, where there is one, replaces the newer object whole: what
+    /// it does not name has the reference's default, even if the newer object names it (`CLIPConfig.__post_init__`).
     fn tower(&self, fields: &Map<String, Value>, name: &str) -> Result<Map<String, Value>> {
-        let mut merged = Map::new();
-        for name in [name.to_owned(), format!("{name}_dict")] {
+        for name in [format!("{name}_dict"), name.to_owned()] {
             match fields.get(&name) {
                 None | Some(Value::Null) => {}
-                Some(Value::Object(own)) => merged.extend(own.clone()),
+                Some(Value::Object(own)) => return Ok(own.clone()),
                 Some(other) => {
                     let detail = format!("`{name}`: expected an object, got {other}");
                     return Err(ModelError::malformed(&self.path, detail));
                 }
             }
         }
-        Ok(merged)
+        Ok(Map::new())
     }
 
     fn flat_or_nested(

@@ -243,3 +243,76 @@ impl Encoder {
 pub(crate) fn normalise_rows(x: &Tensor, epsilon: f64) -> Result<Tensor> {
     x.broadcast_div(&(x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()? + epsilon)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use candle_nn::VarMap;
+
+    use super::*;
+
+    fn encoder(layers: usize, causal: bool, map: &VarMap) -> Encoder {
+        let config = EncoderConfig {
+            hidden_size: 8,
+            intermediate_size: 12,
+            num_hidden_layers: layers,
+            num_attention_heads: 2,
+            hidden_act: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+        };
+        Encoder::load(&config, causal, VarBuilder::from_varmap(map, DType::F32, &Device::Cpu)).unwrap()
+    }
+
+    fn assert_equal(got: &Tensor, expected: &Tensor) {
+        assert_eq!(got.dims(), expected.dims());
+        let difference = (got - expected).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+        assert!(difference.to_scalar::<f32>().unwrap() < 1e-4, "{difference}");
+    }
+
+    /// OWLv2 at 960 px and beyond: more scores than are held at a time.
+    #[test]
+    fn blocks_of_queries_change_nothing() {
+        let tokens = 3601;
+        assert!(2 * tokens * tokens > MAX_SCORES);
+        let map = VarMap::new();
+        let layer = encoder(1, false, &map).layers.remove(0);
+        let x = Tensor::randn(0f32, 1.0, (tokens, 8), &Device::Cpu).unwrap();
+        let zero = x.zeros_like().unwrap();
+        let got = layer.attention.forward(&x, &zero, 1).unwrap();
+        let projected = layer.attention.qkv.forward(&x).unwrap();
+        let mut heads = Vec::new();
+        for head in 0..2 {
+            let part =
+                |index: usize| projected.narrow(1, index * 8 + head * 4, 4).unwrap().contiguous().unwrap();
+            let scores = part(0).matmul(&part(1).t().unwrap()).unwrap();
+            heads.push(candle_nn::ops::softmax_last_dim(&scores).unwrap().matmul(&part(2)).unwrap());
+        }
+        let expected = layer.attention.output.forward(&Tensor::cat(&heads, 1).unwrap()).unwrap();
+        assert_equal(&got, &expected);
+    }
+
+    #[test]
+    fn one_token_of_the_last_layer_equals_that_of_all() {
+        for causal in [false, true] {
+            for layers in [0, 1, 3] {
+                let map = VarMap::new();
+                let encoder = encoder(layers, causal, &map);
+                let x = Tensor::randn(0f32, 1.0, (3 * 7, 8), &Device::Cpu).unwrap();
+                let positions = [0, 6, 3];
+                let all = encoder.forward(x.copy().unwrap(), 3).unwrap();
+                let expected = pick(&all, 7, &positions).unwrap();
+                assert_equal(&encoder.forward_one(x, &positions).unwrap(), &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_does_not_see_what_follows_it() {
+        let map = VarMap::new();
+        let encoder = encoder(2, true, &map);
+        let x = Tensor::randn(0f32, 1.0, (7, 8), &Device::Cpu).unwrap();
+        let cut = encoder.forward(x.narrow(0, 0, 4).unwrap().contiguous().unwrap(), 1).unwrap();
+        let whole = encoder.forward(x, 1).unwrap();
+        assert_equal(&cut, &whole.narrow(0, 0, 4).unwrap());
+    }
+}
