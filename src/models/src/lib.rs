@@ -6,15 +6,19 @@
 
 pub mod chat;
 pub mod clip;
+pub mod domain;
 pub mod error;
 pub mod files;
 mod ops;
 pub mod owlv2;
 pub mod pixels;
 pub mod qwen2_vl;
+pub mod suite;
 pub mod weights;
 
+pub use domain::{Domain, OutOfDomain};
 pub use error::{ModelError, ModelErrorKind};
 pub use files::{FileBytes, FileTree, fingerprint};
 pub use qwen2_vl::Qwen2Vl;
+pub use suite::{MODELS_FILE, Suite, load_detector, load_judge, load_relevance};
 pub use weights::Weights;

@@ -1,0 +1,259 @@
+//! A set of models that work together, named by one file.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{DType, Device};
+use cluegate_perception::{RegionDetector, RelevanceEncoder, VisionLanguageModel};
+use serde::Deserialize;
+
+use crate::clip::ClipModel;
+use crate::domain::Domain;
+use crate::error::{ModelError, Result};
+use crate::files::FileTree;
+use crate::owlv2::Owlv2Model;
+use crate::qwen2_vl::Qwen2Vl;
+
+/// Name of the file that names the models of a suite.
+pub const MODELS_FILE: &str = "models.toml";
+
+/// `models.toml`, as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSuite {
+    relevance: Option<RawRelevance>,
+    detector: Option<RawPart>,
+    judge: Option<RawPart>,
+    generator: Option<RawPart>,
+}
+
+/// A folder in Hugging Face layout; its `config.json` says which family it holds.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPart {
+    folder: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRelevance {
+    folder: String,
+    threshold: Option<f32>,
+}
+
+/// The only field of `config.json` that is read before the family is known.
+#[derive(Deserialize)]
+struct Family {
+    model_type: String,
+}
+
+/// Models that are loaded when they are first asked for, and the domain that they know.
+///
+/// ```toml
+/// [relevance]
+/// folder = "relevance"     # relative to this file, or absolute
+/// threshold = 0.22         # optional; the cosine from which a rule is relevant with these weights
+/// [detector]
+/// folder = "detector"
+/// [judge]
+/// folder = "judge"
+/// [generator]
+/// folder = "generator"
+/// ```
+///
+/// Every part may be missing; asking for it is then an error. A file `domain.json` beside this one states what the
+/// models cannot judge.
+pub struct Suite {
+    path: String,
+    device: Device,
+    dtype: DType,
+    relevance: Part<dyn RelevanceEncoder>,
+    threshold: Option<f32>,
+    detector: Part<dyn RegionDetector>,
+    judge: Part<dyn VisionLanguageModel>,
+    generator: Option<FileTree>,
+    domain: Option<Domain>,
+}
+
+/// A model's folder, and the model once it was asked for.
+struct Part<T: ?Sized> {
+    folder: Option<FileTree>,
+    loaded: Mutex<Option<Arc<T>>>,
+}
+
+impl<T: ?Sized> Part<T> {
+    fn new(tree: &FileTree, folder: Option<&str>) -> Result<Self> {
+        Ok(Self { folder: folder.map(|name| tree.folder(name)).transpose()?, loaded: Mutex::new(None) })
+    }
+
+    /// The model; whoever asks while it is being loaded waits for it. A failure is not remembered.
+    fn get(
+        &self,
+        path: &str,
+        section: &str,
+        load: impl FnOnce(&FileTree) -> Result<Arc<T>>,
+    ) -> Result<Arc<T>> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(model) = &*loaded {
+            return Ok(model.clone());
+        }
+        let model = load(required(self.folder.as_ref(), path, section)?)?;
+        *loaded = Some(model.clone());
+        Ok(model)
+    }
+}
+
+fn required<'a>(folder: Option<&'a FileTree>, path: &str, section: &str) -> Result<&'a FileTree> {
+    folder.ok_or_else(|| {
+        ModelError::malformed(path, format!("no section [{section}]; add one with `folder = \"...\"`"))
+    })
+}
+
+impl Suite {
+    /// Reads `models.toml` of a folder; models will compute on the CPU in f32.
+    ///
+    /// # Errors
+    /// `MissingFile` for the file or a folder that it names; `Malformed` for an unknown key or a bad domain.
+    pub fn open(tree: &FileTree) -> Result<Self> {
+        Self::open_file(tree, MODELS_FILE)
+    }
+
+    /// The same for a file of another name in that folder.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_file(tree: &FileTree, name: &str) -> Result<Self> {
+        let path = tree.path_of(name);
+        let raw: RawSuite = toml::from_str(&tree.read_text(name)?)
+            .map_err(|e| ModelError::malformed(&path, e.to_string()))?;
+        let relevance = raw.relevance.as_ref();
+        let threshold = relevance.and_then(|part| part.threshold);
+        if let Some(value) = threshold.filter(|value| !(-1.0..=1.0).contains(value)) {
+            let detail = format!("[relevance] threshold is {value}, expected a cosine, -1 to 1");
+            return Err(ModelError::malformed(path, detail));
+        }
+        let folder = |part: &Option<RawPart>| part.as_ref().map(|part| part.folder.clone());
+        Ok(Self {
+            device: Device::Cpu,
+            dtype: DType::F32,
+            relevance: Part::new(tree, relevance.map(|part| part.folder.as_str()))?,
+            threshold,
+            detector: Part::new(tree, folder(&raw.detector).as_deref())?,
+            judge: Part::new(tree, folder(&raw.judge).as_deref())?,
+            generator: folder(&raw.generator).map(|name| tree.folder(&name)).transpose()?,
+            domain: Domain::load(tree)?,
+            path,
+        })
+    }
+
+    /// The same suite, computing elsewhere or in another precision. For a suite of which nothing is loaded yet.
+    #[must_use]
+    pub fn with_device(mut self, device: Device, dtype: DType) -> Self {
+        (self.device, self.dtype) = (device, dtype);
+        self
+    }
+
+    /// The relevance encoder.
+    ///
+    /// # Errors
+    /// A missing section, an unsupported family, or what its loader refuses.
+    pub fn relevance(&self) -> Result<Arc<dyn RelevanceEncoder>> {
+        self.relevance.get(&self.path, "relevance", |folder| {
+            load_relevance_on(folder, self.threshold, &self.device, self.dtype)
+        })
+    }
+
+    /// The region detector.
+    ///
+    /// # Errors
+    /// A missing section, an unsupported family, or what its loader refuses.
+    pub fn detector(&self) -> Result<Arc<dyn RegionDetector>> {
+        let load = |folder: &FileTree| load_detector_on(folder, &self.device, self.dtype);
+        self.detector.get(&self.path, "detector", load)
+    }
+
+    /// The judging vision-language model.
+    ///
+    /// # Errors
+    /// A missing section, an unsupported family, or what its loader refuses.
+    pub fn judge(&self) -> Result<Arc<dyn VisionLanguageModel>> {
+        let load = |folder: &FileTree| load_judge_on(folder, &self.device, self.dtype);
+        self.judge.get(&self.path, "judge", load)
+    }
+
+    /// Where the generator's files are; loading them is the business of the crate that draws.
+    ///
+    /// # Errors
+    /// `Malformed` if the suite has no generator.
+    pub fn generator_folder(&self) -> Result<FileTree> {
+        required(self.generator.as_ref(), &self.path, "generator").cloned()
+    }
+
+    /// What the models know, if the suite states it.
+    pub fn domain(&self) -> Option<&Domain> {
+        self.domain.as_ref()
+    }
+}
+
+/// Loads a judge of any supported family from its folder, on the CPU in f32.
+///
+/// # Errors
+/// `Unsupported` for another family, or what its loader refuses.
+pub fn load_judge(folder: &FileTree) -> Result<Arc<dyn VisionLanguageModel>> {
+    load_judge_on(folder, &Device::Cpu, DType::F32)
+}
+
+/// Loads a region detector of any supported family from its folder, on the CPU in f32.
+///
+/// # Errors
+/// `Unsupported` for another family, or what its loader refuses.
+pub fn load_detector(folder: &FileTree) -> Result<Arc<dyn RegionDetector>> {
+    load_detector_on(folder, &Device::Cpu, DType::F32)
+}
+
+/// Loads a relevance encoder of any supported family from its folder, on the CPU in f32.
+///
+/// # Errors
+/// `Unsupported` for another family, or what its loader refuses.
+pub fn load_relevance(folder: &FileTree) -> Result<Arc<dyn RelevanceEncoder>> {
+    load_relevance_on(folder, None, &Device::Cpu, DType::F32)
+}
+
+fn load_judge_on(folder: &FileTree, device: &Device, dtype: DType) -> Result<Arc<dyn VisionLanguageModel>> {
+    match family(folder)?.as_str() {
+        "qwen2_vl" => Ok(Arc::new(Qwen2Vl::load(folder, device, dtype)?)),
+        other => Err(unsupported(folder, other, "qwen2_vl")),
+    }
+}
+
+fn load_detector_on(folder: &FileTree, device: &Device, dtype: DType) -> Result<Arc<dyn RegionDetector>> {
+    match family(folder)?.as_str() {
+        "owlv2" => Ok(Arc::new(Owlv2Model::load(folder, device, dtype)?)),
+        other => Err(unsupported(folder, other, "owlv2")),
+    }
+}
+
+fn load_relevance_on(
+    folder: &FileTree,
+    threshold: Option<f32>,
+    device: &Device,
+    dtype: DType,
+) -> Result<Arc<dyn RelevanceEncoder>> {
+    match family(folder)?.as_str() {
+        "clip" => {
+            let model = ClipModel::load(folder, device, dtype)?;
+            Ok(Arc::new(match threshold {
+                Some(threshold) => model.with_threshold(threshold),
+                None => model,
+            }))
+        }
+        other => Err(unsupported(folder, other, "clip")),
+    }
+}
+
+fn family(folder: &FileTree) -> Result<String> {
+    Ok(folder.read_json::<Family>("config.json")?.model_type)
+}
+
+fn unsupported(folder: &FileTree, found: &str, supported: &str) -> ModelError {
+    ModelError::unsupported(folder.path_of("config.json"), "`model_type`", found, supported)
+}
