@@ -14,9 +14,9 @@ those heads are thrown away. Outliers (outliers.py) are
 pushed away from every text and from an anchor text that every scene is pulled to.
 """
 
+import functools
 import json
 import random
-import time
 from pathlib import Path
 
 import torch
@@ -77,6 +77,12 @@ def embed_texts(model, ids):
     return read_texts(model, ids)[0]
 
 
+@functools.lru_cache(maxsize=8)
+def bond_kinds(device):
+    """The kind of touching of each pair of classes [classes, classes], -1 where there is none."""
+    return torch.tensor([[render.BOND.get((s, h), -1) for h in world.CATEGORY] for s in world.CATEGORY]).to(device)
+
+
 def patch_targets(labels, grid=14):
     """What each patch lies on [B, patches, classes + kinds of touching]: 1 where its centre is in an object's box."""
     classes, boxes, touched = labels["classes"].long(), labels["boxes"], labels["touched"].long()
@@ -84,7 +90,7 @@ def patch_targets(labels, grid=14):
     inside = ((axis[None, None, None] >= boxes[..., 0, None, None]) & (axis[None, None, None] < boxes[..., 2, None, None])
               & (axis[None, None, :, None] >= boxes[..., 1, None, None]) & (axis[None, None, :, None] < boxes[..., 3, None, None]))
     inside = (inside.flatten(2) & (classes >= 0)[..., None]).float()
-    kinds = torch.tensor([[render.BOND.get((s, h), -1) for h in world.CATEGORY] for s in world.CATEGORY], device=boxes.device)
+    kinds = bond_kinds(boxes.device)
     subject = classes.gather(1, touched.clamp(min=0))
     bound = (touched >= 0) & (classes >= 0) & (subject >= 0)
     bond = torch.where(bound, kinds[subject.clamp(min=0), classes.clamp(min=0)], -1)

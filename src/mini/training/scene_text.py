@@ -7,6 +7,7 @@ compares them with a batch of scenes: 2 if the text holds, 1 if all that it name
 something that it names is missing.
 """
 
+import functools
 import itertools
 import random
 import re
@@ -131,12 +132,23 @@ class Words:
             out += [w for w in (short, one, many) if " or " not in w]
         return list(dict.fromkeys(out))
 
+    @functools.lru_cache(maxsize=8)  # per device: every step asks for it
     def matrix(self, device):
         """Membership [classes, words] as 0 and 1."""
         out = torch.zeros(len(CLASSES), len(self.names))
         for i, name in enumerate(self.names):
             out[self.members[name], i] = 1
         return out.to(device)
+
+    @functools.lru_cache(maxsize=8)
+    def own(self, device):
+        """The word of each class [classes], and the literal of each pair of classes that touch [classes, classes], -1
+        where there is none."""
+        pairs = torch.full((len(NAMES), len(NAMES)), -1)
+        for s, h in self.pairs:
+            if s in NAMES and h in NAMES:
+                pairs[NAMES.index(s), NAMES.index(h)] = self.literal[(s, h)]
+        return torch.tensor([self.index[n] for n in NAMES]).to(device), pairs.to(device)
 
 
 WORDS = Words()
@@ -331,7 +343,7 @@ def caption_grades(classes, touched_by, truth):
     """Grades [scenes, captions] of each scene's full caption against every scene of the batch, and which literals each
     caption names [captions, literals]."""
     device = truth.device
-    own_word = torch.tensor([WORDS.index[n] for n in NAMES], device=device)
+    own_word, pair_of = WORDS.own(device)
     count = len(WORDS.names)
     classes, touched_by = classes.to(device).long(), touched_by.to(device).long()
     named = torch.zeros(len(classes), truth.shape[1], device=device)
@@ -340,10 +352,6 @@ def caption_grades(classes, touched_by, truth):
     named[rows[visible], own_word[classes[visible]]] = 1
     touching = visible & (touched_by >= 0)
     subject = classes.gather(1, touched_by.clamp(min=0))
-    pair_of = torch.full((len(NAMES), len(NAMES)), -1, device=device)
-    for s, h in WORDS.pairs:
-        if s in NAMES and h in NAMES:
-            pair_of[NAMES.index(s), NAMES.index(h)] = WORDS.literal[(s, h)]
     named[rows[touching], pair_of[subject[touching], classes[touching]]] = 1
     lacking = (1 - truth.float()) @ named.T
     missing = (1 - truth[:, :count].float()) @ named[:, :count].T
