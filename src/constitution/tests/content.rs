@@ -1,5 +1,8 @@
 //! The shipped files, the schema, the revision, and texts that no person wrote.
 
+// Helpers of tests may panic like tests do; clippy exempts only the test functions themselves.
+#![allow(clippy::expect_used, clippy::panic)]
+
 use cluegate_constitution::{Constitution, Severity, json_schema, shipped_names};
 use proptest::prelude::*;
 

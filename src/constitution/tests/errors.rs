@@ -1,5 +1,8 @@
 //! Each way in which a constitution can be wrong has its own error, with the line and what to do.
 
+// Helpers of tests may panic like tests do; clippy exempts only the test functions themselves.
+#![allow(clippy::expect_used, clippy::panic)]
+
 use cluegate_constitution::{Constitution, ConstitutionError, Problem};
 
 /// A correct file, to be broken in one place. Line 1 is the name.

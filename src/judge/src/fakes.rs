@@ -93,8 +93,8 @@ impl RegionDetector for FakeDetector {
             let mut found: Vec<Detection> = Vec::new();
             for (query, word) in request.queries.iter().enumerate() {
                 for (confidence, region) in (self.detect)(request.picture, word) {
-                    // Written so that a NaN comes through, as a broken detector would let it.
-                    if !(confidence < min_confidence) {
+                    // A NaN comes through, as a broken detector would let it.
+                    if confidence.is_nan() || confidence >= min_confidence {
                         found.push(Detection { query, confidence, region });
                     }
                 }

@@ -162,14 +162,15 @@ impl Literal<'_> {
     fn objects(&self, statement: &Statement) -> (Vec<FoundRegion>, Option<Picture>) {
         let thresholds = self.constitution.thresholds();
         let (width, height) = (f64::from(self.picture.width()), f64::from(self.picture.height()));
-        if !self.stages.crop && !(self.stages.debias && self.stages.region_comparison) {
+        let compares_regions = self.stages.debias && self.stages.region_comparison;
+        if !(self.stages.crop || compares_regions) {
             return (vec![], None);
         }
         let mut regions = vec![];
         for word in &statement.central {
             let request = [DetectionRequest { picture: self.picture, queries: &[word] }];
             let found = self.detector.detect(&request, 0.0).expect("detection").remove(0);
-            let best = found.into_iter().filter(|d| d.confidence > thresholds.detection_confidence).next();
+            let best = found.into_iter().find(|d| d.confidence > thresholds.detection_confidence);
             if let Some(best) = best {
                 let region = best.region;
                 regions.push(FoundRegion {
