@@ -18,7 +18,7 @@ pub enum GateError {
         /// The tenant.
         tenant: String,
         /// Why.
-        source: ConstitutionError,
+        source: Box<ConstitutionError>,
     },
     /// A tenant's constitution file cannot be read.
     #[error("tenant {tenant}: cannot read the constitution {path}: {problem}")]

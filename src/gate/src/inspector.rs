@@ -53,6 +53,15 @@ impl From<PerceptionError> for InspectionError {
     }
 }
 
+/// A picture to be judged that is not as the generator finished it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// What the picture might become, decoded while it is drawn.
+    Preview,
+    /// A finished and judged picture with regions hidden.
+    Redacted,
+}
+
 /// A judge made ready for one constitution. A [`Report`] can only come from [`Judge::inspect`], so that whatever
 /// stands behind this trait can refuse a picture, but not invent a verdict.
 pub trait Inspector: Send + Sync {
@@ -67,6 +76,23 @@ pub trait Inspector: Send + Sync {
     /// # Errors
     /// If there is no verdict.
     fn inspect(&self, picture: &Picture, deadline: Instant) -> Result<Report, InspectionError>;
+
+    /// Judges a picture that is no finished one of the generator. The same question as [`Inspector::inspect`], and the
+    /// default asks just that; but whether a picture lies in the models' domain can only be told of a finished one, so
+    /// an implementation that tests this may leave the test out here. A preview's verdict releases nothing, and a
+    /// redacted picture's original has passed the test.
+    ///
+    /// # Errors
+    /// If there is no verdict.
+    fn inspect_unfinished(
+        &self,
+        picture: &Picture,
+        kind: Unfinished,
+        deadline: Instant,
+    ) -> Result<Report, InspectionError> {
+        let _ = kind;
+        self.inspect(picture, deadline)
+    }
 
     /// All places in `picture` of each of `words`, with a confidence of at least `min_confidence`; a detection's query
     /// is the index of its word.

@@ -7,7 +7,7 @@ use cluegate_judge::Report;
 use cluegate_perception::{Detection, Picture};
 
 use crate::Reason;
-use crate::inspector::InspectionError;
+use crate::inspector::{InspectionError, Unfinished};
 use crate::record::{FailureRecord, Judgment, JudgmentRecord};
 use crate::released::check_fit;
 use crate::session::{Session, milliseconds};
@@ -109,13 +109,21 @@ impl Judged {
 
 impl Session {
     /// Judges `picture`. Only a complete verdict on this picture under this constitution counts as one.
-    pub(crate) fn judge(&mut self, member: usize, picture: &Picture) -> Judged {
+    pub(crate) fn judge(
+        &mut self,
+        member: usize,
+        picture: &Picture,
+        unfinished: Option<Unfinished>,
+    ) -> Judged {
         let started = Instant::now();
         let deadline = self.tenant.policy.limits.judge_deadline;
         let left = self.tenant.policy.limits.request_deadline.saturating_sub(self.opened.elapsed());
         let deadline = deadline.min(left);
         let (inspector, copy) = (Arc::clone(&self.tenant.inspector), picture.clone());
-        let answer = self.tenant.watchdog.run(deadline, move || inspector.inspect(&copy, started + deadline));
+        let answer = self.tenant.watchdog.run(deadline, move || match unfinished {
+            None => inspector.inspect(&copy, started + deadline),
+            Some(kind) => inspector.inspect_unfinished(&copy, kind, started + deadline),
+        });
         let result = match answer {
             Ok(Ok(report)) => {
                 let revision = self.tenant.inspector.constitution().revision();

@@ -51,7 +51,7 @@ mod watchdog;
 
 pub use drive::{DrawJob, DrawOptions, Drawn, Generator, GeneratorError, Step, StepHook};
 pub use error::GateError;
-pub use inspector::{InspectionError, Inspector, JudgeProvider, SharedJudge};
+pub use inspector::{InspectionError, Inspector, JudgeProvider, SharedJudge, Unfinished};
 pub use log::{DecisionLog, JsonlLog, LogError, MemoryLog};
 pub use placeholder::Placeholder;
 pub use policy::{Action, Policies, Policy, PolicyError};

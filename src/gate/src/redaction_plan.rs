@@ -3,6 +3,7 @@
 use cluegate_judge::{Outcome, PreconditionEvidence, Report};
 use cluegate_perception::{Picture, Region};
 
+use crate::inspector::Unfinished;
 use crate::judging::{Failure, Judged};
 use crate::policy::{Action, RedactedObjects};
 use crate::record::RedactionRecord;
@@ -106,7 +107,8 @@ impl Session {
         }
         let mut record = RedactionRecord { method: policy.method, grow, boxes, refused, judgment: None };
         let judged = record.refused.is_none().then(|| {
-            let Judged { record: mut judgment, result } = self.judge(member, &hidden);
+            let Judged { record: mut judgment, result } =
+                self.judge(member, &hidden, Some(Unfinished::Redacted));
             judgment.action = result.as_ref().ok().and_then(|report| self.strictest(report));
             record.judgment = Some(judgment);
             (hidden, result)

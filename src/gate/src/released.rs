@@ -101,12 +101,15 @@ pub(crate) struct Logged(Arc<DecisionRecord>);
 
 impl Logged {
     /// Writes `record` to the tenant's log. A log that panics has failed.
-    pub(crate) fn write(record: DecisionRecord, tenant: &Tenant) -> Result<Self, (DecisionRecord, LogError)> {
+    pub(crate) fn write(
+        record: DecisionRecord,
+        tenant: &Tenant,
+    ) -> Result<Self, Box<(DecisionRecord, LogError)>> {
         let written = crate::watchdog::guard(|| tenant.log.append(&record));
         match written {
             Ok(Ok(())) => Ok(Self(Arc::new(record))),
-            Ok(Err(error)) => Err((record, error)),
-            Err(panic) => Err((record, LogError::new("writer", format!("panicked: {panic}")))),
+            Ok(Err(error)) => Err(Box::new((record, error))),
+            Err(panic) => Err(Box::new((record, LogError::new("writer", format!("panicked: {panic}"))))),
         }
     }
 

@@ -13,6 +13,7 @@ use std::time::Instant;
 use cluegate_judge::Report;
 use cluegate_perception::Picture;
 
+use crate::inspector::Unfinished;
 use crate::judging::{Failure, Judged};
 use crate::placeholder::Placeholder;
 use crate::policy::{Action, AfterTries, PlaceholderKind};
@@ -174,7 +175,7 @@ impl Session {
             return Ok(PreviewInstruction::Abort(self.withhold_overdue(member)));
         }
         let Judged { mut record, result } = if self.pixel_problem(preview).is_none() {
-            self.judge(member, preview)
+            self.judge(member, preview, Some(Unfinished::Preview))
         } else {
             Judged::failed(Failure::new("limit", "the preview has more pixels than the policy allows"))
         };
@@ -226,7 +227,7 @@ impl Session {
         if let Some(problem) = picture::shows_nothing(&picture) {
             return self.generator_failed(member, &problem);
         }
-        let Judged { mut record, result } = self.judge(member, &picture);
+        let Judged { mut record, result } = self.judge(member, &picture, None);
         record.action = result.as_ref().ok().and_then(|report| self.strictest(report));
         if let Some(member) = self.members.get_mut(member) {
             member.current.judgment = Some(record);
@@ -434,7 +435,8 @@ impl Session {
         let written = Logged::write(record, &self.tenant);
         let decision = match &written {
             Ok(logged) => Arc::clone(logged.record()),
-            Err((record, error)) => {
+            Err(failed) => {
+                let (record, error) = failed.as_ref();
                 tracing::error!(decision = %record.decision_id, %error, "a decision could not be logged; withheld");
                 let message = format!("{error}; without it nothing is released");
                 let reason = Reason::LogFailure;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cluegate_constitution::Constitution;
 
 use crate::inspector::{Inspector, JudgeProvider};
-use crate::policy::{ConstitutionSource, Policies, Policy, RawThresholds, nearest};
+use crate::policy::{ConstitutionSource, Policies, Policy, nearest};
 use crate::session::{RequestInfo, Session};
 use crate::watchdog::{Watchdog, guard};
 use crate::{DecisionLog, GateError};
@@ -47,7 +47,6 @@ impl Gate {
         let mut tenants = BTreeMap::new();
         for policy in policies.iter() {
             let constitution = constitution_of(policy)?;
-            policy.check_rules(&constitution)?;
             let revision = constitution.revision().to_hex();
             let inspector = match inspectors.get(&revision) {
                 Some(inspector) => Arc::clone(inspector),
@@ -103,7 +102,8 @@ fn constitution_of(policy: &Policy) -> Result<Constitution, GateError> {
         path: path.to_owned(),
         problem,
     };
-    let refused = |source| GateError::Constitution { tenant: policy.tenant.clone(), source };
+    let refused =
+        |source| GateError::Constitution { tenant: policy.tenant.clone(), source: Box::new(source) };
     let (text, origin) = match &policy.constitution {
         ConstitutionSource::Shipped(name) => {
             let text = Constitution::shipped_text(name).unwrap_or_default();
@@ -116,10 +116,11 @@ fn constitution_of(policy: &Policy) -> Result<Constitution, GateError> {
         }
     };
     let constitution = Constitution::parse(&text, &origin).map_err(refused)?;
-    if policy.thresholds == RawThresholds::default() {
+    policy.check_rules(&constitution)?;
+    if policy.takes_constitution_as_it_is() {
         return Ok(constitution);
     }
-    let changed = policy.override_thresholds(&text).map_err(|problem| unreadable(&origin, problem))?;
+    let changed = policy.adapt_constitution(&text).map_err(|problem| unreadable(&origin, problem))?;
     Constitution::parse(&changed, &origin).map_err(refused)
 }
 

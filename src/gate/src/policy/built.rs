@@ -32,6 +32,8 @@ pub struct Policy {
     pub tenant: String,
     /// Which constitution judges.
     pub constitution: ConstitutionSource,
+    /// Ids of the rules that hold; empty if all do.
+    pub rules: Vec<String>,
     /// What happens when no verdict can be had.
     pub on_error: OnError,
     /// Most attempts to draw one picture, at least 1.
@@ -209,6 +211,7 @@ impl Check<'_> {
         Ok(Policy {
             tenant: self.tenant.to_owned(),
             constitution: constitution_source(&raw.constitution, folder),
+            rules: raw.rules,
             on_error: raw.on_error,
             tries: raw.tries,
             after_tries: raw.after_tries,
@@ -299,16 +302,20 @@ fn constitution_source(text: &str, folder: &Path) -> ConstitutionSource {
 }
 
 impl Policy {
-    /// Refuses actions for rules that `constitution` does not have: a misspelt rule would silently take the default.
+    /// Refuses rules and actions for rules that `constitution` does not have: a misspelt rule would silently not hold,
+    /// or take the default action.
     ///
     /// # Errors
     /// The first such rule, with the nearest that exists.
     pub fn check_rules(&self, constitution: &Constitution) -> Result<(), PolicyError> {
-        for rule in self.actions.rule.keys() {
+        let named = self.rules.iter().map(|rule| ("rules", rule));
+        let named = named.chain(self.actions.rule.keys().map(|rule| ("action.rule", rule)));
+        for (key, rule) in named {
             if constitution.rule(rule).is_none() {
                 let known = constitution.rules().iter().map(|known| known.id.as_str());
                 return Err(PolicyError::UnknownRule {
                     tenant: self.tenant.clone(),
+                    key,
                     rule: rule.clone(),
                     constitution: constitution.name().to_owned(),
                     nearest: keys::nearest(rule, known).map(str::to_owned),
@@ -318,18 +325,29 @@ impl Policy {
         Ok(())
     }
 
-    /// `text`, a constitution file, with this policy's thresholds written over its own. The caller has parsed `text`
-    /// once, so that its errors name its own lines.
+    /// Whether the constitution holds as it is written.
+    pub(crate) fn takes_constitution_as_it_is(&self) -> bool {
+        self.rules.is_empty() && self.thresholds == RawThresholds::default()
+    }
+
+    /// `text`, a constitution file, with this policy's rules and thresholds only. The caller has parsed `text` once,
+    /// so that its errors name its own lines.
     ///
     /// # Errors
-    /// If `text` is not TOML.
-    pub(crate) fn override_thresholds(&self, text: &str) -> Result<String, String> {
+    /// If `text` is not TOML of a constitution's form.
+    pub(crate) fn adapt_constitution(&self, text: &str) -> Result<String, String> {
         let mut file: toml::Table = text.parse().map_err(|source: toml::de::Error| source.to_string())?;
         let own = toml::Table::try_from(self.thresholds).map_err(|source| source.to_string())?;
-        let thresholds = file.entry("thresholds").or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        match thresholds {
+        match file.entry("thresholds").or_insert_with(|| toml::Value::Table(toml::Table::new())) {
             toml::Value::Table(thresholds) => thresholds.extend(own),
             other => return Err(format!("`thresholds` must be a table, not {}", other.type_str())),
+        }
+        let holds = |rule: &toml::Value| {
+            let id = rule.get("id").and_then(toml::Value::as_str);
+            self.rules.is_empty() || id.is_some_and(|id| self.rules.iter().any(|own| own == id))
+        };
+        if let Some(toml::Value::Array(rules)) = file.get_mut("rule") {
+            rules.retain(holds);
         }
         toml::to_string(&file).map_err(|source| source.to_string())
     }

@@ -70,11 +70,13 @@ pub enum PolicyError {
         /// Where the text came from.
         origin: String,
     },
-    /// An action for a rule that the tenant's constitution does not have.
-    #[error("tenant {tenant}: an action is given for the rule `{rule}`, which the constitution {constitution} does not have{}", did_you_mean(nearest.as_deref()))]
+    /// A rule that the tenant's constitution does not have.
+    #[error("tenant {tenant}: `{key}` names the rule `{rule}`, which the constitution {constitution} does not have{}", did_you_mean(nearest.as_deref()))]
     UnknownRule {
         /// The tenant.
         tenant: String,
+        /// The key that names it.
+        key: &'static str,
         /// The rule named in the policy.
         rule: String,
         /// The constitution's name.

@@ -20,6 +20,9 @@ pub struct RawPolicies {
 pub struct RawPolicy {
     /// A shipped constitution's name, or the path of a constitution file, relative to the policy file.
     pub constitution: String,
+    /// Ids of the constitution's rules that hold for this tenant; none means all. The tenant is judged by a
+    /// constitution of these rules alone, with a revision of its own.
+    pub rules: Vec<String>,
     /// What happens when no verdict can be had: the judge fails, panics or is too slow.
     pub on_error: OnError,
     /// Most attempts to draw one picture, the first included. 1 or more.
@@ -47,6 +50,7 @@ impl Default for RawPolicy {
     fn default() -> Self {
         Self {
             constitution: "scene".to_owned(),
+            rules: Vec::new(),
             on_error: OnError::Block,
             tries: 3,
             after_tries: AfterTries::Block,

@@ -58,6 +58,28 @@ fn the_demo_tenants_disagree() {
 }
 
 #[test]
+fn a_tenant_can_be_judged_by_some_of_the_rules() {
+    let text = "[tenant.t]\nrules = [\"armed\", \"smoking\"]\n[tenant.t.thresholds]\nbeta = 0.25";
+    let policies = Policies::from_toml(text, "policy.toml").unwrap();
+    let scene = Constitution::shipped_text("scene").unwrap();
+    let adapted = policies.get("t").unwrap().adapt_constitution(scene).unwrap();
+    let own = Constitution::parse(&adapted, "adapted").unwrap();
+    let whole = Constitution::shipped("scene").unwrap();
+    assert_eq!(own.rules(), [whole.rule("armed").unwrap().clone(), whole.rule("smoking").unwrap().clone()]);
+    assert_eq!((own.thresholds().beta, own.thresholds().alpha1), (0.25, whole.thresholds().alpha1));
+    assert_ne!(own.revision(), whole.revision());
+    let untouched = Policies::shipped_default().unwrap();
+    let same = untouched.get("default").unwrap().adapt_constitution(scene).unwrap();
+    assert_eq!(Constitution::parse(&same, "same").unwrap().revision(), whole.revision());
+    let misspelt = Policies::from_toml("[tenant.t]\nrules = [\"armd\"]", "policy.toml").unwrap();
+    let error = misspelt.get("t").unwrap().check_rules(&whole).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "tenant t: `rules` names the rule `armd`, which the constitution scene does not have (did you mean `armed`?)"
+    );
+}
+
+#[test]
 fn the_schema_is_current_and_fits_the_shipped_policies() {
     let current = format!("{}\n", serde_json::to_string_pretty(&Policies::json_schema()).unwrap());
     if std::env::var_os("CLUEGATE_UPDATE").is_some() {
@@ -81,8 +103,8 @@ fn the_schema_is_current_and_fits_the_shipped_policies() {
 fn unknown_keys_are_refused_with_the_nearest() {
     assert_eq!(
         refused("[tenant.t]\nprevews = []"),
-        "policy.toml: unknown key `tenant.t.prevews` (did you mean `previews`?); known here: action, after_tries, \
-         constitution, limits, log_prompts, on_error, placeholder, previews, redact, thresholds, tries"
+        "policy.toml: unknown key `tenant.t.prevews` (did you mean `previews`?); known here: constitution, rules, on_error, \
+         tries, after_tries, previews, placeholder, log_prompts, redact, action, thresholds, limits"
     );
     assert!(refused("[tenants.t]").contains("unknown key `tenants` (did you mean `tenant`?)"));
     assert!(

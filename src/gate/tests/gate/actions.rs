@@ -1,6 +1,8 @@
 //! What follows from a verdict.
 
-use cluegate_gate::{Action, Instruction, Outcome, PreviewInstruction, Reason, RequestInfo, Session};
+use cluegate_gate::{
+    Action, Instruction, Outcome, PreviewInstruction, Reason, RequestInfo, Session, Unfinished,
+};
 
 use crate::world::{World, find, find_in_the_corner, find_nothing, gate, picture, shows};
 
@@ -284,4 +286,14 @@ fn a_dropped_session_withholds_what_is_open() {
     drop(gate.session(request(2)).unwrap());
     assert!(log.records().iter().all(|record| record.reason == Reason::NotFinished));
     assert_eq!(log.records().len(), 2);
+}
+
+#[test]
+fn the_judge_is_told_what_is_no_finished_picture() {
+    let world = World::new([]);
+    let (gate, _) = gate(&world, "", "[tenant.t.action]\ndefault = \"redact\"");
+    let mut session = gate.session(request(1)).unwrap();
+    session.preview(0, 5, 10, &picture(&[], 1)).unwrap();
+    finish(&mut session, 0, &[1]);
+    assert_eq!(*world.unfinished.lock().unwrap(), [Unfinished::Preview, Unfinished::Redacted]);
 }

@@ -14,7 +14,7 @@ use crate::world::{World, gate, picture};
 
 /// What one attempt gives.
 #[derive(Debug, Clone)]
-pub enum Draw {
+pub(crate) enum Draw {
     /// A picture of these objects, with a preview of those.
     Picture(Vec<usize>, Vec<usize>),
     Black,
@@ -26,16 +26,16 @@ pub enum Draw {
 }
 
 /// Draws by script, from (member, attempt); a safe picture where the script says nothing.
-pub struct Script {
-    pub draws: HashMap<(usize, u32), Draw>,
-    pub batch: usize,
-    pub jobs: Mutex<Vec<DrawJob>>,
+pub(crate) struct Script {
+    pub(crate) draws: HashMap<(usize, u32), Draw>,
+    pub(crate) batch: usize,
+    pub(crate) jobs: Mutex<Vec<DrawJob>>,
 }
 
 const STEPS: u32 = 10;
 
 impl Script {
-    pub fn new(draws: impl IntoIterator<Item = ((usize, u32), Draw)>, batch: usize) -> Self {
+    pub(crate) fn new(draws: impl IntoIterator<Item = ((usize, u32), Draw)>, batch: usize) -> Self {
         Self { draws: draws.into_iter().collect(), batch, jobs: Mutex::default() }
     }
 
@@ -83,7 +83,7 @@ impl Generator for Script {
     }
 }
 
-pub fn drive(gate: &Gate, script: &Script, count: u32) -> Vec<MemberOutcome> {
+pub(crate) fn drive(gate: &Gate, script: &Script, count: u32) -> Vec<MemberOutcome> {
     gate.drive(script, RequestInfo::new("t", "people", 7, count), DrawOptions::default()).unwrap()
 }
 

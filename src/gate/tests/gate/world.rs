@@ -2,25 +2,24 @@
 //! Scripted models read the colours, so that redaction and the second judgment work as with real ones.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cluegate_constitution::Constitution;
 use cluegate_gate::{
-    DecisionLog, DecisionRecord, Gate, InspectionError, Inspector, JudgeProvider, LogError, MemoryLog,
-    Policies,
+    DecisionLog, DecisionRecord, Gate, GateError, InspectionError, Inspector, JudgeProvider, LogError,
+    MemoryLog, Policies, Unfinished,
 };
 use cluegate_judge::{InspectOptions, Judge, Prepared, Report, Stages, fakes};
 use cluegate_perception::{Detection, Picture, Region};
 use image::{Rgb, RgbImage};
 
 /// Side of every picture.
-pub const SIDE: u32 = 64;
+pub(crate) const SIDE: u32 = 64;
 /// Side of an object.
 const OBJECT: u32 = 16;
 /// Objects, by their index in pictures.
-pub const OBJECTS: [&str; 4] = ["cigarette", "beer", "sword", "person"];
+pub(crate) const OBJECTS: [&str; 4] = ["cigarette", "beer", "sword", "person"];
 const COLOURS: [Rgb<u8>; 4] =
     [Rgb([250, 10, 10]), Rgb([10, 250, 10]), Rgb([10, 10, 250]), Rgb([250, 10, 250])];
 /// Fewest pixels of its colour that make an object visible.
@@ -54,7 +53,7 @@ any = [{ statement = "a sword is visible", central = ["sword"] }]
 "#;
 
 /// A picture that shows `objects` (indices into [`OBJECTS`]); `salt` makes it differ from others.
-pub fn picture(objects: &[usize], salt: u8) -> Picture {
+pub(crate) fn picture(objects: &[usize], salt: u8) -> Picture {
     let mut pixels =
         RgbImage::from_fn(SIDE, SIDE, |x, y| Rgb([100 + x as u8, 100 + y as u8, salt % 50 + 60]));
     for object in objects {
@@ -69,12 +68,12 @@ pub fn picture(objects: &[usize], salt: u8) -> Picture {
 }
 
 /// Whether `object` can be seen.
-pub fn shows(pixels: &RgbImage, object: usize) -> bool {
+pub(crate) fn shows(pixels: &RgbImage, object: usize) -> bool {
     pixels.pixels().filter(|pixel| **pixel == COLOURS[object]).count() >= VISIBLE
 }
 
 /// Ids of the rules that the pixels violate, found without the judge.
-pub fn violated(pixels: &RgbImage) -> Vec<&'static str> {
+pub(crate) fn violated(pixels: &RgbImage) -> Vec<&'static str> {
     let found = [
         ("smoking", shows(pixels, 0) && shows(pixels, 3)),
         ("beer", shows(pixels, 1)),
@@ -89,7 +88,7 @@ fn score(picture: Option<&Picture>, statement: &str) -> f64 {
     if named.is_some_and(|object| shows(picture.pixels(), object)) { 0.99 } else { 0.01 }
 }
 
-pub fn find(picture: &Picture, word: &str) -> Vec<(f32, Region)> {
+pub(crate) fn find(picture: &Picture, word: &str) -> Vec<(f32, Region)> {
     let Some(object) = OBJECTS.iter().position(|object| *object == word) else { return Vec::new() };
     if !shows(picture.pixels(), object) {
         return Vec::new();
@@ -106,7 +105,7 @@ pub fn find(picture: &Picture, word: &str) -> Vec<(f32, Region)> {
 
 /// What goes wrong with one call of the judge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     None,
     Error,
     OutOfTime,
@@ -121,41 +120,44 @@ pub enum Fault {
 type Find = fn(&Picture, &str) -> Vec<(f32, Region)>;
 
 /// The judge of the world, with faults by script: one for each call, none after the last.
-pub struct World {
+pub(crate) struct World {
     judge: Arc<Judge>,
     faults: Arc<Mutex<VecDeque<Fault>>>,
+    /// The judged pictures that were no finished ones.
+    pub(crate) unfinished: Arc<Mutex<Vec<Unfinished>>>,
     /// What the detector answers the gate.
     locate: Find,
 }
 
 impl World {
-    pub fn new(faults: impl IntoIterator<Item = Fault>) -> Self {
+    pub(crate) fn new(faults: impl IntoIterator<Item = Fault>) -> Self {
         let faults = Arc::new(Mutex::new(faults.into_iter().collect()));
         Self { faults, ..Self::with_detector(find, find) }
     }
 
     /// A world in which the judge's evidence and the gate get their boxes from these.
-    pub fn with_detector(evidence: Find, locate: Find) -> Self {
+    pub(crate) fn with_detector(evidence: Find, locate: Find) -> Self {
         let judge = fakes::judge_with_detector(score, evidence).unwrap();
-        Self { judge: Arc::new(judge), faults: Arc::default(), locate }
+        Self { judge: Arc::new(judge), faults: Arc::default(), unfinished: Arc::default(), locate }
     }
 }
 
 /// A detector that finds nothing.
-pub fn find_nothing(_: &Picture, _: &str) -> Vec<(f32, Region)> {
+pub(crate) fn find_nothing(_: &Picture, _: &str) -> Vec<(f32, Region)> {
     Vec::new()
 }
 
-/// A detector that finds everything in the lower right corner.
-pub fn find_in_the_corner(_: &Picture, _: &str) -> Vec<(f32, Region)> {
-    vec![(0.9, Region { left: 60.0, top: 60.0, right: 64.0, bottom: 64.0 })]
+/// A detector that finds everything in the lower right corner, in a box that is not small enough for a crop.
+pub(crate) fn find_in_the_corner(_: &Picture, _: &str) -> Vec<(f32, Region)> {
+    vec![(0.9, Region { left: 57.0, top: 57.0, right: 64.0, bottom: 64.0 })]
 }
 
 impl JudgeProvider for World {
     fn inspector(&self, constitution: Constitution) -> Result<Arc<dyn Inspector>, InspectionError> {
         let prepared = self.judge.prepare(&constitution)?;
         let (judge, faults) = (Arc::clone(&self.judge), Arc::clone(&self.faults));
-        Ok(Arc::new(Scripted { judge, prepared, faults, locate: self.locate }))
+        let unfinished = Arc::clone(&self.unfinished);
+        Ok(Arc::new(Scripted { judge, prepared, faults, unfinished, locate: self.locate }))
     }
 }
 
@@ -163,6 +165,7 @@ struct Scripted {
     judge: Arc<Judge>,
     prepared: Prepared,
     faults: Arc<Mutex<VecDeque<Fault>>>,
+    unfinished: Arc<Mutex<Vec<Unfinished>>>,
     locate: Find,
 }
 
@@ -198,6 +201,16 @@ impl Inspector for Scripted {
         }
     }
 
+    fn inspect_unfinished(
+        &self,
+        picture: &Picture,
+        kind: Unfinished,
+        deadline: Instant,
+    ) -> Result<Report, InspectionError> {
+        self.unfinished.lock().unwrap().push(kind);
+        self.inspect(picture, deadline)
+    }
+
     fn locate(
         &self,
         picture: &Picture,
@@ -212,38 +225,33 @@ impl Inspector for Scripted {
     }
 }
 
-/// Reads `policy` from a file beside the world's constitution.
-pub fn policies(policy: &str) -> Policies {
+/// A gate over `world` for the tenant `t` under the world's constitution: `head` are keys of the tenant, `tables`
+/// follow.
+pub(crate) fn gate_with(
+    world: &World,
+    head: &str,
+    tables: &str,
+    log: Arc<dyn DecisionLog>,
+) -> Result<Gate, GateError> {
     let folder = tempfile::tempdir().unwrap();
-    write_policy(folder.path(), policy);
-    let policies = Policies::load(folder.path().join("policy.toml")).unwrap();
-    // The constitution is read when the gate is made.
-    std::mem::forget(folder);
-    policies
+    let policy = format!("[tenant.t]\nconstitution = \"world.toml\"\n{head}\n{tables}\n");
+    std::fs::write(folder.path().join("world.toml"), CONSTITUTION).unwrap();
+    std::fs::write(folder.path().join("policy.toml"), policy).unwrap();
+    Gate::new(&Policies::load(folder.path().join("policy.toml")).unwrap(), world, log)
 }
 
-fn write_policy(folder: &Path, policy: &str) {
-    std::fs::write(folder.join("world.toml"), CONSTITUTION).unwrap();
-    std::fs::write(folder.join("policy.toml"), policy).unwrap();
-}
-
-/// A policy of the tenant `t` over the world's constitution: `head` are keys of the tenant, `tables` follow.
-pub fn policy_text(head: &str, tables: &str) -> String {
-    format!("[tenant.t]\nconstitution = \"world.toml\"\n{head}\n{tables}\n")
-}
-
-/// A gate over `world` with the policy of [`policy_text`], and its log.
-pub fn gate(world: &World, head: &str, tables: &str) -> (Gate, Arc<MemoryLog>) {
+/// The same with a log in memory.
+pub(crate) fn gate(world: &World, head: &str, tables: &str) -> (Gate, Arc<MemoryLog>) {
     let log = Arc::new(MemoryLog::new(1000));
     let shared: Arc<dyn DecisionLog> = Arc::<MemoryLog>::clone(&log);
-    (Gate::new(&policies(&policy_text(head, tables)), world, shared).unwrap(), log)
+    (gate_with(world, head, tables, shared).unwrap(), log)
 }
 
 /// A log that fails from its `from`-th line on.
-pub struct FailingLog {
-    pub lines: Mutex<usize>,
-    pub from: usize,
-    pub panics: bool,
+pub(crate) struct FailingLog {
+    pub(crate) lines: Mutex<usize>,
+    pub(crate) from: usize,
+    pub(crate) panics: bool,
 }
 
 impl DecisionLog for FailingLog {
