@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device};
-use cluegate_perception::{Embedding, RelevanceEncoder};
+use cluegate_perception::{Embedding, PerceptionError, PerceptionErrorKind, Picture, RelevanceEncoder};
 use serde::Deserialize;
 
 use crate::error::{ModelError, Result};
@@ -154,16 +154,28 @@ impl Domain {
         &self.advice
     }
 
-    /// Whether the picture behind an embedding by `encoder`, the suite's own, belongs to the domain. The inner
-    /// result is the answer, the outer one says whether there is an answer.
+    /// Why a picture does not belong to the domain, as `encoder`, the suite's own, sees it; `None` if it does.
+    ///
+    /// # Errors
+    /// The encoder's, and `Request` if it is not the suite's.
+    pub fn check_picture(
+        &self,
+        picture: &Picture,
+        encoder: &dyn RelevanceEncoder,
+    ) -> cluegate_perception::Result<Option<OutOfDomain>> {
+        let embedding = first(encoder.embed_pictures(std::slice::from_ref(picture))?)?;
+        self.check_embedding(&embedding, encoder)
+    }
+
+    /// The same for a picture that was embedded before.
     ///
     /// # Errors
     /// The encoder's, and `Request` for an embedding of another width.
-    pub fn check_picture(
+    pub fn check_embedding(
         &self,
         picture: &Embedding,
         encoder: &dyn RelevanceEncoder,
-    ) -> cluegate_perception::Result<std::result::Result<(), OutOfDomain>> {
+    ) -> cluegate_perception::Result<Option<OutOfDomain>> {
         if picture.values().len() != self.mean.len() {
             let found = picture.values().len();
             let message = format!("the embedding has {found} values, this domain knows {}", self.mean.len());
@@ -174,19 +186,19 @@ impl Domain {
             return Err(ModelError::NotANumber("the picture's distance from the domain".to_owned()).into());
         }
         if distance > self.max_distance {
-            return Ok(Err(OutOfDomain::Distance { distance, limit: self.max_distance }));
+            return Ok(Some(OutOfDomain::Distance { distance, limit: self.max_distance }));
         }
         if let Some(anchor) = &self.anchor {
             let cosine = picture.cosine(anchor.embedding(encoder)?);
             if cosine < anchor.min_cosine {
-                return Ok(Err(OutOfDomain::Anchor { cosine, limit: anchor.min_cosine }));
+                return Ok(Some(OutOfDomain::Anchor { cosine, limit: anchor.min_cosine }));
             }
         }
-        Ok(Ok(()))
+        Ok(None)
     }
 
     /// The words of `texts` that the models never read, in lower case, sorted, each once.
-    pub fn check_statements<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    pub fn unknown_words<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
         let unknown: BTreeSet<String> =
             texts.into_iter().flat_map(words).filter(|word| !self.vocabulary.contains(word)).collect();
         unknown.into_iter().collect()
@@ -210,14 +222,19 @@ impl Anchor {
         if let Some(embedding) = self.embedding.get() {
             return Ok(embedding);
         }
-        let found = encoder.embed_texts(&[&self.text])?.into_iter().next().ok_or_else(|| {
-            cluegate_perception::PerceptionError::new(
-                cluegate_perception::PerceptionErrorKind::MissingAnswer,
-                "the relevance encoder answered one text with no embedding",
-            )
-        })?;
+        let found = first(encoder.embed_texts(&[&self.text])?)?;
         Ok(self.embedding.get_or_init(|| found))
     }
+}
+
+fn first(embeddings: Vec<Embedding>) -> cluegate_perception::Result<Embedding> {
+    let missing = || {
+        PerceptionError::new(
+            PerceptionErrorKind::MissingAnswer,
+            "the relevance encoder gave no embedding for one input",
+        )
+    };
+    embeddings.into_iter().next().ok_or_else(missing)
 }
 
 /// Runs of letters in lower case, without the `s` of a possessive.

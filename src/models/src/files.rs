@@ -154,6 +154,38 @@ impl FileTree {
         }
     }
 
+    /// Names of all files of the tree, with `/`, sorted.
+    ///
+    /// # Errors
+    /// `Unreadable` if a folder cannot be listed.
+    pub fn list(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        match &self.0 {
+            Source::Folder(path) => self.list_folder(path, "", &mut names)?,
+            Source::Embedded { files, prefix, .. } => {
+                names.extend(
+                    files.iter().filter_map(|(file, _)| Some(file.strip_prefix(prefix.as_str())?.to_owned())),
+                );
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn list_folder(&self, folder: &Path, prefix: &str, names: &mut Vec<String>) -> Result<()> {
+        let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+        for entry in entries.map_err(|e| self.io_error(prefix, e))? {
+            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            let path = entry.path();
+            if path.is_dir() {
+                self.list_folder(&path, &format!("{name}/"), names)?;
+            } else {
+                names.push(name);
+            }
+        }
+        Ok(())
+    }
+
     /// How messages call the file or folder `name`.
     pub fn path_of(&self, name: &str) -> String {
         match &self.0 {
@@ -191,19 +223,27 @@ impl FileTree {
 }
 
 /// BLAKE3 over the names, lengths and bytes of those of `names` that exist, as lower-case hexadecimal: the identity
-/// of a model for caches.
+/// of a model for caches. The name of a folder stands for all files below it.
 ///
 /// # Errors
 /// `Unreadable` if one of them cannot be read.
 pub fn fingerprint(tree: &FileTree, names: &[&str]) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
+    let mut add = |name: &str| -> Result<()> {
+        let bytes = tree.map(name)?;
+        hasher.update(&(name.len() as u64).to_le_bytes());
+        hasher.update(name.as_bytes());
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(&bytes);
+        Ok(())
+    };
     for name in names {
         if tree.exists(name) {
-            let bytes = tree.map(name)?;
-            hasher.update(&(name.len() as u64).to_le_bytes());
-            hasher.update(name.as_bytes());
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(&bytes);
+            add(name)?;
+        } else if let Ok(folder) = tree.folder(name) {
+            for file in folder.list()? {
+                add(&format!("{name}/{file}"))?;
+            }
         }
     }
     Ok(hasher.finalize().to_hex().to_string())

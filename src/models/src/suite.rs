@@ -71,7 +71,7 @@ pub struct Suite {
     detector: Part<dyn RegionDetector>,
     judge: Part<dyn VisionLanguageModel>,
     generator: Option<FileTree>,
-    domain: Option<Domain>,
+    tree: FileTree,
 }
 
 /// A model's folder, and the model once it was asked for.
@@ -112,7 +112,7 @@ impl Suite {
     /// Reads `models.toml` of a folder; models will compute on the CPU in f32.
     ///
     /// # Errors
-    /// `MissingFile` for the file or a folder that it names; `Malformed` for an unknown key or a bad domain.
+    /// `MissingFile` for the file or a folder that it names; `Malformed` for an unknown key.
     pub fn open(tree: &FileTree) -> Result<Self> {
         Self::open_file(tree, MODELS_FILE)
     }
@@ -140,7 +140,7 @@ impl Suite {
             detector: Part::new(tree, folder(&raw.detector).as_deref())?,
             judge: Part::new(tree, folder(&raw.judge).as_deref())?,
             generator: folder(&raw.generator).map(|name| tree.folder(&name)).transpose()?,
-            domain: Domain::load(tree)?,
+            tree: tree.clone(),
             path,
         })
     }
@@ -188,9 +188,12 @@ impl Suite {
         required(self.generator.as_ref(), &self.path, "generator").cloned()
     }
 
-    /// What the models know, if the suite states it.
-    pub fn domain(&self) -> Option<&Domain> {
-        self.domain.as_ref()
+    /// What the models know, if the suite states it; read anew with each call.
+    ///
+    /// # Errors
+    /// See [`Domain::load`].
+    pub fn domain(&self) -> Result<Option<Domain>> {
+        Domain::load(&self.tree)
     }
 }
 

@@ -34,7 +34,7 @@ fn a_part_is_loaded_once_by_the_family_that_its_folder_states() {
     assert!(error.to_string().contains("qwen2_vl") && error.to_string().contains("owlv2"), "{error}");
     let error = suite.generator_folder().err().unwrap();
     assert!(error.to_string().contains("[generator]"), "{error}");
-    assert!(suite.domain().is_none());
+    assert!(suite.domain().unwrap().is_none());
 }
 
 #[test]
@@ -94,8 +94,8 @@ impl RelevanceEncoder for Encoder {
         0.0
     }
 
-    fn embed_pictures(&self, _: &[Picture]) -> cluegate_perception::Result<Vec<Embedding>> {
-        Ok(Vec::new())
+    fn embed_pictures(&self, pictures: &[Picture]) -> cluegate_perception::Result<Vec<Embedding>> {
+        Ok(pictures.iter().map(|_| Embedding::normalised(vec![-1.0, 0.0])).collect())
     }
 
     fn embed_texts(&self, texts: &[&str]) -> cluegate_perception::Result<Vec<Embedding>> {
@@ -119,33 +119,55 @@ const DOMAIN: &str = r#"{"name": "shapes", "advice": "ask elsewhere", "vocabular
 
 #[test]
 fn a_domain_refuses_far_pictures_unlike_pictures_and_unknown_words() {
-    let suite = open(&with_domain(DOMAIN)).unwrap();
-    let domain = suite.domain().unwrap();
+    let folder = with_domain(DOMAIN);
+    let domain = open(&folder).unwrap().domain().unwrap().unwrap();
     assert_eq!((domain.name(), domain.advice()), ("shapes", "ask elsewhere"));
     let encoder = Encoder("e".to_owned());
     let check =
-        |values: [f32; 2]| domain.check_picture(&Embedding::normalised(values.to_vec()), &encoder).unwrap();
-    assert_eq!(check([1.0, 0.0]), Ok(()));
+        |values: [f32; 2]| domain.check_embedding(&Embedding::normalised(values.to_vec()), &encoder).unwrap();
+    assert_eq!(check([1.0, 0.0]), None);
     // Off by (-2, 0): sqrt(4 * 4).
-    assert_eq!(check([-1.0, 0.0]), Err(OutOfDomain::Distance { distance: 4.0, limit: 2.0 }));
+    assert_eq!(check([-1.0, 0.0]), Some(OutOfDomain::Distance { distance: 4.0, limit: 2.0 }));
+    let picture = Picture::new(image::RgbImage::new(2, 2));
+    assert_eq!(domain.check_picture(&picture, &encoder).unwrap(), check([-1.0, 0.0]));
     // Near enough and on the wrong side of the anchor.
-    let Err(OutOfDomain::Anchor { cosine, limit: -0.5 }) = check([0.8, -0.6]) else {
+    let Some(OutOfDomain::Anchor { cosine, limit: -0.5 }) = check([0.8, -0.6]) else {
         panic!("unlike the anchor")
     };
     assert!((cosine + 0.6).abs() < 1e-6);
-    assert!(domain.check_picture(&Embedding::normalised(vec![1.0; 3]), &encoder).is_err());
-    assert!(domain.check_picture(&Embedding::normalised(vec![f32::NAN; 2]), &encoder).is_err());
-    assert!(domain.check_statements(["A circle's red.", "a red circle"]).is_empty());
-    assert_eq!(domain.check_statements(["A Square is red", "caf\u{e9}, square"]), ["caf\u{e9}", "square"]);
+    assert!(domain.check_embedding(&Embedding::normalised(vec![1.0; 3]), &encoder).is_err());
+    assert!(domain.check_embedding(&Embedding::normalised(vec![f32::NAN; 2]), &encoder).is_err());
+    assert!(domain.unknown_words(["A circle's red.", "a red circle"]).is_empty());
+    assert_eq!(domain.unknown_words(["A Square is red", "caf\u{e9}, square"]), ["caf\u{e9}", "square"]);
 }
 
 #[test]
 fn malformed_domains_are_refused() {
-    let refused = |json: String| open(&with_domain(&json)).err().expect("a refusal");
+    let refused = |json: String| open(&with_domain(&json)).unwrap().domain().err().expect("a refusal");
     assert_eq!(refused(DOMAIN.replace("advice", "advise")).kind(), ModelErrorKind::Malformed);
     assert_eq!(refused(DOMAIN.replace("domain.safetensors", "domain.bin")).kind(), ModelErrorKind::Malformed);
     assert_eq!(
         refused(DOMAIN.replace("domain.safetensors", "gone.safetensors")).kind(),
         ModelErrorKind::MissingFile
     );
+}
+
+#[test]
+fn a_fingerprint_takes_whole_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("unet/deep")).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("index.json", "{}");
+    write("unet/a.txt", "a");
+    write("unet/deep/b.txt", "b");
+    let tree = FileTree::open(folder.path()).unwrap();
+    assert_eq!(tree.list().unwrap(), ["index.json", "unet/a.txt", "unet/deep/b.txt"]);
+    let print = || cluegate_models::fingerprint(&tree, &["index.json", "unet", "absent"]).unwrap();
+    let before = print();
+    static FILES: &[(&str, &[u8])] =
+        &[("unet/deep/b.txt", b"b"), ("index.json", b"{}"), ("unet/a.txt", b"a")];
+    let inside = FileTree::embedded("inside", FILES);
+    assert_eq!(before, cluegate_models::fingerprint(&inside, &["index.json", "unet"]).unwrap());
+    write("unet/deep/b.txt", "c");
+    assert_ne!(before, print());
 }
