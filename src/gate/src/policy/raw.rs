@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// A policy file: one table for each tenant.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "cluegate policy")]
 pub struct RawPolicies {
     /// The tenants by name. A request that names no tenant listed here is refused.
     #[serde(default)]
