@@ -5,8 +5,10 @@
 
 Written: pixels/*.png (several sizes and shapes) and pixels/resized.safetensors with 8-bit results of shape
 (height, width, 3) named `<picture>/<width>x<height>/<filter>/<library>`. Pillow's have to be met exactly,
-torchvision's (the default backend of transformers 5.17) within one grey level; `nearest` is torchvision's alone, to be
-met exactly, because the two break ties in different ways.
+torchvision's (the default backend of transformers 5.17) within one grey level.
+The width is resized first in both: torchvision always does so, and Pillow 13 is asked for one axis at a time, because on
+its own it sometimes begins with the height, which hard edges show (older versions never do). `nearest` is torchvision's
+alone, to be met exactly, because the two break ties in different ways.
 """
 
 from pathlib import Path
@@ -61,7 +63,7 @@ def main() -> None:
             for label, (pillow, torchvision) in FILTERS.items():
                 key = f"{name}/{width}x{height}/{label}"
                 if pillow is not None:
-                    out[f"{key}/pillow"] = np.array(picture.resize((width, height), pillow))
+                    out[f"{key}/pillow"] = np.array(picture.resize((width, picture.height), pillow).resize((width, height), pillow))
                 if torchvision is not None:
                     resized = tvF.resize(tensor, [height, width], interpolation=torchvision, antialias=True)
                     out[f"{key}/torchvision"] = resized.permute(1, 2, 0).contiguous().numpy()

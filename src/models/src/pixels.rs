@@ -1,7 +1,7 @@
 //! Picture preprocessing as the Hugging Face image processors do it.
 //!
 //! Every step is held within 1/255 of transformers 5.17 (`image_processing_backends.py`): resizing with antialiasing
-//! (the default, torchvision-backed processors and the Pillow ones agree within one grey level), centre crop, padding,
+//! as the default, torchvision-backed processors have it, centre crop, padding,
 //! rescaling, and normalisation to planar (CHW) floats.
 
 use std::borrow::Cow;
@@ -10,8 +10,8 @@ use std::ops::Range;
 use candle_core::{Device, Result, Tensor};
 use image::{Rgb, RgbImage, imageops};
 
-/// Bits after the binary point of a filter weight; the same as in Pillow's 8-bit resampling, so that the result is
-/// the same to the last bit.
+/// Bits after the binary point of a filter weight; as many as in Pillow's 8-bit resampling, so that results agree to the
+/// last bit.
 const WEIGHT_BITS: u32 = 22;
 
 /// A resampling filter. When a picture is made smaller the filter is widened by the scale (antialiasing).
@@ -129,9 +129,10 @@ fn nearest_positions(source: u32, target: u32, window: Range<u32>) -> Vec<u32> {
     window.map(|position| (((f64::from(position) + 0.5) * scale) as f32 as u32).min(source - 1)).collect()
 }
 
-/// Resizes to exactly `width` x `height` pixels, horizontally first, with rounding to 8 bits after each axis, as
-/// Pillow does (`Image.resize`); torchvision's antialiased 8-bit resize differs by one grey level at most.
-/// [`Filter::Nearest`] equals torchvision's `nearest-exact`.
+/// Resizes to exactly `width` x `height` pixels, the width first, with rounding to 8 bits after each axis. The result is
+/// within one grey level of torchvision's antialiased 8-bit resize, and equals Pillow's to the last bit where Pillow
+/// takes the width first: always before version 13, mostly since. [`Filter::Nearest`] equals torchvision's
+/// `nearest-exact`.
 ///
 /// An axis that keeps its length is left untouched. A target or source without pixels gives a black picture.
 pub fn resize(picture: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {

@@ -8,6 +8,8 @@
 use candle_core::{CpuStorage, D, DType, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, Tensor};
 use rayon::prelude::*;
 
+use crate::ops::exp;
+
 /// The non-linearity of a feed-forward block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
@@ -53,27 +55,6 @@ impl Activation {
             Self::GeluTanh => x.gelu(),
         }
     }
-}
-
-/// `e^x` to about two units in the last place; inputs are limited to what f32 can hold, NaN stays NaN.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let limited = if x > 88.0 { 88.0 } else { x };
-    let limited = if limited < -87.0 { -87.0 } else { limited };
-    let shifted = limited * std::f32::consts::LOG2_E + ROUND;
-    let whole = shifted - ROUND;
-    // ln 2 in two parts, so that the rest is exact.
-    let rest = (limited - whole * 0.693_359_4) + whole * 2.121_944_4e-4;
-    let mut series = 1.987_569_1e-4;
-    series = series * rest + 1.398_199_9e-3;
-    series = series * rest + 8.333_452e-3;
-    series = series * rest + 4.166_579_6e-2;
-    series = series * rest + 1.666_666_5e-1;
-    series = series * rest + 0.5;
-    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
-    (series * rest * rest + rest + 1.0) * power
 }
 
 /// `x * Phi(x)`; the error function after Abramowitz and Stegun 7.1.26, off by 1.5e-7 at most.
@@ -316,21 +297,6 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-
-    fn close(got: f32, expected: f64, tolerance: f64) {
-        let error = (f64::from(got) - expected).abs();
-        assert!(error <= tolerance * expected.abs().max(1e-30), "{got} instead of {expected}");
-    }
-
-    #[test]
-    fn exp_is_accurate_over_its_range() {
-        for step in -8700..8800 {
-            let x = step as f32 / 100.0;
-            close(exp(x), f64::from(x).exp(), 5e-7);
-        }
-        assert!(exp(f32::NAN).is_nan());
-        assert!(exp(-1e30) < 1e-37);
-    }
 
     #[test]
     fn activations_agree_with_candle() -> Result<()> {
