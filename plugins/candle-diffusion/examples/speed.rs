@@ -6,16 +6,25 @@
 //! ```
 //!
 //! Prints a table: time of one UNet call for a batch of two, of a whole picture of 20 steps with guidance, of a
-//! preview and of the last decoding. It is a measurement, never a test.
+//! preview and of the last decoding, and the processor time of all threads for the picture. It is a measurement, never a test.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device, Tensor};
-use cluegate_candle_diffusion::{Control, NoHook, Outcome, Pipeline, Result, Step, StepHook, Timings};
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
+use cluegate_candle_diffusion::config::{TextEncoderConfig, UNetConfig, VaeConfig};
+use cluegate_candle_diffusion::text_encoder::TextEncoder;
+use cluegate_candle_diffusion::unet::UNet;
+use cluegate_candle_diffusion::vae::Vae;
+use cluegate_candle_diffusion::{
+    Control, GenerateRequest, NoHook, Outcome, Pipeline, Result, Step, StepHook, Timings,
+};
 use cluegate_models::FileTree;
 
 /// Text encoder, UNet and VAE in the shape of the embedded generator: 128 px, latents of 32 x 32.
@@ -42,31 +51,58 @@ fn unet_config(channels: [usize; 3]) -> String {
     )
 }
 
-/// Asks the loader which tensor is missing until none is, and makes each up.
-fn random_weights(folder: &Path, part: &str, stem: &str) -> usize {
-    let path = folder.join(part).join(format!("{stem}.safetensors"));
-    let mut tensors: HashMap<String, Tensor> = HashMap::new();
-    loop {
-        candle_core::safetensors::save(&tensors, &path).unwrap();
-        let tree = FileTree::open(folder.join(part)).unwrap();
-        let device = Device::Cpu;
-        let missing = match part {
-            "unet" => cluegate_candle_diffusion::unet::UNet::load(&tree, DType::F32, &device).err(),
-            "vae" => cluegate_candle_diffusion::vae::Vae::load(&tree, DType::F32, &device).err(),
-            _ => cluegate_candle_diffusion::text_encoder::TextEncoder::load(&tree, &device).err(),
-        };
-        match missing {
-            None => return tensors.values().map(Tensor::elem_count).sum(),
-            Some(cluegate_models::ModelError::MissingTensor { name, expected, .. }) => {
-                let fan_in: usize = expected[1..].iter().product();
-                let mean = if name.contains("norm") && name.ends_with("weight") { 1.0 } else { 0.0 };
-                let deviation = (fan_in as f64).sqrt().recip() * if expected.len() > 1 { 1.0 } else { 0.1 };
-                let tensor = Tensor::randn(mean, deviation, expected, &Device::Cpu).unwrap();
-                tensors.insert(name, tensor.to_dtype(DType::F32).unwrap());
-            }
-            Some(other) => panic!("{other}"),
-        }
+/// A source of weights that makes up what it is asked for and keeps it.
+#[derive(Clone, Default)]
+struct MadeUp(Arc<Mutex<HashMap<String, Tensor>>>);
+
+impl SimpleBackend for MadeUp {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _init: Init,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let fan_in: usize = shape.dims()[1..].iter().product();
+        let mean = if name.contains("norm") && name.ends_with("weight") { 1.0 } else { 0.0 };
+        let deviation = (fan_in as f64).sqrt().recip() * if shape.rank() > 1 { 1.0 } else { 0.1 };
+        let tensor = Tensor::randn(mean, deviation, shape, device)?.to_dtype(dtype)?;
+        self.0.lock().unwrap().insert(name.to_owned(), tensor.clone());
+        Ok(tensor)
     }
+
+    fn get_unchecked(&self, name: &str, _dtype: DType, _device: &Device) -> candle_core::Result<Tensor> {
+        candle_core::bail!("{name}: no shape to make it up from")
+    }
+
+    fn contains_tensor(&self, _name: &str) -> bool {
+        false
+    }
+}
+
+/// Writes random weights for one part of the pipeline; answers their number.
+fn random_weights(folder: &Path, part: &str, stem: &str) -> usize {
+    let tree = FileTree::open(folder.join(part)).unwrap();
+    let made = MadeUp::default();
+    let vb = VarBuilder::from_backend(Box::new(made.clone()), DType::F32, Device::Cpu);
+    match part {
+        "unet" => drop(UNet::from_builder(UNetConfig::load(&tree).unwrap(), vb).unwrap()),
+        "vae" => drop(Vae::from_builder(VaeConfig::load(&tree).unwrap(), &vb).unwrap()),
+        _ => drop(TextEncoder::from_builder(TextEncoderConfig::load(&tree).unwrap(), &vb).unwrap()),
+    }
+    let tensors = made.0.lock().unwrap();
+    candle_core::safetensors::save(&*tensors, folder.join(part).join(format!("{stem}.safetensors"))).unwrap();
+    tensors.values().map(Tensor::elem_count).sum()
+}
+
+/// Processor time of all threads so far, where the system tells (Linux; in ticks of 10 ms).
+fn processor_time() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // After the name, which may hold spaces: state, ten numbers, user and system time.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 10))
 }
 
 fn random_pipeline(channels: [usize; 3]) -> (tempfile::TempDir, usize) {
@@ -93,6 +129,9 @@ fn random_pipeline(channels: [usize; 3]) -> (tempfile::TempDir, usize) {
     (folder, parameters)
 }
 
+/// Steps of a default request.
+const STEPS: f64 = 20.0;
+
 /// Asks for one preview.
 struct OnePreview;
 
@@ -106,28 +145,38 @@ impl StepHook for OnePreview {
     }
 }
 
-fn measure(pipeline: &Pipeline) -> Result<(Timings, Timings)> {
+/// What one row of the table shows.
+struct Measured {
+    whole: Timings,
+    preview: Duration,
+    processor: Option<Duration>,
+}
+
+fn measure(pipeline: &Pipeline) -> Result<Measured> {
     let request = pipeline.default_request("a");
     let timings = |outcome: Outcome| match outcome {
         Outcome::Finished { timings, .. } | Outcome::Aborted { timings, .. } => timings,
     };
-    pipeline
-        .generate(&cluegate_candle_diffusion::GenerateRequest { steps: 2, ..request.clone() }, &mut NoHook)?;
+    let short = GenerateRequest { steps: 2, ..request.clone() };
+    // Also warms up caches and threads.
+    let preview = timings(pipeline.generate(&short, &mut OnePreview)?).previews;
+    let before = processor_time();
     let whole = timings(pipeline.generate(&request, &mut NoHook)?);
-    let preview = timings(pipeline.generate(&request, &mut OnePreview)?);
-    Ok((whole, preview))
+    let processor = processor_time().zip(before).map(|(after, before)| after - before);
+    Ok(Measured { whole, preview, processor })
 }
 
 fn row(name: &str, pipeline: &Pipeline) -> Result<()> {
-    let (whole, preview) = measure(pipeline)?;
+    let Measured { whole, preview, processor } = measure(pipeline)?;
     let ms = |d: Duration| format!("{:.0}", d.as_secs_f64() * 1000.0);
     println!(
-        "| {name} | {} | {:.1} | {} | {} | {} |",
+        "| {name} | {} | {:.1} | {} | {} | {} | {} |",
         ms(whole.text),
-        whole.denoise.as_secs_f64() * 1000.0 / 20.0,
-        ms(preview.previews),
+        whole.denoise.as_secs_f64() * 1000.0 / STEPS,
+        ms(preview),
         ms(whole.decode),
         ms(whole.computing()),
+        processor.map_or_else(|| "-".to_owned(), ms),
     );
     Ok(())
 }
@@ -136,8 +185,8 @@ fn main() -> Result<()> {
     let clock = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     println!("20 DDIM steps with guidance, f32, {threads} hardware threads; milliseconds");
-    println!("| pipeline | text | one step | preview | decode | one picture |");
-    println!("|---|---|---|---|---|---|");
+    println!("| pipeline | text | one step | preview | decode | one picture | its processor time |");
+    println!("|---|---|---|---|---|---|---|");
     if let Some(folder) = std::env::args().nth(1) {
         let pipeline = Pipeline::load(&FileTree::open(&folder)?, &Device::Cpu, DType::F32)?;
         return row(&folder, &pipeline);

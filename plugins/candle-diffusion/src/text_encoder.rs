@@ -88,20 +88,28 @@ impl TextEncoder {
         let weights = Weights::load(tree, "model", DType::F32, device)?;
         let vb = weights.builder();
         let vb = if weights.contains_prefix("text_model.") { vb.pp("text_model") } else { vb };
+        let encoder = Self::from_builder(config, &vb)?;
+        // The numbers 0, 1, 2, .. that old versions saved.
+        weights.refuse_unused(&["embeddings.position_ids"])?;
+        Ok(encoder)
+    }
+
+    /// Builds it from f32 tensors of any source, named without the prefix `text_model.`.
+    ///
+    /// # Errors
+    /// What the builder reports.
+    pub fn from_builder(config: TextEncoderConfig, vb: &VarBuilder<'static>) -> Result<Self> {
         let width = config.hidden_size;
         let layers = (0..config.layers)
             .map(|i| Layer::load(&vb.pp(format!("encoder.layers.{i}")), &config))
             .collect::<candle_core::Result<_>>()?;
-        let encoder = Self {
+        Ok(Self {
             token_embedding: embedding(config.vocab_size, width, vb.pp("embeddings.token_embedding"))?,
             position_embedding: vb.get((config.positions, width), "embeddings.position_embedding.weight")?,
             layers,
             final_layer_norm: layer_norm(width, config.layer_norm_eps, vb.pp("final_layer_norm"))?,
             config,
-        };
-        // The numbers 0, 1, 2, .. that old versions saved.
-        weights.refuse_unused(&["embeddings.position_ids"])?;
-        Ok(encoder)
+        })
     }
 
     /// The configuration.

@@ -166,18 +166,22 @@ impl UNet {
     pub fn load(tree: &FileTree, dtype: DType, device: &Device) -> Result<Self> {
         let config = UNetConfig::load(tree)?;
         let weights = Weights::load(tree, "diffusion_pytorch_model", dtype, device)?;
-        let unet = Self::build(config, weights.builder(), dtype)?;
+        let unet = Self::from_builder(config, weights.builder())?;
         weights.refuse_unused(&[])?;
         Ok(unet)
     }
 
-    fn build(config: UNetConfig, vb: VarBuilder<'static>, dtype: DType) -> Result<Self> {
+    /// Builds it from tensors of any source; it computes in the builder's data type.
+    ///
+    /// # Errors
+    /// What the builder reports.
+    pub fn from_builder(config: UNetConfig, vb: VarBuilder<'static>) -> Result<Self> {
         let first = config.levels[0].channels;
         let lowest = &config.levels[config.levels.len() - 1];
         let time = config.time_embedding_dim;
         let loader = Loader { config: &config, vb: vb.clone() };
         Ok(Self {
-            dtype,
+            dtype: vb.dtype(),
             time_linear_1: Linear::load(&vb.pp("time_embedding.linear_1"), first, time)?,
             time_linear_2: Linear::load(&vb.pp("time_embedding.linear_2"), time, time)?,
             conv_in: Conv::load_same(&vb.pp("conv_in"), config.in_channels, first)?,

@@ -184,21 +184,28 @@ impl Vae {
     pub fn load(tree: &FileTree, dtype: DType, device: &Device) -> Result<Self> {
         let config = VaeConfig::load(tree)?;
         let weights = Weights::load(tree, "diffusion_pytorch_model", dtype, device)?;
-        let vb = weights.builder();
+        let vae = Self::from_builder(config, &weights.builder())?;
+        weights.refuse_unused(&[])?;
+        Ok(vae)
+    }
+
+    /// Builds it from tensors of any source; it computes in the builder's data type.
+    ///
+    /// # Errors
+    /// What the builder reports.
+    pub fn from_builder(config: VaeConfig, vb: &VarBuilder<'static>) -> Result<Self> {
         let latent = config.latent_channels;
         let pointwise = |name: &str, present: bool, width: usize| {
             present.then(|| Linear::load_pointwise(&vb.pp(name), width, width)).transpose()
         };
-        let vae = Self {
+        Ok(Self {
             encoder: Encoder::load(&vb.pp("encoder"), &config)?,
             quant_conv: pointwise("quant_conv", config.quant_conv, 2 * latent)?,
             post_quant_conv: pointwise("post_quant_conv", config.post_quant_conv, latent)?,
             decoder: Decoder::load(&vb.pp("decoder"), &config)?,
             config,
-            dtype,
-        };
-        weights.refuse_unused(&[])?;
-        Ok(vae)
+            dtype: vb.dtype(),
+        })
     }
 
     /// The configuration.

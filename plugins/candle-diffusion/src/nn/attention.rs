@@ -6,8 +6,9 @@ use candle_nn::{LayerNorm, Module, VarBuilder, layer_norm};
 use super::layers::{GroupNorm, Linear};
 use super::ops::{add_to, gated_gelu, softmax};
 
-/// Bytes of attention scores that are held at a time: a large picture's queries are taken in parts.
-const SCORE_BYTES: usize = 64 << 20;
+/// Bytes of attention scores that are held at a time: queries are taken in parts, so that the scores stay in the cache
+/// and the memory of a large picture is bounded.
+const SCORE_BYTES: usize = 8 << 20;
 
 /// Scaled dot-product attention: `query` `(batch, n, width)`, `key` and `value` `(batch, m, width)`, split into
 /// `heads`; answers `(batch, n, width)`.
