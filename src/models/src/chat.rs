@@ -345,3 +345,51 @@ pub fn end_tokens(
     }
     Ok(ids)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compile(source: &str) -> Result<ChatTemplate> {
+        let tokens = BTreeMap::from([("eos_token", "</s>".to_owned())]);
+        ChatTemplate::compile("template".to_owned(), source.to_owned(), tokens)
+    }
+
+    fn conversation() -> Vec<Message> {
+        let text = |text: &str| Part::Text(text.to_owned());
+        vec![
+            Message { role: "user", content: vec![Part::Image, text("What is {{ it }}?")] },
+            Message { role: "assistant", content: vec![text("A cat.")] },
+        ]
+    }
+
+    #[test]
+    fn constructs_of_published_templates_render() {
+        let template = compile(
+            "{% set seen = namespace(pictures=0) %}\n\
+             {% for message in messages %}\n\
+             {% if loop.first and message['role'] != 'system' %}BEGIN{% endif %}\n\
+             [{{ message['role'] }}]\n\
+             {%- if message['content'] is string %}{{ message['content'] }}{% else %}\n\
+             {% for part in message['content'] %}\n\
+             {% if part['type'] == 'image' or 'image' in part or 'image_url' in part %}\n\
+             {% set seen.pictures = seen.pictures + 1 %}<picture {{ seen.pictures }}>\n\
+             {%- elif 'text' in part %}{{ part['text'] }}{% endif %}\n\
+             {% endfor %}{% endif %}{{ eos_token }}\n\
+             {% endfor %}\n\
+             {% if add_generation_prompt %}[assistant]{% endif %}\n",
+        )
+        .unwrap();
+        // Text is data: nothing in it is a template.
+        let expected = "BEGIN[user]<picture 1>What is {{ it }}?</s>\n[assistant]A cat.</s>\n[assistant]";
+        assert_eq!(template.render(&conversation()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_template_that_refuses_is_an_error_with_its_reason() {
+        let template = compile("{{ raise_exception('turns must alternate') }}").unwrap();
+        let error = template.render(&conversation()).unwrap_err();
+        assert!(error.to_string().contains("turns must alternate"), "{error}");
+        assert!(compile("{% if %}").unwrap_err().to_string().contains("not valid Jinja"));
+    }
+}

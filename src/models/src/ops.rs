@@ -70,7 +70,7 @@ impl CustomOp1 for SwiGlu {
         let width = double / 2;
         let mut out = vec![0f32; rows * width];
         if width > 0 {
-            let rows_per_task = (CHUNK / width).max(1);
+            let rows_per_task = 1 + CHUNK / double;
             out.par_chunks_mut(width * rows_per_task).zip(xs.par_chunks(double * rows_per_task)).for_each(
                 |(out, xs)| {
                     for (out, row) in out.chunks_exact_mut(width).zip(xs.chunks_exact(double)) {
@@ -101,7 +101,7 @@ fn fused(xs: &Tensor) -> bool {
 ///
 /// # Errors
 /// Those of candle.
-pub fn quick_gelu(xs: &Tensor) -> Result<Tensor> {
+pub(crate) fn quick_gelu(xs: &Tensor) -> Result<Tensor> {
     if fused(xs) { xs.apply_op1_no_bwd(&QuickGelu) } else { xs * candle_nn::ops::sigmoid(&(xs * 1.702)?)? }
 }
 
@@ -109,7 +109,7 @@ pub fn quick_gelu(xs: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// Those of candle.
-pub fn swiglu(xs: &Tensor) -> Result<Tensor> {
+pub(crate) fn swiglu(xs: &Tensor) -> Result<Tensor> {
     if fused(xs) { xs.apply_op1_no_bwd(&SwiGlu) } else { candle_nn::ops::swiglu(xs) }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! Tolerances: 1e-4 relative for features and logits in f32, 1/255 for pixel values, equal tokens for answers.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

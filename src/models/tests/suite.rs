@@ -1,5 +1,8 @@
 //! Suites: the file that names the models, the models behind it, and the domain that they know.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -76,7 +79,7 @@ fn a_tree_in_the_program_loads_as_the_folder_does() {
     assert_eq!(inside.fingerprint(), outside.fingerprint());
     let picture = Picture::new(image::open(goldens("qwen2_vl/wide.png")).unwrap().to_rgb8());
     let prompt = Prompt::new(Prefix { picture: Some(picture), text: "Is it ".into() }, "a cat?");
-    assert_eq!(inside.score(&[prompt.clone()]).unwrap(), outside.score(&[prompt]).unwrap());
+    assert_eq!(inside.score(std::slice::from_ref(&prompt)).unwrap(), outside.score(&[prompt]).unwrap());
     let error = tree.folder("judge").unwrap().read("nothing.json").err().unwrap();
     assert!(error.to_string().starts_with("embedded:judge/nothing.json"), "{error}");
     assert_eq!(tree.folder("jud").err().unwrap().kind(), ModelErrorKind::MissingFile);

@@ -195,13 +195,13 @@ impl Qwen2Vl {
         let question = self.question(prompt, grid, request.max_tokens)?;
         let beginning = self.prompter.beginning(prompt, grid)?;
         let shared = self.shared(&beginning, std::slice::from_ref(&question));
-        self.remembered(prompt, &question, shared)?;
+        let past = self.remembered(prompt, &question, shared)?;
         let mut generated = Vec::new();
         let mut finish = FinishReason::Length;
         if request.max_tokens > 0 {
             let hash = prompt.prefix.picture.as_ref().map(Picture::hash);
             let mut ids = question.ids.clone();
-            let (mut sequence, mut logits) = self.run_question(hash, &question, request.max_tokens)?;
+            let (mut sequence, mut logits) = self.run_question(hash, &question, past, request.max_tokens)?;
             let mut position = question.next_position();
             loop {
                 let token = largest(&logits);
@@ -226,24 +226,19 @@ impl Qwen2Vl {
         Ok(Completion { text, tokens: generated.len(), finish })
     }
 
-    /// Runs a whole question from the longest remembered beginning: the sequence with room for `more` tokens, and
-    /// the logits after it.
+    /// Runs a whole question from the longest beginning that is remembered, at least from `beginning`: the sequence
+    /// with room for `more` tokens, and the logits after it.
     fn run_question(
         &self,
         picture: Option<ContentHash>,
         question: &Tokens,
+        beginning: Option<Remembered>,
         more: usize,
     ) -> Result<(KeyValues, Vec<f32>)> {
         let last = question.ids.len() - 1;
-        let found = self.cache.longest(picture, &question.ids[..last]);
-        // The picture itself was computed by `remembered`; another thread may have made the cache forget it.
-        let found = found.filter(|found| found.length() >= question.picture_end());
+        let whole_picture = |found: &Remembered| found.length() >= question.picture_end();
+        let found = self.cache.longest(picture, &question.ids[..last]).filter(whole_picture).or(beginning);
         let past = found.as_ref().map_or(Past(None), Remembered::past);
-        if past.length() < question.picture_end() {
-            return Err(ModelError::Request(
-                "too many pictures are under judgment at once for this model's memory; ask again".to_owned(),
-            ));
-        }
         let start = past.length();
         let mut sequence = self.decoder.start(past, question.ids.len() + more)?;
         let embeddings = self.decoder.embed(&question.ids[start..])?;
@@ -292,8 +287,11 @@ impl Qwen2Vl {
                 tokens.ids.len()
             )));
         }
-        if tokens.ids.is_empty() {
-            return Err(ModelError::Request("the question is empty".to_owned()));
+        if tokens.ids.len() <= tokens.picture_end() {
+            return Err(ModelError::tokenizer(
+                self.prompter.tokenizer.path(),
+                "the chat template renders a question to nothing after its picture; expected the start of an answer",
+            ));
         }
         Ok(tokens)
     }
