@@ -1,5 +1,8 @@
 //! OWLv2 against transformers 5.17; `goldens/make_owlv2.py` made the model and the expected numbers.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
 mod clip_support;
 
 use candle_core::{DType, Device, Tensor};
@@ -58,7 +61,7 @@ fn logits_boxes_and_objectness_equal_the_reference() {
     let found = model.network().forward(&expected["pixel_values"]).unwrap();
     assert_relative(&found.boxes, &expected["pred_boxes"], 1e-4, "boxes");
     assert_relative(&found.objectness, &expected["objectness_logits"], 1e-4, "objectness");
-    let queries = Tensor::stack(&vec![&texts; 6], 0).unwrap();
+    let queries = Tensor::stack(&[&texts; 6], 0).unwrap();
     let logits = found.logits(&queries, None).unwrap();
     assert_relative(&logits, &expected["logits"], 1e-4, "logits");
     let one = found.picture(3).unwrap().logits(&texts.unsqueeze(0).unwrap(), None).unwrap();
@@ -70,7 +73,7 @@ fn padded_queries_get_the_lowest_logit() {
     let (model, expected) = (model(), expected());
     let texts = model.network().embed_texts(&ids(&expected)).unwrap();
     let found = model.network().forward(&expected["pixel_values"]).unwrap();
-    let queries = Tensor::stack(&vec![&texts; 6], 0).unwrap();
+    let queries = Tensor::stack(&[&texts; 6], 0).unwrap();
     let real = Tensor::new(&[[1u32, 1, 0]; 6], &Device::Cpu).unwrap();
     let got = found.logits(&queries, Some(&real)).unwrap();
     let padded = expected["padded_logits"].narrow(2, 2, 1).unwrap();

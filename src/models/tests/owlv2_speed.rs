@@ -3,6 +3,9 @@
 //!
 //!     cargo test --release -p cluegate-models --test owlv2_speed -- --ignored --nocapture --test-threads 1
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};

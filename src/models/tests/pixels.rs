@@ -1,5 +1,8 @@
 //! Preprocessing against Pillow and torchvision; `goldens/make_pixels.py` made the expected pictures.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
 mod clip_support;
 
 use cluegate_models::pixels::{

@@ -96,7 +96,7 @@ impl RawProcessor {
         } else {
             ([0.0; 3], [1.0; 3])
         };
-        if std.iter().any(|std| !(*std > 0.0)) {
+        if !std.iter().all(|std| *std > 0.0) {
             return Err(ModelError::malformed(
                 path,
                 format!("`image_std` is {std:?}, expected positive numbers"),
