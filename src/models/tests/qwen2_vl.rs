@@ -275,7 +275,7 @@ impl Copy {
     }
 
     fn refused(&self) -> cluegate_models::ModelError {
-        load(self.path()).err().expect("a refusal")
+        load(self.path()).expect_err("a refusal")
     }
 }
 

@@ -146,7 +146,7 @@ fn a_domain_refuses_far_pictures_unlike_pictures_and_unknown_words() {
 
 #[test]
 fn malformed_domains_are_refused() {
-    let refused = |json: String| open(&with_domain(&json)).unwrap().domain().err().expect("a refusal");
+    let refused = |json: String| open(&with_domain(&json)).unwrap().domain().expect_err("a refusal");
     assert_eq!(refused(DOMAIN.replace("advice", "advise")).kind(), ModelErrorKind::Malformed);
     assert_eq!(refused(DOMAIN.replace("domain.safetensors", "domain.bin")).kind(), ModelErrorKind::Malformed);
     assert_eq!(
