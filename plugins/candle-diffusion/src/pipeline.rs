@@ -360,3 +360,56 @@ fn check_index(tree: &FileTree) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Slices of a golden tensor, one after the other.
+    struct Replay(Tensor, usize);
+
+    impl NoiseSource for Replay {
+        fn draw(&mut self, _shape: &[usize], _device: &Device) -> Result<Tensor> {
+            self.1 += 1;
+            Ok(self.0.narrow(0, self.1 - 1, 1)?)
+        }
+    }
+
+    /// Latents of a whole generation with guidance, step by step, within 1e-3 of diffusers': pictures are compared in
+    /// `tests/goldens.rs`, and those are rounded to 8 bits.
+    #[test]
+    fn latents_of_a_generation_equal_diffusers() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/data");
+        let golden =
+            candle_core::safetensors::load(folder.join("pipeline.safetensors"), &Device::Cpu).unwrap();
+        let tree = FileTree::open(folder.join("pipeline")).unwrap();
+        let pipeline = Pipeline::load(&tree, &Device::Cpu, DType::F32).unwrap();
+        for (name, scheduler, config) in [
+            ("ddim", SchedulerKind::Ddim, &pipeline.ddim),
+            ("euler-a", SchedulerKind::EulerAncestral, &pipeline.euler_ancestral),
+        ] {
+            let request = GenerateRequest {
+                negative_prompt: "a man at night".to_owned(),
+                guidance_scale: 4.0,
+                scheduler,
+                ..pipeline.default_request("a dog and a cat on the grass")
+            };
+            let plan = Plan::new(scheduler, config, 5).unwrap();
+            let mut noise = Replay(golden["noise"].clone(), 0);
+            let mut latents = (noise.draw(&[], &Device::Cpu).unwrap() * plan.initial_scale()).unwrap();
+            let (timings, notices) = (Timings::default(), Vec::new());
+            let mut run = Run { pipeline: &pipeline, request: &request, plan, timings, notices };
+            let text = run.encode_texts().unwrap();
+            for step in 0..5 {
+                latents = run.step(step, &latents, &text, &mut noise).unwrap().0;
+                let expected = golden[&format!("{name}.latents")].narrow(0, step, 1).unwrap();
+                let largest = |x: &Tensor| {
+                    let largest = x.abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+                    largest.to_scalar::<f32>().unwrap()
+                };
+                let error = largest(&(&latents - &expected).unwrap()) / largest(&expected);
+                assert!(error < 1e-3, "{name}, step {step}: {error}");
+            }
+        }
+    }
+}

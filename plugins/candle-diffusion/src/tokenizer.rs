@@ -200,7 +200,8 @@ fn from_vocabulary(tree: &FileTree, [bos, eos, unk]: &[String; 3]) -> Result<Tok
 fn read_merges(text: &str, path: &str) -> Result<Vec<(String, String)>> {
     text.lines()
         .enumerate()
-        .filter(|(number, line)| !line.is_empty() && !(*number == 0 && line.starts_with("#version")))
+        .skip_while(|(number, line)| *number == 0 && line.starts_with("#version"))
+        .filter(|(_, line)| !line.is_empty())
         .map(|(number, line)| match line.split_once(' ') {
             Some((left, right)) if !right.contains(' ') => Ok((left.to_owned(), right.to_owned())),
             _ => Err(ModelError::tokenizer(

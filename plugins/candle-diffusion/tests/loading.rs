@@ -1,5 +1,8 @@
 //! A folder that is not right is refused with the name of what is wrong in it.
 
+// Helpers outside of test functions fail a test as the functions do.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod support;
 
 use candle_core::{DType, Device, Tensor};

@@ -225,7 +225,7 @@ fn channel_sums(x: &[f32], channels: usize, f: impl Fn(f32, usize) -> f32 + Sync
             sums
         })
         .fold(|| vec![0.0f64; channels], |total, sums| plus(total, sums.iter().map(|s| f64::from(*s))))
-        .reduce(|| vec![0.0f64; channels], |total, sums| plus(total, sums))
+        .reduce(|| vec![0.0f64; channels], plus)
 }
 
 fn plus(mut total: Vec<f64>, add: impl IntoIterator<Item = f64>) -> Vec<f64> {
