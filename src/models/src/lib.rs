@@ -15,6 +15,7 @@ pub mod pixels;
 pub mod qwen2_vl;
 pub mod suite;
 pub mod weights;
+mod workers;
 
 pub use domain::{Domain, OutOfDomain};
 pub use error::{ModelError, ModelErrorKind};

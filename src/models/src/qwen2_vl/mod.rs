@@ -33,6 +33,7 @@ use crate::chat::{CHAT_FILES, ChatTemplate, ChatTokenizer, end_tokens};
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
 use crate::weights::Weights;
+use crate::workers::{IN_TURN, Workers};
 
 /// Buffers that older versions of transformers saved beside the weights.
 const KNOWN_BUFFERS: &[&str] = &["rotary_emb.inv_freq", "rotary_pos_emb.inv_freq"];
@@ -58,6 +59,7 @@ pub struct Qwen2Vl {
     no: Vec<u32>,
     ends: Vec<u32>,
     cache: PrefixCache,
+    workers: Workers,
     fingerprint: Fingerprint,
 }
 
@@ -88,7 +90,8 @@ impl Qwen2Vl {
         let fingerprint = weights.fingerprint(tree, &files)?;
         let prompter = Prompter { template, tokenizer, image_token: config.image_token };
         let cache = PrefixCache::new(MAX_REMEMBERED, MAX_REMEMBERED_BYTES);
-        Ok(Self { prompter, processor, tower, decoder, config, yes, no, ends, cache, fingerprint })
+        let workers = Workers::new(device);
+        Ok(Self { prompter, processor, tower, decoder, config, yes, no, ends, cache, workers, fingerprint })
     }
 
     /// The configuration that the checkpoint came with.
@@ -125,18 +128,28 @@ impl Qwen2Vl {
             });
             groups[group].push(index);
         }
-        let mut answers = vec![Vec::new(); prompts.len()];
-        for group in groups {
+        // Several pictures are computed side by side, else the questions about one.
+        let inner = if groups.len() > 1 { &IN_TURN } else { &self.workers };
+        let computed = self.workers_for(groups.len()).map(&groups, |group| {
             let members: Vec<&Prompt> = group.iter().map(|&index| &prompts[index]).collect();
-            for (index, logits) in group.into_iter().zip(self.group_logits(&members)?) {
+            self.group_logits(&members, inner)
+        });
+        let mut answers = vec![Vec::new(); prompts.len()];
+        for (group, rows) in groups.into_iter().zip(computed) {
+            for (index, logits) in group.into_iter().zip(rows?) {
                 answers[index] = logits;
             }
         }
         Ok(answers)
     }
 
+    /// Who shares out `items` pieces of work: nobody if there is only one, so that the piece may be shared out itself.
+    fn workers_for(&self, items: usize) -> &Workers {
+        if items > 1 { &self.workers } else { &IN_TURN }
+    }
+
     /// Logits for prompts of one prefix.
-    fn group_logits(&self, prompts: &[&Prompt]) -> Result<Vec<Vec<f32>>> {
+    fn group_logits(&self, prompts: &[&Prompt], workers: &Workers) -> Result<Vec<Vec<f32>>> {
         let Some(first) = prompts.first() else { return Ok(Vec::new()) };
         let grid = self.grid(first)?;
         let questions =
@@ -147,17 +160,24 @@ impl Qwen2Vl {
         // Questions of like length go together: padding is work for nothing.
         let mut order: Vec<usize> = (0..questions.len()).collect();
         order.sort_by_key(|&index| std::cmp::Reverse(questions[index].ids.len()));
-        let budget = if self.decoder.device().is_cpu() { BATCH_TOKENS_CPU } else { BATCH_TOKENS };
-        let mut answers = vec![Vec::new(); questions.len()];
+        let total: usize = questions.iter().map(|question| question.ids.len() - shared).sum();
+        let most = if self.decoder.device().is_cpu() { BATCH_TOKENS_CPU } else { BATCH_TOKENS };
+        let budget = total.div_ceil(workers.count()).min(most);
+        let mut batches = Vec::new();
         let mut rest = order.as_slice();
         while let Some(&longest) = rest.first() {
             let padded = questions[longest].ids.len() - shared;
-            let (batch, later) = rest.split_at((budget / padded).clamp(1, rest.len()));
-            let rows = self.batch_logits(past.as_ref(), &questions, batch, shared)?;
-            for (&index, logits) in batch.iter().zip(rows) {
+            let (batch, later) = rest.split_at(budget.div_ceil(padded).clamp(1, rest.len()));
+            batches.push(batch);
+            rest = later;
+        }
+        let computed =
+            workers.map(&batches, |batch| self.batch_logits(past.as_ref(), &questions, batch, shared));
+        let mut answers = vec![Vec::new(); questions.len()];
+        for (batch, rows) in batches.into_iter().zip(computed) {
+            for (&index, logits) in batch.iter().zip(rows?) {
                 answers[index] = finite(logits)?;
             }
-            rest = later;
         }
         Ok(answers)
     }
@@ -359,7 +379,8 @@ impl VisionLanguageModel for Qwen2Vl {
     }
 
     fn complete(&self, requests: &[CompletionRequest]) -> cluegate_perception::Result<Vec<Completion>> {
-        requests.iter().map(|request| self.answer(request).map_err(Into::into)).collect()
+        let answers = self.workers.map(requests, |request| self.answer(request));
+        answers.into_iter().map(|answer| answer.map_err(Into::into)).collect()
     }
 }
 
