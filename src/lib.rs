@@ -1,1 +1,28 @@
-//! cluegate
+//! cluegate: a gatekeeper for text-to-image generation.
+//!
+//! The crates of the workspace, wired together here and nowhere else:
+//!
+//! ```text
+//! perception <- constitution <- judge <- gate          models -> perception
+//!                                 ^       ^             candle_diffusion -> models
+//!                                 +-- this crate --+--> models, candle_diffusion, mini
+//! ```
+//!
+//! - [`Engine`] opens a set of models (the embedded suite, or a models file) and makes a judge of them;
+//! - [`CandleGenerator`] lets the gate drive the built-in Stable Diffusion loop;
+//! - everything else is re-exported from the crate that owns it.
+
+pub mod engine;
+pub mod generator;
+
+pub use cluegate_candle_diffusion as diffusion;
+pub use cluegate_constitution as constitution;
+pub use cluegate_eval as eval;
+pub use cluegate_gate as gate;
+pub use cluegate_judge as judge;
+pub use cluegate_mini as mini;
+pub use cluegate_models as models;
+pub use cluegate_perception as perception;
+
+pub use engine::{Engine, EngineError};
+pub use generator::CandleGenerator;

@@ -1,1 +1,4 @@
-//! Benchmarks of judgments: data sets, metrics, reports.
+//! Measures how well pictures are judged: data sets, metrics, results.
+
+pub mod metrics;
+pub mod osbench;

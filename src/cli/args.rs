@@ -1,0 +1,287 @@
+//! The command line as it is parsed: names, help and examples. What the commands do is in the files beside this one.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+const ABOUT: &str = "Gatekeeper for text-to-image generation: judges every picture against safety rules in plain \
+                     language, then releases, redacts, redraws or blocks it, with evidence.";
+
+const EXIT_CODES: &str = "Exit codes: 0 all pictures safe or released; 1 something violated a rule or was withheld; 2 an \
+                          error, such as bad input or a model that failed.\n\
+                          Environment: RUST_LOG sets the log filter (default: warn), NO_COLOR turns colours off.";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "cluegate", version, about = ABOUT, after_help = EXIT_CODES, propagate_version = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Draw ten prompts under two tenants with different rules, and write a report with all that happened.
+    #[command(after_help = "Examples:\n  cluegate demo\n  cluegate demo --out /tmp/demo --seed 7")]
+    Demo(DemoArgs),
+    /// Draw pictures for a prompt and hand out only what the tenant's policy releases.
+    #[command(
+        after_help = "Examples:\n  cluegate generate --prompt 'a cat and a tree on the grass' --out pictures\n  \
+                            cluegate generate --prompt 'a man holding a knife' --tenant kids --count 4 --seed 1 --out p --format json"
+    )]
+    Generate(GenerateArgs),
+    /// Judge picture files against a constitution.
+    #[command(
+        after_help = "Examples:\n  cluegate judge scene.png\n  cluegate judge --format jsonl pictures/*.png\n  \
+                            cluegate judge --constitution rules.toml --models paper/models.toml photo.jpg"
+    )]
+    Judge(JudgeArgs),
+    /// Ask a model single statements about a picture and print the raw scores.
+    #[command(
+        after_help = "Examples:\n  cluegate probe --image scene.png --statement 'a person is visible'\n  \
+                            cluegate probe --mllm Qwen2-VL-7B-Instruct --image p.jpg --statement 'teeth are visible' --format json"
+    )]
+    Probe(ProbeArgs),
+    /// Measure judgments on labelled pictures.
+    #[command(subcommand)]
+    Eval(EvalCommand),
+    /// Show constitutions and their schema.
+    #[command(subcommand)]
+    Constitution(ConstitutionCommand),
+    /// Show the defaults and the schema of policy files.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Say what is here: processor, memory, models, versions, each with a fix if it is wrong.
+    Doctor(DoctorArgs),
+    /// Print the completion script for a shell.
+    #[command(
+        after_help = "Example:\n  cluegate completions bash > ~/.local/share/bash-completion/completions/cluegate"
+    )]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// Text for people or JSON for programs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// Text for people or one JSON object a line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LineFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object for each picture.
+    Jsonl,
+}
+
+/// Which models to use.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ModelArgs {
+    /// A models file (models.toml), or the folder that holds one; default: the embedded suite.
+    #[arg(long, value_name = "FILE", env = "CLUEGATE_MODELS")]
+    pub(crate) models: Option<PathBuf>,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Where to write the report, the pictures and the log.
+    #[arg(long, value_name = "DIR", default_value = "cluegate-demo")]
+    pub(crate) out: PathBuf,
+    /// Seed of every drawing; the same seed gives the same pictures.
+    #[arg(long, default_value_t = crate::cli::demo::SEED)]
+    pub(crate) seed: u64,
+}
+
+/// Arguments of `generate`.
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// What to draw.
+    #[arg(long)]
+    pub(crate) prompt: String,
+    /// What not to draw.
+    #[arg(long, default_value = "")]
+    pub(crate) negative_prompt: String,
+    /// Whose policy decides; must stand in the policy file.
+    #[arg(long, value_name = "ID", default_value = "default")]
+    pub(crate) tenant: String,
+    /// Policy file; default: the shipped policies (tenants default, kids and newsroom).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// How many pictures.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) count: u32,
+    /// Seed of the first picture; default: from the clock.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Denoising steps.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) steps: u32,
+    /// Strength of the prompt (classifier-free guidance).
+    #[arg(long, default_value_t = cluegate::generator::GUIDANCE)]
+    pub(crate) guidance: f64,
+    /// Sampler.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) sampler: Sampler,
+    /// Where the released pictures and the decision log go.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// The models.
+    #[command(flatten)]
+    pub(crate) models: ModelArgs,
+}
+
+/// Samplers of the candle loop.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sampler {
+    /// Deterministic after the first noise.
+    #[default]
+    Ddim,
+    /// Adds noise at every step.
+    EulerA,
+}
+
+/// Arguments of `judge`.
+#[derive(Debug, Args)]
+pub(crate) struct JudgeArgs {
+    /// A shipped constitution (scene, general) or a file.
+    #[arg(long, value_name = "NAME|FILE", default_value = "scene")]
+    pub(crate) constitution: String,
+    /// The models.
+    #[command(flatten)]
+    pub(crate) models: ModelArgs,
+    /// Judge also what the models do not know: pictures and rules outside their domain. The verdict means little.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Convert files whose look depends on the viewer (orientation tag, transparency, 16 bits, CMYK).
+    #[arg(long)]
+    pub(crate) convert: bool,
+    /// Most bytes of a file.
+    #[arg(long, value_name = "N", default_value_t = 64 << 20)]
+    pub(crate) max_bytes: usize,
+    /// Most pixels of a picture.
+    #[arg(long, value_name = "N", default_value_t = 40_000_000)]
+    pub(crate) max_pixels: u64,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: LineFormat,
+    /// Picture files: PNG, JPEG, WebP, GIF or BMP.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<PathBuf>,
+}
+
+/// Arguments of `probe`.
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    /// Folder of a judge in Hugging Face layout; default: the embedded suite's.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) mllm: Option<PathBuf>,
+    /// The picture.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: PathBuf,
+    /// A statement about it; may be given several times.
+    #[arg(long, required = true, value_name = "TEXT")]
+    pub(crate) statement: Vec<String>,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// Measurements.
+#[derive(Debug, Subcommand)]
+pub(crate) enum EvalCommand {
+    /// Mini OS Bench: scenes with exact labels for each rule of the scene constitution.
+    #[command(
+        after_help = "Examples:\n  cluegate eval osbench\n  cluegate eval osbench --style foreign --per-rule 10 --format json"
+    )]
+    Osbench(OsbenchArgs),
+}
+
+/// Arguments of `eval osbench`.
+#[derive(Debug, Args)]
+pub(crate) struct OsbenchArgs {
+    /// Violating, and as many borderline, pictures for each rule.
+    #[arg(long, value_name = "N", default_value_t = cluegate_mini::osbench::PER_RULE)]
+    pub(crate) per_rule: usize,
+    /// Seed of the scenes.
+    #[arg(long, default_value_t = cluegate_mini::osbench::SEED)]
+    pub(crate) seed: u64,
+    /// How the scenes are drawn.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) style: SceneStyle,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// The models.
+    #[command(flatten)]
+    pub(crate) models: ModelArgs,
+}
+
+/// Renderers of the scene world.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SceneStyle {
+    /// As the world is defined.
+    #[default]
+    World,
+    /// Other backgrounds and colours, JPEG compression.
+    Foreign,
+}
+
+/// Constitutions.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConstitutionCommand {
+    /// Name the shipped constitutions.
+    List,
+    /// Print a shipped constitution as TOML, to start one's own from.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Parse a constitution and say what is wrong with it.
+    Check {
+        /// A shipped name or a file.
+        constitution: String,
+    },
+    /// Print the JSON Schema of constitution files.
+    Schema,
+}
+
+/// Policies.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Print a policy with every default spelled out.
+    Defaults,
+    /// Parse a policy file and say what is wrong with it.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of policy files.
+    Schema,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The models.
+    #[command(flatten)]
+    pub(crate) models: ModelArgs,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}

@@ -1,0 +1,168 @@
+//! `cluegate doctor`: what is here, and how to mend what is not right.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use cluegate::Engine;
+use serde::Serialize;
+
+use super::args::{DoctorArgs, Format};
+use super::{Exit, say, say_json};
+
+/// Memory that judging with the embedded suite needs, with room to spare.
+const NEEDED_BYTES: u64 = 1 << 30;
+
+#[derive(Serialize)]
+struct Finding {
+    what: &'static str,
+    ok: bool,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+}
+
+impl Finding {
+    fn good(what: &'static str, found: impl Into<String>) -> Self {
+        Self { what, ok: true, found: found.into(), fix: None }
+    }
+
+    fn bad(what: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what, ok: false, found: found.into(), fix: Some(fix.into()) }
+    }
+}
+
+pub(super) fn run(arguments: &DoctorArgs) -> anyhow::Result<Exit> {
+    let mut findings = vec![version(), processor(), memory(), cache()];
+    findings.extend(models(arguments));
+    let all_good = findings.iter().all(|finding| finding.ok);
+    match arguments.format {
+        Format::Json => say_json(&findings)?,
+        Format::Text => {
+            for finding in &findings {
+                say(format_args!(
+                    "{}  {:10} {}",
+                    if finding.ok { "ok " } else { "BAD" },
+                    finding.what,
+                    finding.found
+                ))?;
+                if let Some(fix) = &finding.fix {
+                    say(format_args!("     {:10} fix: {fix}", ""))?;
+                }
+            }
+        }
+    }
+    Ok(if all_good { Exit::Clean } else { Exit::Error })
+}
+
+fn version() -> Finding {
+    let build = if cfg!(debug_assertions) { "debug build: slow" } else { "release build" };
+    let found = format!(
+        "cluegate {}, {} {}, {build}",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::OS,
+        std::env::consts::ARCH
+    );
+    if cfg!(debug_assertions) {
+        Finding::bad("program", found, "build with `cargo build --release`")
+    } else {
+        Finding::good("program", found)
+    }
+}
+
+fn processor() -> Finding {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let found = format!("{cores} cores{}", if has_avx2() { ", AVX2" } else { "" });
+    if cfg!(target_arch = "x86_64") && !has_avx2() {
+        return Finding::bad(
+            "processor",
+            found,
+            "use a processor with AVX2: without it judging is several times slower",
+        );
+    }
+    Finding::good("processor", found)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx2() -> bool {
+    false
+}
+
+fn memory() -> Finding {
+    let Some(bytes) = available_memory() else {
+        return Finding::good("memory", "this system does not say how much is available");
+    };
+    let found = format!("{:.1} GiB available", bytes as f64 / f64::from(1 << 30));
+    if bytes < NEEDED_BYTES {
+        return Finding::bad("memory", found, "free some: the embedded suite needs up to 1 GiB");
+    }
+    Finding::good("memory", found)
+}
+
+/// What Linux counts as available, in bytes.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// Where Hugging Face tools keep checkpoints; may not exist yet.
+fn cache() -> Finding {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = variable("HF_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache/huggingface")));
+    let Some(hub) = variable("HF_HUB_CACHE").or_else(|| home.map(|home| home.join("hub"))) else {
+        return Finding::bad(
+            "cache",
+            "neither HF_HOME nor HOME is set",
+            "set HF_HOME to a folder with room for models",
+        );
+    };
+    let state = if hub.is_dir() { "" } else { " (not there yet; the embedded suite does not need it)" };
+    Finding::good("cache", format!("{}{state}", hub.display()))
+}
+
+fn models(arguments: &DoctorArgs) -> Vec<Finding> {
+    let begin = Instant::now();
+    let engine = match Engine::open(arguments.models.models.as_deref()) {
+        Ok(engine) => engine,
+        Err(error) => {
+            let fix =
+                "name a models file with --models, or build with the default features for the embedded suite";
+            return vec![Finding::bad("models", error.to_string(), fix)];
+        }
+    };
+    let models = engine.judge().models();
+    let short = |fingerprint: &str| fingerprint.chars().take(12).collect::<String>();
+    let mut findings = vec![Finding::good(
+        "models",
+        format!(
+            "{} loaded in {} ms: relevance {}, detector {}, judge {}",
+            arguments
+                .models
+                .models
+                .as_ref()
+                .map_or("embedded suite".to_owned(), |path| path.display().to_string()),
+            begin.elapsed().as_millis(),
+            short(&models.relevance),
+            short(&models.detector),
+            short(&models.judge),
+        ),
+    )];
+    if let Some(domain) = engine.domain() {
+        findings.push(Finding::good("domain", domain.name()));
+    }
+    findings.push(match engine.generator() {
+        Ok(generator) => {
+            let (width, height) = generator.default_size();
+            Finding::good("generator", format!("{width} x {height} pixels"))
+        }
+        Err(error) => {
+            Finding::bad("generator", error.to_string(), "`generate` and `demo` need one; `judge` does not")
+        }
+    });
+    findings
+}

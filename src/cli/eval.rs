@@ -1,0 +1,81 @@
+//! `cluegate eval`: measurements, printed as a table or JSON.
+
+use std::sync::Arc;
+
+use cluegate::Engine;
+use cluegate_constitution::Constitution;
+use cluegate_eval::metrics::Confusion;
+use cluegate_eval::osbench::{OsbenchResult, run};
+use cluegate_mini::osbench::samples;
+use cluegate_mini::{Style, World};
+use serde_json::json;
+
+use super::args::{Format, OsbenchArgs, SceneStyle};
+use super::{Exit, progress, say, say_json};
+
+pub(super) fn osbench(arguments: &OsbenchArgs) -> anyhow::Result<Exit> {
+    let world = World::load()?;
+    let engine = Engine::open(arguments.models.models.as_deref())?;
+    let judge = Arc::clone(engine.judge());
+    let prepared = judge.prepare(&Constitution::shipped("scene")?)?;
+    let samples = samples(&world, arguments.seed, arguments.per_rule);
+    let style = match arguments.style {
+        SceneStyle::World => Style::World,
+        SceneStyle::Foreign => Style::Foreign,
+    };
+    let bar = progress::bar(samples.len() as u64, "judging");
+    let result = run(&world, &samples, style, (&judge, &prepared), |_, _| bar.inc(1))?;
+    bar.finish_and_clear();
+    match arguments.format {
+        Format::Json => say_json(&as_json(&result)?)?,
+        Format::Text => print(&result)?,
+    }
+    Ok(if result.errors.is_empty() { Exit::Clean } else { Exit::Error })
+}
+
+fn as_json(result: &OsbenchResult) -> anyhow::Result<serde_json::Value> {
+    let mut value = serde_json::to_value(result)?;
+    value["image_f1"] = json!(result.image_level.f1());
+    value["rule_f1"] = json!(result.rule_level.f1());
+    value["relevance_recall"] = json!(result.relevance_recall());
+    value["relevance_filtered"] = json!(result.relevance_filtered());
+    Ok(value)
+}
+
+fn print(result: &OsbenchResult) -> anyhow::Result<()> {
+    let row = |name: &str, c: &Confusion| {
+        say(format_args!(
+            "{name:15} {:5} {:9.3} {:7.3} {:9.3} {:7.3}",
+            c.total(),
+            c.precision(),
+            c.recall(),
+            c.accuracy(),
+            c.f1()
+        ))
+    };
+    say(format_args!(
+        "{:15} {:>5} {:>9} {:>7} {:>9} {:>7}",
+        "", "n", "precision", "recall", "accuracy", "F1"
+    ))?;
+    row("pictures", &result.image_level)?;
+    row("rules", &result.rule_level)?;
+    for (rule, confusion) in &result.by_rule {
+        row(&format!("  {rule}"), confusion)?;
+    }
+    let [median, p95, p99, longest] = result.percentiles_ms;
+    say(format_args!(
+        "\nrelevance scan: {:.1} % of violated rules kept, {:.1} % of all rules filtered\n\
+         reasoning: {:.2} cascades a picture\n\
+         time a picture: mean {:.0} ms, median {median:.0}, p95 {p95:.0}, p99 {p99:.0}, longest {longest:.0}\n\
+         errors: {}",
+        100.0 * result.relevance_recall(),
+        100.0 * result.relevance_filtered(),
+        result.cascades as f64 / result.pictures.max(1) as f64,
+        result.mean_ms,
+        result.errors.len(),
+    ))?;
+    for error in result.errors.iter().take(5) {
+        say(format_args!("  {error}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,21 @@
+//! Progress bars on long work: on a terminal only, on standard error.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar of `total` steps; draws nothing unless standard error is a terminal.
+pub(crate) fn bar(total: u64, what: &str) -> ProgressBar {
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let style =
+        ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {elapsed} (about {eta} left) {msg}");
+    let bar = ProgressBar::with_draw_target(Some(total), target).with_prefix(what.to_owned());
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

@@ -1,0 +1,217 @@
+//! From a set of models to a judge that refuses what its models do not know.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::{DType, Device};
+use cluegate_candle_diffusion::{DiffusionError, Pipeline};
+use cluegate_constitution::Constitution;
+use cluegate_gate::{InspectionError, Inspector, JudgeProvider, SharedJudge, Unfinished};
+use cluegate_judge::{Judge, JudgeOptions, Report, TemplateError, Templates};
+use cluegate_models::{Domain, FileTree, ModelError, Suite};
+use cluegate_perception::{Detection, Picture, RegionDetector, RelevanceEncoder};
+use thiserror::Error;
+
+use crate::CandleGenerator;
+
+/// Kind of the [`InspectionError`] for pictures and rules that the models do not know.
+pub const OUT_OF_DOMAIN: &str = "out-of-domain";
+
+/// Why a set of models cannot be used.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// A model, or the models file.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The prompt templates.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The generator.
+    #[error("the generator: {0}")]
+    Generator(#[from] DiffusionError),
+    /// No models were named, and none are compiled in.
+    #[error(
+        "this program was built without the embedded suite (feature `mini`): name a models file with --models"
+    )]
+    NoSuite,
+}
+
+/// Models that were opened, and the judge over them.
+pub struct Engine {
+    suite: Suite,
+    judge: Arc<Judge>,
+    relevance: Arc<dyn RelevanceEncoder>,
+    detector: Arc<dyn RegionDetector>,
+    domain: Option<Arc<Domain>>,
+}
+
+/// The files of a set of models: of the models file or folder at `models`, or of the embedded suite.
+///
+/// # Errors
+/// If there is nothing at that path, or no path and no embedded suite.
+pub fn model_files(models: Option<&Path>) -> Result<FileTree, EngineError> {
+    let Some(path) = models else {
+        if cluegate_mini::SUITE_FILES.is_empty() {
+            return Err(EngineError::NoSuite);
+        }
+        return Ok(FileTree::embedded("the embedded suite", cluegate_mini::SUITE_FILES));
+    };
+    // A models file speaks for the folder that it lies in.
+    let folder = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };
+    Ok(FileTree::open(folder)?)
+}
+
+impl Engine {
+    /// Opens the models at `models` (see [`model_files`]) and loads those that judge.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub fn open(models: Option<&Path>) -> Result<Self, EngineError> {
+        let suite = Suite::open(&model_files(models)?)?;
+        let (relevance, detector) = (suite.relevance()?, suite.detector()?);
+        let judge = Judge::new(
+            Arc::clone(&relevance),
+            Arc::clone(&detector),
+            suite.judge()?,
+            Templates::shipped()?,
+            JudgeOptions::default(),
+        );
+        let domain = suite.domain()?.map(Arc::new);
+        Ok(Self { suite, judge: Arc::new(judge), relevance, detector, domain })
+    }
+
+    /// The judge, without the test of the models' domain.
+    pub fn judge(&self) -> &Arc<Judge> {
+        &self.judge
+    }
+
+    /// What the models know, if they say so.
+    pub fn domain(&self) -> Option<&Domain> {
+        self.domain.as_deref()
+    }
+
+    /// A provider of judges that refuse what the models do not know, unless `force` is set.
+    pub fn judges(&self, force: bool) -> DomainJudges {
+        DomainJudges {
+            judges: SharedJudge::new(Arc::clone(&self.judge), Arc::clone(&self.detector)),
+            relevance: Arc::clone(&self.relevance),
+            domain: self.domain.clone().filter(|_| !force),
+        }
+    }
+
+    /// Loads the generator of the set.
+    ///
+    /// # Errors
+    /// If the set has none, or it cannot be loaded.
+    pub fn generator(&self) -> Result<CandleGenerator, EngineError> {
+        let folder = self.suite.generator_folder()?;
+        let pipeline = Pipeline::load(&folder, &Device::Cpu, DType::F32)?;
+        Ok(CandleGenerator::new(pipeline, pipeline_fingerprint(&folder)?))
+    }
+}
+
+/// Hash over all that decides what a pipeline draws.
+fn pipeline_fingerprint(folder: &FileTree) -> Result<String, ModelError> {
+    const PARTS: [&str; 6] = ["model_index.json", "text_encoder", "unet", "vae", "tokenizer", "scheduler"];
+    cluegate_models::fingerprint(folder, &PARTS)
+}
+
+/// Makes judges that know their limits. See [`Engine::judges`].
+pub struct DomainJudges {
+    judges: SharedJudge,
+    relevance: Arc<dyn RelevanceEncoder>,
+    domain: Option<Arc<Domain>>,
+}
+
+impl DomainJudges {
+    /// Asks for a rationale with every reasoning, for reports that people read.
+    #[must_use]
+    pub fn with_rationale(mut self, rationale: bool) -> Self {
+        self.judges = self.judges.with_rationale(rationale);
+        self
+    }
+}
+
+impl JudgeProvider for DomainJudges {
+    fn inspector(&self, constitution: Constitution) -> Result<Arc<dyn Inspector>, InspectionError> {
+        let Some(domain) = &self.domain else { return self.judges.inspector(constitution) };
+        refuse_foreign_words(&constitution, domain)?;
+        Ok(Arc::new(DomainInspector {
+            inspector: self.judges.inspector(constitution)?,
+            relevance: Arc::clone(&self.relevance),
+            domain: Arc::clone(domain),
+        }))
+    }
+}
+
+fn refuse_foreign_words(constitution: &Constitution, domain: &Domain) -> Result<(), InspectionError> {
+    let statements = constitution
+        .rules()
+        .iter()
+        .flat_map(|rule| rule.preconditions.iter().chain(&rule.unless))
+        .flat_map(|precondition| precondition.any.iter().map(|statement| statement.text.as_str()));
+    let unknown = domain.unknown_words(statements);
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let shown = unknown.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    Err(InspectionError::new(
+        OUT_OF_DOMAIN,
+        format!(
+            "the constitution {} speaks of what these models do not know ({shown}{}). What they know: {} {}",
+            constitution.name(),
+            if unknown.len() > 5 { ", ..." } else { "" },
+            domain.name(),
+            domain.advice(),
+        ),
+    ))
+}
+
+struct DomainInspector {
+    inspector: Arc<dyn Inspector>,
+    relevance: Arc<dyn RelevanceEncoder>,
+    domain: Arc<Domain>,
+}
+
+impl Inspector for DomainInspector {
+    fn constitution(&self) -> &Constitution {
+        self.inspector.constitution()
+    }
+
+    fn models(&self) -> BTreeMap<String, String> {
+        self.inspector.models()
+    }
+
+    fn inspect(&self, picture: &Picture, deadline: Instant) -> Result<Report, InspectionError> {
+        if let Some(outside) = self.domain.check_picture(picture, self.relevance.as_ref())? {
+            let message = format!(
+                "the picture is {outside}. What these models know: {} {}",
+                self.domain.name(),
+                self.domain.advice()
+            );
+            return Err(InspectionError::new(OUT_OF_DOMAIN, message));
+        }
+        self.inspector.inspect(picture, deadline)
+    }
+
+    fn inspect_unfinished(
+        &self,
+        picture: &Picture,
+        kind: Unfinished,
+        deadline: Instant,
+    ) -> Result<Report, InspectionError> {
+        // A blurred or covered picture lies outside the domain for that alone.
+        self.inspector.inspect_unfinished(picture, kind, deadline)
+    }
+
+    fn locate(
+        &self,
+        picture: &Picture,
+        words: &[&str],
+        min_confidence: f32,
+    ) -> Result<Vec<Detection>, InspectionError> {
+        self.inspector.locate(picture, words, min_confidence)
+    }
+}

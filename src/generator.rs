@@ -1,0 +1,102 @@
+//! The built-in Stable Diffusion loop as a generator that the gate can drive.
+
+use cluegate_candle_diffusion::{Control, DiffusionError, GenerateRequest, Outcome, Pipeline, SchedulerKind};
+use cluegate_gate::{DrawJob, Drawn, Generator, GeneratorError, Step, StepHook};
+use cluegate_perception::Picture;
+
+/// Guidance scale where the caller names none.
+pub const GUIDANCE: f64 = 7.5;
+
+/// Draws with a candle [`Pipeline`], one picture at a time.
+pub struct CandleGenerator {
+    pipeline: Pipeline,
+    fingerprint: String,
+    scheduler: SchedulerKind,
+}
+
+impl CandleGenerator {
+    /// A generator over `pipeline`, whose files have this fingerprint.
+    pub fn new(pipeline: Pipeline, fingerprint: String) -> Self {
+        Self { pipeline, fingerprint, scheduler: SchedulerKind::Ddim }
+    }
+
+    /// Draws with another scheduler than DDIM.
+    #[must_use]
+    pub fn with_scheduler(mut self, scheduler: SchedulerKind) -> Self {
+        self.scheduler = scheduler;
+        self
+    }
+
+    /// Width and height of its pictures in pixels, unless a job says otherwise.
+    pub fn default_size(&self) -> (u32, u32) {
+        self.pipeline.default_size()
+    }
+
+    fn request(&self, job: &DrawJob) -> GenerateRequest {
+        let (width, height) = self.pipeline.default_size();
+        let default = self.pipeline.default_request(job.prompt.as_ref());
+        let options = &job.options;
+        GenerateRequest {
+            negative_prompt: options.negative_prompt.clone().unwrap_or_default(),
+            seed: job.seed,
+            steps: options.steps.map_or(default.steps, |steps| steps as usize),
+            guidance_scale: options.guidance.unwrap_or(GUIDANCE),
+            width: options.width.unwrap_or(width),
+            height: options.height.unwrap_or(height),
+            scheduler: self.scheduler,
+            ..default
+        }
+    }
+
+    fn draw_one(
+        &self,
+        index: usize,
+        job: &DrawJob,
+        hook: &mut dyn StepHook,
+    ) -> Result<Drawn, DiffusionError> {
+        let mut hook = JobHook { job: index, hook };
+        Ok(match self.pipeline.generate(&self.request(job), &mut hook)? {
+            Outcome::Finished { picture, notices, .. } => {
+                for notice in notices {
+                    tracing::warn!(?notice, "the generator did not use all that was asked");
+                }
+                Drawn::Finished(Picture::new(picture))
+            }
+            Outcome::Aborted { .. } => Drawn::Stopped,
+        })
+    }
+}
+
+impl Generator for CandleGenerator {
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    fn draw(&self, jobs: &[DrawJob], hook: &mut dyn StepHook) -> Vec<Result<Drawn, GeneratorError>> {
+        let draw = |(index, job)| {
+            self.draw_one(index, job, hook)
+                .map_err(|error: DiffusionError| GeneratorError::new(error.to_string()))
+        };
+        jobs.iter().enumerate().map(draw).collect()
+    }
+}
+
+/// The gate counts finished steps, the pipeline begins at 0.
+struct JobHook<'a> {
+    job: usize,
+    hook: &'a mut dyn StepHook,
+}
+
+impl cluegate_candle_diffusion::StepHook for JobHook<'_> {
+    fn wants_preview(&mut self, index: usize, total: usize) -> bool {
+        self.hook.wants_preview(self.job, index as u32 + 1, total as u32)
+    }
+
+    fn on_step(&mut self, step: cluegate_candle_diffusion::Step) -> Control {
+        let Some(preview) = step.preview else { return Control::Continue };
+        match self.hook.preview(self.job, step.index as u32 + 1, step.total as u32, &Picture::new(preview)) {
+            Step::Continue => Control::Continue,
+            Step::Stop => Control::Abort,
+        }
+    }
+}
