@@ -1,0 +1,149 @@
+//! `cluegate generate`: what is drawn, decided, written and logged.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::{Run, command, files, finish, folder};
+
+fn generate(out: &Path, more: &[&str]) -> Run {
+    // Few steps: what is tested is the way of a picture, not its beauty.
+    let base = ["generate", "--prompt", "a cat and a tree on the grass", "--seed", "5", "--steps", "8"];
+    finish(command().args(base).args(["--format", "json", "--out"]).arg(out).args(more))
+}
+
+fn log(out: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(out.join("decisions.jsonl")).expect("a log");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// Types of a PNG's chunks, in order.
+pub(crate) fn chunks(png: &[u8]) -> Vec<String> {
+    let (signature, mut rest) = png.split_at(8);
+    assert_eq!(signature, b"\x89PNG\r\n\x1a\n");
+    let mut types = Vec::new();
+    while let [a, b, c, d, kind @ ..] = rest {
+        types.push(String::from_utf8_lossy(&kind[..4]).into_owned());
+        rest = &rest[12 + u32::from_be_bytes([*a, *b, *c, *d]) as usize..];
+    }
+    types
+}
+
+/// Checks that a PNG decodes and carries nothing but pixels: no prompt, no parameters, no profile.
+#[track_caller]
+pub(crate) fn assert_pixels_only(file: &Path) {
+    let bytes = fs::read(file).expect("a file");
+    for kind in chunks(&bytes) {
+        assert!(["IHDR", "IDAT", "IEND"].contains(&kind.as_str()), "{kind} in {}", file.display());
+    }
+    image::load_from_memory(&bytes).expect("a picture");
+}
+
+#[test]
+fn each_picture_has_its_outcome_its_file_and_its_log_line() {
+    let out = folder();
+    let run = generate(out.path(), &["--count", "2"]);
+    assert!(run.code < 2, "{run:#?}");
+    let answer = run.json();
+    assert_eq!((&answer["seed"], &answer["tenant"]), (&5.into(), &"default".into()));
+    let pictures = answer["pictures"].as_array().expect("pictures");
+    assert_eq!(pictures.len(), 2);
+    let log = log(out.path());
+    assert_eq!(log.len(), 2);
+    for (number, (picture, record)) in pictures.iter().zip(&log).enumerate() {
+        assert_eq!(picture["member"], number);
+        for key in ["outcome", "reason", "message", "violated", "attempts", "decision_id"] {
+            assert!(!picture[key].is_null(), "no {key}: {picture}");
+        }
+        assert_eq!(picture["decision_id"], record["decision_id"]);
+        assert_eq!((&record["member"], &record["outcome"]), (&picture["member"], &picture["outcome"]));
+        assert_eq!((&record["tenant"], &record["request"]["count"]), (&"default".into(), &2.into()));
+        assert_eq!(record["constitution"]["name"], "scene");
+        assert!(record["request"]["prompt"].is_null(), "the default policy does not log prompts");
+        for role in ["relevance", "detector", "judge", "generator"] {
+            assert!(record["models"][role].as_str().is_some_and(|id| id.len() >= 16), "{role}: {record}");
+        }
+        let attempts = record["attempts"].as_array().expect("attempts");
+        assert_eq!(picture["attempts"], attempts.len());
+        let file = Path::new(picture["file"].as_str().expect("a file"));
+        assert_pixels_only(file);
+        if picture["outcome"] == "released" {
+            assert!(!attempts.last().expect("one")["judgment"]["evidence"].is_null(), "{record}");
+            assert!(record["released_picture"].as_str().is_some_and(|hash| hash.len() == 64));
+        }
+    }
+    // The pictures and the log, and nothing half-written.
+    let names: Vec<_> = files(out.path()).iter().map(|f| f.file_name().expect("a name").to_owned()).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let (first, second, other) = (folder(), folder(), folder());
+    let released = |out: &Path, more: &[&str]| {
+        let answer = generate(out, more).json();
+        fs::read(answer["pictures"][0]["file"].as_str().expect("a file")).expect("a picture")
+    };
+    let picture = released(first.path(), &[]);
+    assert_eq!(picture, released(second.path(), &[]));
+    let other = finish(
+        command()
+            .args(["generate", "--prompt", "a cat and a tree on the grass", "--seed", "6", "--steps", "8"])
+            .args(["--format", "json", "--out"])
+            .arg(other.path()),
+    )
+    .json();
+    let other = fs::read(other["pictures"][0]["file"].as_str().expect("a file")).expect("a picture");
+    assert_ne!(picture, other);
+}
+
+#[test]
+fn an_unknown_tenant_is_refused_with_the_nearest_known_one() {
+    let out = folder();
+    let run = generate(&out.path().join("pictures"), &["--tenant", "kid"]).expect(2);
+    assert_eq!(run.stdout, "");
+    assert!(run.stderr.contains("kid") && run.stderr.contains("`kids`"), "{}", run.stderr);
+    assert!(files(out.path()).iter().all(|file| fs::read(file).expect("a file").is_empty()));
+}
+
+#[test]
+fn a_policy_file_with_an_unknown_key_is_refused_with_the_nearest_known_one() {
+    let out = folder();
+    let policy = out.path().join("policy.toml");
+    let name = policy.to_str().expect("a name");
+    let cases = [
+        ("[tenant.default]\ntrise = 2\n", "did you mean `tries`?"),
+        ("[tenant.default.action.rule]\nsmokin = \"allow\"\n", "did you mean `smoking`?"),
+        ("[tenant.default]\nconstitution = \"nowhere.toml\"\n", "nowhere.toml"),
+        ("", "add a table [tenant.NAME]"),
+    ];
+    for (text, needed) in cases {
+        fs::write(&policy, text).expect("a file");
+        let run = generate(&out.path().join("pictures"), &["--policy", name]).expect(2);
+        assert_eq!(run.stdout, "");
+        assert!(run.stderr.contains(needed), "{needed}: {}", run.stderr);
+    }
+    let missing = generate(&out.path().join("pictures"), &["--policy", "no-such-policy.toml"]).expect(2);
+    assert!(missing.stderr.contains("cannot read the policy file no-such-policy.toml"), "{}", missing.stderr);
+}
+
+#[test]
+fn a_file_in_place_of_the_output_folder_is_an_error() {
+    let out = folder();
+    let file = out.path().join("taken");
+    fs::write(&file, "mine").expect("a file");
+    for place in [file.clone(), file.join("inner")] {
+        let run = generate(&place, &[]).expect(2);
+        assert!(run.stderr.contains("cannot make the folder") && run.stderr.contains("taken"), "{}", run.stderr);
+    }
+    assert_eq!(fs::read_to_string(&file).expect("a file"), "mine");
+}
+
+#[test]
+fn a_request_over_a_limit_is_refused_before_anything_is_drawn() {
+    let out = folder();
+    let run = generate(out.path(), &["--count", "17"]).expect(2);
+    assert!(run.stderr.contains("17") && run.stderr.contains("16"), "{}", run.stderr);
+    assert!(generate(out.path(), &["--steps", "0"]).expect(2).stderr.contains("--steps"));
+}

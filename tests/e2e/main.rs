@@ -1,0 +1,14 @@
+//! End-to-end tests: the real binary, the real models, real files.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod command_line;
+mod damaged_models;
+mod demo;
+mod domain;
+mod examples;
+mod generate;
+mod judge;
+mod probe;
