@@ -87,6 +87,11 @@ impl Engine {
         &self.judge
     }
 
+    /// The relevance encoder, which the domain test sees with.
+    pub fn relevance(&self) -> &Arc<dyn RelevanceEncoder> {
+        &self.relevance
+    }
+
     /// What the models know, if they say so.
     pub fn domain(&self) -> Option<&Domain> {
         self.domain.as_deref()

@@ -6,8 +6,9 @@ use cluegate::Engine;
 use cluegate_constitution::Constitution;
 use cluegate_eval::metrics::Confusion;
 use cluegate_eval::osbench::{OsbenchResult, run};
-use cluegate_mini::osbench::samples;
+use cluegate_mini::osbench::{Sample, samples};
 use cluegate_mini::{Style, World};
+use cluegate_perception::Picture;
 use serde_json::json;
 
 use super::args::{Format, OsbenchArgs, SceneStyle};
@@ -26,23 +27,41 @@ pub(super) fn osbench(arguments: &OsbenchArgs) -> anyhow::Result<Exit> {
     let bar = progress::bar(samples.len() as u64, "judging");
     let result = run(&world, &samples, style, (&judge, &prepared), |_, _| bar.inc(1))?;
     bar.finish_and_clear();
+    let refused = refused_by_domain(&engine, &world, &samples, style)?;
     match arguments.format {
-        Format::Json => say_json(&as_json(&result)?)?,
-        Format::Text => print(&result)?,
+        Format::Json => say_json(&as_json(&result, refused)?)?,
+        Format::Text => print(&result, refused)?,
     }
     Ok(if result.errors.is_empty() { Exit::Clean } else { Exit::Error })
 }
 
-fn as_json(result: &OsbenchResult) -> anyhow::Result<serde_json::Value> {
+/// How many of the pictures the domain test would have refused, although they are scenes; none without such a test.
+fn refused_by_domain(
+    engine: &Engine,
+    world: &World,
+    samples: &[Sample],
+    style: Style,
+) -> anyhow::Result<Option<usize>> {
+    let Some(domain) = engine.domain() else { return Ok(None) };
+    let mut refused = 0;
+    for sample in samples {
+        let picture = Picture::new(sample.picture(world, style)?);
+        refused += usize::from(domain.check_picture(&picture, engine.relevance().as_ref())?.is_some());
+    }
+    Ok(Some(refused))
+}
+
+fn as_json(result: &OsbenchResult, refused: Option<usize>) -> anyhow::Result<serde_json::Value> {
     let mut value = serde_json::to_value(result)?;
     value["image_f1"] = json!(result.image_level.f1());
     value["rule_f1"] = json!(result.rule_level.f1());
     value["relevance_recall"] = json!(result.relevance_recall());
+    value["refused_by_domain"] = json!(refused);
     value["relevance_filtered"] = json!(result.relevance_filtered());
     Ok(value)
 }
 
-fn print(result: &OsbenchResult) -> anyhow::Result<()> {
+fn print(result: &OsbenchResult, refused: Option<usize>) -> anyhow::Result<()> {
     let row = |name: &str, c: &Confusion| {
         say(format_args!(
             "{name:15} {:5} {:9.3} {:7.3} {:9.3} {:7.3}",
@@ -74,6 +93,10 @@ fn print(result: &OsbenchResult) -> anyhow::Result<()> {
         result.mean_ms,
         result.errors.len(),
     ))?;
+    if let Some(refused) = refused {
+        let share = 100.0 * refused as f64 / result.pictures.max(1) as f64;
+        say(format_args!("domain test: {refused} of {} scenes refused ({share:.2} %)", result.pictures))?;
+    }
     for error in result.errors.iter().take(5) {
         say(format_args!("  {error}"))?;
     }
