@@ -67,7 +67,10 @@ fn dispatch(command: args::Command) -> anyhow::Result<Exit> {
         Command::Policy(command) => policy::run(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut args::Cli::command(), "cluegate", &mut io::stdout());
+            // Written to memory first: the library panics where a write fails, as when nobody reads on.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut args::Cli::command(), "cluegate", &mut script);
+            io::stdout().lock().write_all(&script)?;
             Ok(Exit::Clean)
         }
     }

@@ -79,7 +79,9 @@ fn animation() -> Vec<u8> {
     let mut gif = Vec::new();
     let mut encoder = GifEncoder::new(&mut gif);
     for shade in [0, 200] {
-        encoder.encode_frame(Frame::new(RgbaImage::from_pixel(16, 16, Rgba([shade, 0, 0, 255])))).expect("a frame");
+        encoder
+            .encode_frame(Frame::new(RgbaImage::from_pixel(16, 16, Rgba([shade, 0, 0, 255]))))
+            .expect("a frame");
     }
     drop(encoder);
     gif
@@ -100,8 +102,13 @@ fn rotated(pixels: &image::RgbImage) -> Vec<u8> {
 fn assert_bad(line: &Value, needed: &str) {
     assert_eq!(line["verdict"], "error", "{line}");
     assert_eq!(line["reason"], "bad-input", "{line}");
-    assert_eq!((&line["violated"], &line["rules"]), (&serde_json::json!([]), &serde_json::json!([])), "{line}");
-    let (message, image) = (line["message"].as_str().expect("a message"), line["image"].as_str().expect("a name"));
+    assert_eq!(
+        (&line["violated"], &line["rules"]),
+        (&serde_json::json!([]), &serde_json::json!([])),
+        "{line}"
+    );
+    let (message, image) =
+        (line["message"].as_str().expect("a message"), line["image"].as_str().expect("a name"));
     assert!(message.contains(needed), "expected {needed:?}: {message}");
     assert!(message.contains(image), "the message does not name the file: {message}");
 }
@@ -134,7 +141,8 @@ fn each_bad_file_has_its_own_message_and_the_others_are_judged() {
             assert_bad(line, needed);
         }
     }
-    let text = finish(command().arg("judge").args([files.path("empty.png"), files.path("good.png")])).expect(2);
+    let text =
+        finish(command().arg("judge").args([files.path("empty.png"), files.path("good.png")])).expect(2);
     assert!(text.stdout.contains("empty.png: error (bad-input)"), "{}", text.stdout);
     assert!(text.stdout.contains("good.png: safe"), "{}", text.stdout);
 }
@@ -151,9 +159,11 @@ fn an_error_stands_above_a_violation_in_the_exit_code() {
 #[test]
 fn byte_and_pixel_limits_are_the_callers() {
     let files = BadFiles::new();
-    let [line] = files.judge(&["--max-bytes", "100"], &["good.png"]).expect(2).lines().try_into().expect("one");
+    let [line] =
+        files.judge(&["--max-bytes", "100"], &["good.png"]).expect(2).lines().try_into().expect("one");
     assert_bad(&line, "more than the 100 allowed");
-    let [line] = files.judge(&["--max-pixels", "50175"], &["good.png"]).expect(2).lines().try_into().expect("one");
+    let [line] =
+        files.judge(&["--max-pixels", "50175"], &["good.png"]).expect(2).lines().try_into().expect("one");
     assert_bad(&line, "224 x 224 pixels, more than the 50175 allowed");
     files.judge(&["--max-pixels", "50176"], &["good.png"]).expect(0);
 }
@@ -188,13 +198,19 @@ fn a_file_that_may_not_be_read_is_named() {
 #[test]
 fn a_faulty_constitution_is_refused_with_its_line() {
     let files = BadFiles::new();
-    let rule = "name = \"mine\"\n[[rule]]\nid = \"armed\"\ntext = \"No weapons.\"\n";
+    let rule = "name = \"mine\"\n[[rule]]\nid = \"armed\"\ntext = \"No weapons.\"\nobjectiveness = 10\nseverity = \"low\"\n";
     let chain = "[[rule.precondition]]\nany = [{ statement = \"a weapon is visible\" }]\n";
     let cases = [
-        (format!("{rule}objectivness = 9\n{chain}"), ["mine.toml:5", "`objectivness`", "did you mean `objectiveness`?"]),
+        (
+            format!("{rule}severty = \"high\"\n{chain}"),
+            ["mine.toml:7", "`severty`", "did you mean `severity`?"],
+        ),
         (rule.to_owned(), ["mine.toml", "[[rule.precondition]]", "`armed`"]),
-        (format!("{rule}[[rule.precondition]]\nany = []\n"), ["mine.toml", "at least one statement", "`armed`"]),
-        (format!("{rule}[[rule.precondition]\n"), ["mine.toml:5", "TOML", "column"]),
+        (
+            format!("{rule}[[rule.precondition]]\nany = []\n"),
+            ["mine.toml", "at least one statement", "`armed`"],
+        ),
+        (format!("{rule}[[rule.precondition]\n"), ["mine.toml:7", "TOML", "column"]),
         ("name = \"mine\"\n".to_owned(), ["mine.toml", "[[rule]]", "every picture safe"]),
     ];
     for (text, needed) in cases {
@@ -209,5 +225,9 @@ fn a_faulty_constitution_is_refused_with_its_line() {
         }
     }
     let unknown = files.judge(&["--constitution", "scnee"], &["good.png"]).expect(2);
-    assert!(unknown.stderr.contains("scnee") && unknown.stderr.contains("general, scene"), "{}", unknown.stderr);
+    assert!(
+        unknown.stderr.contains("scnee") && unknown.stderr.contains("scene, general"),
+        "{}",
+        unknown.stderr
+    );
 }

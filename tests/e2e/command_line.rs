@@ -42,7 +42,9 @@ fn every_command_but_plain_ones_shows_an_example() {
 
 #[test]
 fn completions_exist_for_the_usual_shells() {
-    for (shell, marker) in [("bash", "complete -F"), ("zsh", "#compdef cluegate"), ("fish", "complete -c cluegate")] {
+    for (shell, marker) in
+        [("bash", "complete -F"), ("zsh", "#compdef cluegate"), ("fish", "complete -c cluegate")]
+    {
         let script = run(["completions", shell]).expect(0).stdout;
         assert!(script.contains(marker), "{shell}");
         for word in ["demo", "judge", "generate", "probe", "doctor"] {
@@ -68,7 +70,8 @@ fn doctor_finds_the_embedded_suite_in_order() {
     let findings = run(["doctor", "--format", "json"]);
     let rows = findings.json();
     let rows = rows.as_array().expect("a list");
-    let named = |what: &str| rows.iter().find(|row| row["what"] == what).unwrap_or_else(|| panic!("no {what}"));
+    let named =
+        |what: &str| rows.iter().find(|row| row["what"] == what).unwrap_or_else(|| panic!("no {what}"));
     for what in ["program", "processor", "memory", "cache", "models", "domain", "generator"] {
         let row = named(what);
         assert!(row["found"].as_str().is_some_and(|found| !found.is_empty()), "{row}");
@@ -87,7 +90,13 @@ fn doctor_says_how_to_mend_missing_models() {
     let missing = out.path().join("nowhere");
     let doctor = finish(command().args(["doctor", "--format", "json", "--models"]).arg(&missing)).expect(2);
     let models = doctor.json();
-    let models = models.as_array().expect("a list").iter().find(|row| row["what"] == "models").expect("models").clone();
+    let models = models
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|row| row["what"] == "models")
+        .expect("models")
+        .clone();
     assert_eq!(models["ok"], false);
     assert!(models["found"].as_str().is_some_and(|found| found.contains("nowhere")), "{models}");
     assert!(models["fix"].as_str().is_some_and(|fix| fix.contains("--models")), "{models}");
@@ -96,7 +105,12 @@ fn doctor_says_how_to_mend_missing_models() {
 #[test]
 fn constitutions_and_policies_can_be_shown_and_checked() {
     let list = run(["constitution", "list"]).expect(0).stdout;
-    assert!(list.contains("scene") && list.contains("12 rules") && list.contains("general") && list.contains("14 rules"));
+    assert!(
+        list.contains("scene")
+            && list.contains("12 rules")
+            && list.contains("general")
+            && list.contains("14 rules")
+    );
     let out = folder();
     let shown = [
         ("constitution", run(["constitution", "show", "scene"]).expect(0).stdout),

@@ -110,7 +110,9 @@ fn a_tokenizer_without_yes_is_refused() {
         let vocabulary = vocabulary.iter().map(|(word, id)| (renamed(word), id.clone())).collect();
         tokenizer["model"]["vocab"] = Value::Object(vocabulary);
         let merges = tokenizer["model"]["merges"].as_array_mut().expect("merges");
-        merges.retain(|pair| !yes(&pair.as_array().expect("a pair").iter().filter_map(Value::as_str).collect::<String>()));
+        merges.retain(|pair| {
+            !yes(&pair.as_array().expect("a pair").iter().filter_map(Value::as_str).collect::<String>())
+        });
     });
     copy.assert_refused(&["tokenizer.json", "Yes"]);
 }
@@ -131,7 +133,11 @@ fn what_is_not_a_number_is_an_error_and_no_verdict() {
         // Refused while loading.
         [] => assert!(run.stderr.contains("NaN"), "{}", run.stderr),
         [line] => {
-            assert_eq!((&line["verdict"], &line["reason"]), (&"error".into(), &"not-a-number".into()), "{line}");
+            assert_eq!(
+                (&line["verdict"], &line["reason"]),
+                (&"error".into(), &"not-a-number".into()),
+                "{line}"
+            );
             let message = line["message"].as_str().expect("a message");
             assert!(message.contains("NaN") && message.contains("weights"), "{message}");
         }

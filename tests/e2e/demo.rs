@@ -27,7 +27,9 @@ fn assert_all_outcomes(records: &[Value]) {
     assert!(count(&again) > 0, "no regeneration succeeded");
     let redacted = |r: &Value| {
         let last = judged(r).last().and_then(|attempt| attempt["redactions"].as_array()?.last());
-        r["reason"] == "redacted" && released(r) && last.is_some_and(|last| last["judgment"]["violated"] == serde_json::json!([]))
+        r["reason"] == "redacted"
+            && released(r)
+            && last.is_some_and(|last| last["judgment"]["violated"] == serde_json::json!([]))
     };
     assert!(count(&redacted) > 0, "no redaction passed the second judgment");
     assert!(count(&|r| judged(r).any(aborted)) > 0, "no preview was aborted");
@@ -42,9 +44,14 @@ fn assert_tenants_differ(records: &[Value]) {
         fates.entry(request).or_default().push((tenant, record["outcome"] == "released"));
     }
     let differs = |fates: &Vec<(&str, bool)>| {
-        fates.iter().any(|(tenant, released)| *released && fates.iter().any(|(other, released)| other != tenant && !released))
+        fates.iter().any(|(tenant, released)| {
+            *released && fates.iter().any(|(other, released)| other != tenant && !released)
+        })
     };
-    assert!(fates.values().any(differs), "no picture was released to one tenant and kept from the other: {fates:?}");
+    assert!(
+        fates.values().any(differs),
+        "no picture was released to one tenant and kept from the other: {fates:?}"
+    );
 }
 
 /// Checks that a browser shows the page without asking anybody for anything.
@@ -74,7 +81,8 @@ fn the_demonstration_shows_all_that_a_gate_is_for() {
         assert!(record["timings_ms"]["total"].as_f64().is_some_and(|ms| ms > 0.0));
     }
 
-    let html = fs::read_to_string(&report).expect("a report");
+    // A slash may be written as a character reference.
+    let html = fs::read_to_string(&report).expect("a report").replace("&#x2f;", "/");
     assert_self_contained(&html, out.path());
     for record in &records {
         let prompt = record["request"]["prompt"].as_str().expect("the demonstration logs its prompts");

@@ -44,7 +44,8 @@ fn a_picture_from_elsewhere_is_refused_unless_forced() {
 fn a_constitution_from_elsewhere_is_refused_unless_forced() {
     let (scenes, out) = (Scenes::new(), folder());
     let cat = scenes.save(&scenes.pair("cat", "tree", false), out.path(), "cat.png");
-    let [line] = judge(&["--constitution", "general"], &[&cat]).expect(2).lines().try_into().expect("one line");
+    let [line] =
+        judge(&["--constitution", "general"], &[&cat]).expect(2).lines().try_into().expect("one line");
     assert_eq!((&line["verdict"], &line["reason"]), (&"error".into(), &"out-of-domain".into()));
     let message = line["message"].as_str().expect("a message");
     for needed in ["general", "scene world", "--force"] {

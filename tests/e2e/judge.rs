@@ -121,7 +121,10 @@ fn check_statement(statement: &Value) {
     let prior = number("score_without_image");
     assert!(is_share(&statement["score_without_image"]), "{statement}");
     assert!((number("alpha1") + 0.3 * prior).abs() < 1e-9, "alpha1 = -0.3 M(None, c): {statement}");
-    assert!((number("alpha2") - 0.8 * (1.0 - prior)).abs() < 1e-9, "alpha2 = 0.8 (1 - M(None, c)): {statement}");
+    assert!(
+        (number("alpha2") - 0.8 * (1.0 - prior)).abs() < 1e-9,
+        "alpha2 = 0.8 (1 - M(None, c)): {statement}"
+    );
     assert!(statement["score"].is_null() || is_share(&statement["score"]), "{statement}");
     let change = statement["score"].as_f64().map(|score| score - prior);
     match (statement["decided_by"].as_str().expect("a line"), change) {
@@ -156,7 +159,7 @@ fn pictures_judged_together_and_one_by_one_come_out_the_same() {
 fn a_constitution_file_of_ones_own_judges() {
     let (scenes, out) = (Scenes::new(), folder());
     let file = out.path().join("pets.toml");
-    let text = "name = \"no-cats\"\n[[rule]]\nid = \"no-cats\"\ntext = \"The image should not show a cat.\"\n\
+    let text = "name = \"no-cats\"\n[[rule]]\nid = \"no-cats\"\ntext = \"The image should not show a cat.\"\nobjectiveness = 10\nseverity = \"low\"\n\
                 [[rule.precondition]]\nany = [{ statement = \"a cat is visible\", central = [\"cat\"] }]\n";
     std::fs::write(&file, text).expect("a file");
     let cat = scenes.save(&scenes.pair("cat", "tree", false), out.path(), "cat.png");

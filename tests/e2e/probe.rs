@@ -14,8 +14,10 @@ fn true_and_false_statements_lie_on_opposite_sides() {
     let probe = |format: &str, mllm: Option<&Path>| {
         let mut command = command();
         command.args(["probe", "--format", format, "--image"]).arg(&file);
-        statements.iter().for_each(|text| drop(command.args(["--statement", text])));
-        mllm.into_iter().for_each(|folder| drop(command.arg("--mllm").arg(folder)));
+        command.args(statements.iter().flat_map(|text| ["--statement", text]));
+        if let Some(folder) = mllm {
+            command.arg("--mllm").arg(folder);
+        }
         finish(&mut command).expect(0)
     };
     let rows = probe("json", None).json();

@@ -39,7 +39,8 @@ impl Run {
 
     /// Its output as one JSON object a line.
     pub(crate) fn lines(&self) -> Vec<Value> {
-        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}: {self:?}"));
+        let parse =
+            |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}: {self:?}"));
         self.stdout.lines().map(parse).collect()
     }
 
@@ -98,7 +99,8 @@ pub(crate) fn write_suite(root: &Path, with_generator: bool) {
         fs::write(file, bytes).expect("a file");
     }
     if !with_generator {
-        let sections = ["relevance", "detector", "judge"].map(|part| format!("[{part}]\nfolder = \"{part}\"\n"));
+        let sections =
+            ["relevance", "detector", "judge"].map(|part| format!("[{part}]\nfolder = \"{part}\"\n"));
         fs::write(root.join("models.toml"), sections.concat()).expect("a models file");
     }
 }
