@@ -4,6 +4,8 @@
 //! Run it with `cargo run --release --example drive_a_generator -- pictures`. It writes what is released, and the
 //! decision log, to the folder `pictures`.
 
+#![allow(clippy::print_stdout)]
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -5,6 +5,8 @@
 //! drawing of the scene world step by step; put your own model where `Canvas` stands. Its first drawing breaks a rule,
 //! the gate asks for another one, and that is released to the file `cat.png`.
 
+#![allow(clippy::print_stdout)]
+
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;

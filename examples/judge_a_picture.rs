@@ -4,6 +4,8 @@
 //! violates, with the statements that settled it, and fails for a picture that the embedded models do not know (they
 //! know emoji scenes only; see `Engine::open` for others).
 
+#![allow(clippy::print_stdout)]
+
 use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};

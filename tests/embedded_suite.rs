@@ -1,6 +1,8 @@
 //! The embedded suite at library level: what it reaches on a small Mini OS Bench, and that nothing depends on how it is
 //! asked. Loaded once for all tests of this binary.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
 mod support;
 
 use std::sync::OnceLock;

@@ -1,5 +1,7 @@
 //! End-to-end tests: the real binary, the real models, real files.
 
+#![allow(clippy::expect_used, clippy::panic)]
+
 #[path = "../support/mod.rs"]
 mod support;
 
