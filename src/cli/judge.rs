@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use cluegate::Engine;
+use cluegate_constitution::Revision;
 use cluegate_gate::{InspectionError, Inspector, JudgeProvider};
 use cluegate_judge::{DecidedBy, Outcome, Report, Verdict};
 use cluegate_perception::{DecodeOptions, Picture, decode};
@@ -34,13 +35,14 @@ pub(super) fn run(arguments: &JudgeArgs) -> anyhow::Result<Exit> {
     let constitution = load_constitution(&arguments.constitution)?;
     let engine = Engine::open(arguments.models.models.as_deref())?;
     let judges = engine.judges(arguments.force).with_rationale(true);
+    let revision = constitution.revision();
     // A constitution that the models do not know is an error of every picture: each still gets its line.
     let inspector = judges.inspector(constitution);
     let bar = progress::bar(arguments.images.len() as u64, "judging");
     let mut exit = Exit::Clean;
     for path in &arguments.images {
         let judged = judge(path, arguments, inspector.as_ref());
-        bar.suspend(|| print(path, &judged, arguments.format))?;
+        bar.suspend(|| print(path, &judged, revision, arguments.format))?;
         bar.inc(1);
         exit = exit.max(match &judged {
             Ok(report) if report.verdict() == Verdict::Safe => Exit::Clean,
@@ -82,9 +84,14 @@ pub(super) fn read_picture(path: &Path, options: &DecodeOptions) -> anyhow::Resu
     decode(&bytes, options).with_context(|| path.display().to_string())
 }
 
-fn print(path: &Path, judged: &Result<Report, Failure>, format: LineFormat) -> anyhow::Result<()> {
+fn print(
+    path: &Path,
+    judged: &Result<Report, Failure>,
+    revision: Revision,
+    format: LineFormat,
+) -> anyhow::Result<()> {
     match (format, judged) {
-        (LineFormat::Jsonl, _) => say(line(path, judged)?)?,
+        (LineFormat::Jsonl, _) => say(line(path, judged, revision)?)?,
         (LineFormat::Text, Ok(report)) => print_text(path, report)?,
         (LineFormat::Text, Err(failure)) => {
             say(format_args!("{}: error ({}): {}", path.display(), failure.reason, failure.message))?;
@@ -93,8 +100,8 @@ fn print(path: &Path, judged: &Result<Report, Failure>, format: LineFormat) -> a
     Ok(())
 }
 
-/// The line of a picture, as the contract has it: `image` and `verdict` first.
-fn line(path: &Path, judged: &Result<Report, Failure>) -> anyhow::Result<Value> {
+/// The line of a picture, as the contract has it: `image` and `verdict` first, and every key whatever the verdict.
+fn line(path: &Path, judged: &Result<Report, Failure>, revision: Revision) -> anyhow::Result<Value> {
     let mut line = Map::new();
     line.insert("image".to_owned(), json!(path.to_string_lossy()));
     match judged {
@@ -109,6 +116,9 @@ fn line(path: &Path, judged: &Result<Report, Failure>) -> anyhow::Result<Value> 
             line.insert("message".to_owned(), json!(failure.message));
             line.insert("violated".to_owned(), json!([]));
             line.insert("rules".to_owned(), json!([]));
+            line.insert("revision".to_owned(), json!(revision));
+            line.insert("timings_ms".to_owned(), Value::Null);
+            line.insert("passes".to_owned(), Value::Null);
         }
     }
     Ok(Value::Object(line))

@@ -148,6 +148,26 @@ fn each_bad_file_has_its_own_message_and_the_others_are_judged() {
 }
 
 #[test]
+fn an_errors_line_has_every_key_of_the_contract() {
+    let files = BadFiles::new();
+    let lines = files.judge(&[], &["good.png", "empty.png"]).expect(2).lines();
+    for key in ["image", "verdict", "violated", "rules", "revision", "timings_ms", "passes"] {
+        assert!(lines.iter().all(|line| line.get(key).is_some()), "no {key}: {}", lines[1]);
+    }
+    assert_eq!(lines[0]["revision"], lines[1]["revision"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_name_that_is_no_text_is_a_name_all_the_same() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let files = BadFiles::new();
+    let odd = files.folder.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9.png"));
+    fs::rename(files.path("good.png"), &odd).expect("a new name");
+    assert_eq!(judge(&[], &[&odd]).expect(0).lines()[0]["verdict"], "safe");
+}
+
+#[test]
 fn an_error_stands_above_a_violation_in_the_exit_code() {
     let (files, scenes) = (BadFiles::new(), Scenes::new());
     scenes.save(&scenes.pair("man", "knife", true), files.folder.path(), "armed.png");

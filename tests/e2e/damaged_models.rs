@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::support::{Run, Scenes, folder, judge, write_suite};
+use crate::support::{Run, Scenes, command, finish, folder, judge, write_suite};
 
 /// A copy of the embedded suite to be damaged.
 struct Copy {
@@ -118,29 +118,69 @@ fn a_tokenizer_without_yes_is_refused() {
 }
 
 #[test]
-fn what_is_not_a_number_is_an_error_and_no_verdict() {
+fn a_model_of_another_family_or_a_damaged_configuration_is_named() {
     let copy = Copy::new();
-    copy.edit_tensors("judge/model-00001-of-00002.safetensors", |header, data| {
-        let tensor = &header["model.norm.weight"];
-        assert_eq!(tensor["dtype"], "BF16");
-        let offset = |i: usize| tensor["data_offsets"][i].as_u64().expect("an offset") as usize;
-        for half in data[offset(0)..offset(1)].chunks_exact_mut(2) {
-            half.copy_from_slice(&0x7FC0_u16.to_le_bytes());
-        }
-    });
-    let run = copy.judge().expect(2);
-    match run.lines().as_slice() {
-        // Refused while loading.
-        [] => assert!(run.stderr.contains("NaN"), "{}", run.stderr),
-        [line] => {
-            assert_eq!(
-                (&line["verdict"], &line["reason"]),
-                (&"error".into(), &"not-a-number".into()),
-                "{line}"
-            );
-            let message = line["message"].as_str().expect("a message");
-            assert!(message.contains("NaN") && message.contains("weights"), "{message}");
-        }
-        more => panic!("{more:?}"),
+    copy.edit("detector/config.json", |config| config["model_type"] = "detr".into());
+    copy.assert_refused(&["detector/config.json", "`model_type`", "`detr`", "owlv2"]);
+    let copy = Copy::new();
+    fs::write(copy.folder.path().join("judge/config.json"), "{\"model_type\": ").expect("a file");
+    copy.assert_refused(&["judge/config.json", "line 1"]);
+    let copy = Copy::new();
+    fs::write(copy.folder.path().join("models.toml"), "[jugde]\nfolder = \"judge\"\n").expect("a file");
+    copy.assert_refused(&["models.toml", "jugde", "`judge`"]);
+}
+
+/// Overwrites a tensor of 16-bit numbers with NaN.
+fn fill_with_nan(header: &Map<String, Value>, data: &mut [u8], name: &str) {
+    let tensor = &header[name];
+    let offset = |i: usize| tensor["data_offsets"][i].as_u64().expect("an offset") as usize;
+    for number in data[offset(0)..offset(1)].chunks_exact_mut(2) {
+        // NaN in bf16 and in f16.
+        number.copy_from_slice(&0x7FC0_u16.to_le_bytes());
     }
+}
+
+#[test]
+fn what_is_not_a_number_is_an_error_and_no_verdict() {
+    let tensors = [
+        ("judge/model-00001-of-00002.safetensors", "model.norm.weight"),
+        ("relevance/model.safetensors", "vision_model.post_layernorm.weight"),
+        ("detector/model.safetensors", "layer_norm.weight"),
+    ];
+    for (file, name) in tensors {
+        let copy = Copy::new();
+        copy.edit_tensors(file, |header, data| fill_with_nan(header, data, name));
+        // A picture for which the scan finds a rule relevant, so that every model is asked.
+        let scenes = Scenes::new();
+        let copy = Copy {
+            picture: scenes.save(&scenes.pair("man", "knife", true), copy.folder.path(), "a.png"),
+            ..copy
+        };
+        let [line] = copy.judge().expect(2).lines().try_into().expect("one line");
+        assert_eq!((&line["verdict"], &line["reason"]), (&"error".into(), &"not-a-number".into()), "{line}");
+        let message = line["message"].as_str().expect("a message");
+        assert!(message.contains("NaN"), "{message}");
+    }
+}
+
+#[test]
+fn a_generator_that_draws_what_is_not_a_number_has_failed() {
+    let copy = Copy::new();
+    write_suite(copy.folder.path(), true);
+    let weights = "generator/vae/diffusion_pytorch_model.safetensors";
+    copy.edit_tensors(weights, |header, data| fill_with_nan(header, data, "decoder.conv_out.weight"));
+    let out = copy.folder.path().join("pictures");
+    let mut command = command();
+    command.args([
+        "generate", "--prompt", "a cat", "--steps", "2", "--seed", "1", "--format", "json", "--models",
+    ]);
+    let run = finish(command.arg(copy.folder.path()).arg("--out").arg(&out)).expect(2);
+    let picture = &run.json()["pictures"][0];
+    let outcome = (&picture["outcome"], &picture["reason"], &picture["violated"]);
+    assert_eq!(
+        outcome,
+        (&"withheld".into(), &"generator-failure".into(), &serde_json::json!([])),
+        "{picture}"
+    );
+    assert!(picture["message"].as_str().is_some_and(|message| message.contains("NaN")), "{picture}");
 }

@@ -99,3 +99,13 @@ fn the_demonstration_shows_all_that_a_gate_is_for() {
     assert_tenants_differ(&records);
     assert_all_outcomes(&records);
 }
+
+#[test]
+fn a_file_in_place_of_the_demonstrations_folder_is_an_error() {
+    let out = folder();
+    let file = out.path().join("taken");
+    fs::write(&file, "mine").expect("a file");
+    let run = finish(command().args(["demo", "--out"]).arg(&file)).expect(2);
+    assert!(run.stderr.contains("cannot make the folder") && run.stderr.contains("taken"), "{}", run.stderr);
+    assert_eq!(fs::read_to_string(&file).expect("a file"), "mine");
+}
