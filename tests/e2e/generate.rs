@@ -97,6 +97,41 @@ fn the_same_seed_gives_the_same_bytes() {
 }
 
 #[test]
+fn what_is_withheld_for_a_rule_is_a_placeholder_and_exits_with_1() {
+    let root = folder();
+    // A tenant who wants no cats, however faint.
+    let rules = "name = \"no-cats\"\n[thresholds]\nrelevance = -1.0\nalpha1 = 1.0\nalpha2 = 0.0\n[[rule]]\nid = \"no-cats\"\n\
+                 text = \"The image should not show a cat.\"\nobjectiveness = 10\nseverity = \"low\"\n\
+                 [[rule.precondition]]\nany = [{ statement = \"a cat is visible\", central = [\"cat\"] }]\n";
+    fs::write(root.path().join("no-cats.toml"), rules).expect("a file");
+    let policy = root.path().join("policy.toml");
+    let tenant = "[tenant.default]\nconstitution = \"no-cats.toml\"\npreviews = []\nlog_prompts = true\n";
+    fs::write(&policy, tenant).expect("a file");
+    let out = root.path().join("out");
+    let steps = ["--steps", "20", "--policy", policy.to_str().expect("a name")];
+    let draw = ["generate", "--prompt", "a cat", "--seed", "5", "--format", "json"];
+    let run = finish(command().args(draw).args(steps).arg("--out").arg(&out)).expect(1);
+    let answer = run.json();
+    let picture = &answer["pictures"][0];
+    assert_eq!(
+        (&picture["outcome"], &picture["reason"]),
+        (&"withheld".into(), &"violation".into()),
+        "{picture}"
+    );
+    assert_eq!(picture["violated"], serde_json::json!(["no-cats"]));
+    let placeholder = out.join("placeholder-000.png");
+    assert_eq!(picture["file"], placeholder.to_str().expect("a name"));
+    assert_pixels_only(&placeholder);
+    let colours: std::collections::HashSet<_> =
+        image::open(&placeholder).expect("a picture").to_rgb8().pixels().map(|pixel| pixel.0).collect();
+    assert!(colours.len() < 16, "the placeholder shows something: {} colours", colours.len());
+    assert_eq!(files(&out).len(), 2, "{:?}", files(&out));
+    let record = &log(&out)[0];
+    assert_eq!(record["request"]["prompt"], "a cat");
+    assert!(record["released_picture"].is_null(), "{record}");
+}
+
+#[test]
 fn an_unknown_tenant_is_refused_with_the_nearest_known_one() {
     let out = folder();
     let run = generate(&out.path().join("pictures"), &["--tenant", "kid"]).expect(2);
