@@ -204,10 +204,17 @@ class Bank:
     def __init__(self, device, limit):
         self.device, self.limit = device, limit
         self.images, self.ids, self.count = [], [], 0
-        self.latents = None
+        self.latents, self.order = None, None
 
     def __len__(self):
         return self.count
+
+    def draw(self, count):
+        """Row numbers of `count` scenes, every scene once before any comes again."""
+        if self.order is None or len(self.order) < count:
+            self.order = torch.randperm(len(self), device=self.device)
+        rows, self.order = self.order[:count], self.order[count:]
+        return rows
 
     def add(self, crew):
         """Draws the crew's next scenes, and returns those of the whole world that came with them."""
@@ -298,9 +305,11 @@ def only_compile(args):
 class Trainer:
     """UNet, text encoder, their moving averages and the optimiser."""
 
-    def __init__(self, vocabulary, args):
+    def __init__(self, vocabulary, args, tiny=None):
+        """`tiny`: networks of the smoke test's size (default: in a smoke test)."""
         self.args, self.device = args, args.device
-        self.unet, self.text = (m.to(args.device) for m in build_denoiser(vocabulary, args.smoke))
+        sizes = args.smoke if tiny is None else tiny
+        self.unet, self.text = (m.to(args.device) for m in build_denoiser(vocabulary, sizes))
         self.unet.to(memory_format=torch.channels_last)
         self.weights = [*self.unet.parameters(), *self.text.parameters()]
         fused = torch.device(args.device).type == "cuda"
@@ -353,11 +362,9 @@ class Trainer:
         args, device, terms = self.args, self.device, loss_terms(self.device)
         fast, tried, start, first = self.unet, False, time.time(), self.step
         end, peak, low = START + until, args.rate or (2.5e-4 if args.resume else 8e-4), 1e-5
-        order, at, total = torch.randperm(len(bank), device=device), 0, torch.zeros((), device=device)
+        total = torch.zeros((), device=device)
         while (now := time.time()) < end and not (args.smoke and self.step - first >= 3):
-            if at + args.batch > len(order):
-                order, at = torch.randperm(len(bank), device=device), 0
-            rows, at = order[at:at + args.batch], at + args.batch
+            rows = bank.draw(args.batch)
             ids = bank.ids[rows, torch.randint(CAPTIONS, (len(rows),), device=device)].long()
             ids = torch.where(torch.rand(len(rows), 1, device=device) < 0.1, empty, ids)
             share = (now - start) / max(end - start, 1)

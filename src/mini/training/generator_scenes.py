@@ -54,6 +54,20 @@ def draw_scene(rng):
                         hard=0.3, touch=0.55, balanced=rng.random() < 0.7)
 
 
+FOCUS = frozenset(world.NAMES.index(name) for name in (  # what a first training draws worst
+    "shower", "tree", "bicycle", "boat", "sword", "banana", "pill", "hat", "elephant", "cat", "dog", "baby", "knife"))
+
+
+def draw_difficult(rng):
+    """A scene for a training that goes on: more of the classes drawn worst, and more of touching against apart."""
+    for _ in range(4 if rng.random() < 0.5 else 1):
+        scene = world.sample(rng, max_objects=rng.choices((1, 2, 3), (14, 38, 48))[0], min_size=64.0, wild=0.0, cut=0.0,
+                             hard=0.4, touch=0.6, balanced=rng.random() < 0.8)
+        if any(o.cls in FOCUS for o in scene.objects):
+            break
+    return scene
+
+
 def any_scene(rng):
     """A scene of the whole world, for the autoencoder only."""
     return world.sample(rng)
@@ -72,23 +86,26 @@ def encode(tokenizer, texts):
     return torch.tensor(clip_tokenizer.encode(tokenizer, texts, TOKENS, end))
 
 
-def _sampler(queue, folder, seed, batch):
+def _sampler(queue, folder, seed, batch, draw, others):
     rng, tokenizer = random.Random(seed), clip_tokenizer.load(folder)
     while True:
-        scenes = [draw_scene(rng) for _ in range(batch)]
+        scenes = [draw(rng) for _ in range(batch)]
         ids = encode(tokenizer, [say(s, rng) for s in scenes for _ in range(CAPTIONS)])
-        others = render.pack([any_scene(rng) for _ in range(batch // 4)])
-        queue.put((render.pack(scenes), ids.view(batch, CAPTIONS, TOKENS).to(torch.int16).numpy(), others))
+        beside = render.pack([any_scene(rng) for _ in range(batch // 4)]) if others else None
+        queue.put((render.pack(scenes), ids.view(batch, CAPTIONS, TOKENS).to(torch.int16).numpy(), beside))
 
 
 class Crew:
     """Worker processes that sample scenes; `get` gives (packed scenes, token ids, packed scenes of the whole world)."""
 
-    def __init__(self, folder, workers, batch, seed):
+    def __init__(self, folder, workers, batch, seed, draw=draw_scene, others=True, ahead=96):
+        """`draw(rng)` samples a scene; `others`: scenes of the whole world too; `ahead`: batches that may wait."""
         context = multiprocessing.get_context("fork")
-        self.queue = context.Queue(96)
-        self.processes = [context.Process(target=_sampler, args=(self.queue, str(folder), seed + n, batch), daemon=True)
-                          for n in range(workers)]
+        self.queue = context.Queue(ahead)
+        common = (batch, draw, others)
+        self.processes = [
+            context.Process(target=_sampler, args=(self.queue, str(folder), seed + n, *common), daemon=True)
+            for n in range(workers)]
         for process in self.processes:
             process.start()
 

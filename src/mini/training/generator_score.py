@@ -83,8 +83,11 @@ def sheet(pictures, prompts, path):
     page.save(path)
 
 
-def evaluate(trainer, vae, tokenizer, judge_file, args, start):
-    """Draws and scores held-out prompts, within `args.seconds` of `start`; writes metrics.json and sheet.png."""
+def evaluate(trainer, vae, tokenizer, judge_file, args, start, guidances=(4.0, 2.5, 6.0, 3.2, 5.0, 8.0)):
+    """Draws and scores held-out prompts, within `args.seconds` of `start`; writes metrics.json and sheet.png.
+
+    Returns what it writes to metrics.json. `guidances` are tried in this order, as many as there is time for.
+    """
     device, folder, count = trainer.device, Path(args.out) / "generator", 4 if args.smoke else 400
     model = classifier.load(judge_file, device)
     rng = random.Random(20261122)
@@ -94,7 +97,7 @@ def evaluate(trainer, vae, tokenizer, judge_file, args, start):
     prompts = [world.caption(s, rng) for s in some]
     ceiling = classifier.calibrate(model, device, 64 if args.smoke else 1500, draw_scene=draw_scene, painter=paint)
     threshold, table = ceiling.pop("threshold"), {}
-    for guidance in ((4.0,) if args.smoke else (4.0, 2.5, 6.0, 3.2, 5.0, 8.0)):
+    for guidance in guidances[:1] if args.smoke else guidances:
         if table and time.time() - start > args.seconds - 12:
             break
         pictures = draw(trainer, vae, tokenizer, prompts, guidance, steps=2 if args.smoke else 20)
@@ -112,3 +115,4 @@ def evaluate(trainer, vae, tokenizer, judge_file, args, start):
           f"{dict(list(table[best]['classes'].items())[:12])}\n"
           f"generator: {result['score']:.1%} of {len(prompts)} prompts recognised at guidance {best} "
           f"(bar 80 %), at {time.time() - start:.0f} s", flush=True)
+    return result

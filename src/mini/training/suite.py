@@ -173,15 +173,20 @@ def pack(args, suite, text):
         for path in args.work.rglob("*.png"):
             if path.stat().st_size < 4_000_000:
                 archive.add(path, f"pictures/{path.parent.name}-{path.name}")
-    whole = args.work / "suite.tar.gz"
+    split(suite, "suite", args.out)
+
+
+def split(folder, name, out):
+    """Writes `folder`, called `name` inside, to OUT/NAME.tar.gz.00, .01, ..., pieces of 15 MiB."""
+    whole = out / f".{name}.tar.gz"
     with tarfile.open(whole, "w:gz", compresslevel=1) as archive:
-        archive.add(suite, "suite")
+        archive.add(folder, name)
     with open(whole, "rb") as stream:
         for number in range(100):
             piece = stream.read(PIECE)
             if not piece:
                 break
-            (args.out / f"suite.tar.gz.{number:02}").write_bytes(piece)
+            (out / f"{name}.tar.gz.{number:02}").write_bytes(piece)
     whole.unlink()
 
 
