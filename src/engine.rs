@@ -47,29 +47,34 @@ pub struct Engine {
     domain: Option<Arc<Domain>>,
 }
 
-/// The files of a set of models: of the models file or folder at `models`, or of the embedded suite.
+/// The set of models at `models`, a models file or a folder with a `models.toml`; the embedded suite if there is no
+/// path.
 ///
 /// # Errors
-/// If there is nothing at that path, or no path and no embedded suite.
-pub fn model_files(models: Option<&Path>) -> Result<FileTree, EngineError> {
+/// If there is nothing at that path, the models file cannot be used, or no path and no embedded suite.
+pub fn open_suite(models: Option<&Path>) -> Result<Suite, EngineError> {
     let Some(path) = models else {
         if cluegate_mini::SUITE_FILES.is_empty() {
             return Err(EngineError::NoSuite);
         }
-        return Ok(FileTree::embedded("the embedded suite", cluegate_mini::SUITE_FILES));
+        return Ok(Suite::open(&FileTree::embedded("the embedded suite", cluegate_mini::SUITE_FILES))?);
     };
-    // A models file speaks for the folder that it lies in.
-    let folder = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };
-    Ok(FileTree::open(folder)?)
+    match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+        (Some(folder), Some(name)) if path.is_file() => {
+            let here = folder.as_os_str().is_empty();
+            Ok(Suite::open_file(&FileTree::open(if here { Path::new(".") } else { folder })?, name)?)
+        }
+        _ => Ok(Suite::open(&FileTree::open(path)?)?),
+    }
 }
 
 impl Engine {
-    /// Opens the models at `models` (see [`model_files`]) and loads those that judge.
+    /// Opens the models at `models` (see [`open_suite`]) and loads those that judge.
     ///
     /// # Errors
     /// See [`EngineError`].
     pub fn open(models: Option<&Path>) -> Result<Self, EngineError> {
-        let suite = Suite::open(&model_files(models)?)?;
+        let suite = open_suite(models)?;
         let (relevance, detector) = (suite.relevance()?, suite.detector()?);
         let judge = Judge::new(
             Arc::clone(&relevance),

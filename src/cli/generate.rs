@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use cluegate::Engine;
 use cluegate_candle_diffusion::SchedulerKind;
 use cluegate_gate::{DrawOptions, Gate, JsonlLog, MemberOutcome, Outcome, Policies, RequestInfo};
@@ -21,6 +21,10 @@ pub(super) fn run(arguments: &GenerateArgs) -> anyhow::Result<Exit> {
         Some(file) => Policies::load(file)?,
         None => shipped_policies()?,
     };
+    if policies.get(&arguments.tenant).is_none() {
+        let tenants = policies.tenants().collect::<Vec<_>>().join(", ");
+        bail!("the policy has no tenant {:?}; it has {tenants}", arguments.tenant);
+    }
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make the folder {}", arguments.out.display()))?;
     let engine = Engine::open(arguments.models.models.as_deref())?;

@@ -70,18 +70,16 @@ fn judge(
     Ok(inspector.inspect(&picture, Instant::now() + DEADLINE)?)
 }
 
-/// Reads and decodes a picture file.
+/// Reads and decodes a picture file. Errors do not name it.
 pub(super) fn read_picture(path: &Path, options: &DecodeOptions) -> anyhow::Result<Picture> {
     if path.is_dir() {
-        return Err(anyhow!("{} is a folder; expected a picture file: name the files in it", path.display()));
+        return Err(anyhow!("a folder; expected a picture file: name the files in it"));
     }
-    let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let file = std::fs::File::open(path).context("cannot open the file")?;
     let mut bytes = Vec::new();
     // One byte over the limit is enough to know, whatever the file's real size.
-    file.take(options.max_bytes as u64 + 1)
-        .read_to_end(&mut bytes)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    decode(&bytes, options).with_context(|| path.display().to_string())
+    file.take(options.max_bytes as u64 + 1).read_to_end(&mut bytes).context("cannot read the file")?;
+    Ok(decode(&bytes, options)?)
 }
 
 fn print(

@@ -1,8 +1,9 @@
 //! `cluegate probe`: raw scores of single statements, for whoever compares models or words a rule.
 
-use cluegate::engine::model_files;
+use anyhow::Context;
+use cluegate::engine::open_suite;
 use cluegate_judge::Templates;
-use cluegate_models::{FileTree, Suite, load_judge};
+use cluegate_models::{FileTree, load_judge};
 use cluegate_perception::{DecodeOptions, Picture, Prompt, VisionLanguageModel};
 use serde::Serialize;
 
@@ -18,10 +19,11 @@ struct Row<'a> {
 }
 
 pub(super) fn run(arguments: &ProbeArgs) -> anyhow::Result<Exit> {
-    let picture = read_picture(&arguments.image, &DecodeOptions::default())?;
+    let picture = read_picture(&arguments.image, &DecodeOptions::default())
+        .with_context(|| arguments.image.display().to_string())?;
     let model = match &arguments.mllm {
         Some(folder) => load_judge(&FileTree::open(folder)?)?,
-        None => Suite::open(&model_files(None)?)?.judge()?,
+        None => open_suite(None)?.judge()?,
     };
     let templates = Templates::shipped()?;
     let with = scores(model.as_ref(), &templates, Some(picture), &arguments.statement)?;

@@ -55,7 +55,7 @@ impl Default for RawPolicy {
             on_error: OnError::Block,
             tries: 3,
             after_tries: AfterTries::Block,
-            previews: vec![PreviewPoint::Fraction(0.5)],
+            previews: Vec::new(),
             placeholder: PlaceholderKind::Picture,
             log_prompts: false,
             redact: RawRedaction::default(),
