@@ -1,7 +1,7 @@
 //! Outside bytes to a [`Picture`], within limits, and only if what is judged is what everybody will see.
 //!
-//! A file whose look depends on the viewer (transparency, orientation tags, several frames, more than 8 bits a
-//! channel, CMYK) is refused unless the caller asks for a conversion: a judge must never look at something else than
+//! A file whose look depends on the viewer (transparency, orientation tags, several frames or pictures, more than 8
+//! bits a channel, CMYK, an unusual gamma) is refused unless the caller asks for a conversion: a judge must never look at something else than
 //! the people who will see the file.
 
 use std::io::Cursor;
@@ -15,6 +15,7 @@ use image::{
 use thiserror::Error;
 
 use crate::Picture;
+use crate::containers::{JpegFrame, unusual_png_gamma};
 
 /// Formats that are read, for messages.
 const FORMATS: &str = "PNG, JPEG, WebP, GIF or BMP";
@@ -27,7 +28,8 @@ pub struct DecodeOptions {
     /// Most pixels (width times height), checked before anything is decoded.
     pub max_pixels: u64,
     /// Convert viewer-dependent files to what most viewers show (orientation applied, 8 bits, transparency over
-    /// white) instead of refusing them. Animations are refused all the same.
+    /// white, the first of several pictures) instead of refusing them. Animations and unusual gammas are refused all
+    /// the same.
     pub convert: bool,
 }
 
@@ -92,6 +94,21 @@ pub enum DecodeError {
         /// Name of the format.
         format: &'static str,
     },
+    /// A JPEG with further pictures behind the first.
+    #[error(
+        "the JPEG file holds further pictures (MPF), which some viewers show; save the one that is meant alone, or ask \
+         for conversion (--convert), which takes the first"
+    )]
+    SeveralPictures,
+    /// A PNG that some viewers show lighter or darker than others.
+    #[error(
+        "the PNG file states a gamma of {}, which some viewers heed and others do not; expected about 0.45 or none: \
+         save it again as sRGB", f64::from(*gamma) / 1e5
+    )]
+    Gamma {
+        /// The stated gamma, times 100,000.
+        gamma: u32,
+    },
     /// More than 8 bits a channel.
     #[error(
         "the picture has {bits} bits a channel; expected 8: save it with 8 bits, or ask for conversion (--convert)"
@@ -147,21 +164,21 @@ pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Picture, DecodeEr
     // 16 bits and four channels are the most that a pixel can take; the same again for the decoder's own buffers.
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(options.max_pixels.saturating_mul(16).max(1 << 20));
-    decoder.set_limits(limits).map_err(failed)?;
-    if is_animated(bytes, format).map_err(failed)? {
+    decoder.set_limits(limits.clone()).map_err(failed)?;
+    if is_animated(bytes, format, limits).map_err(failed)? {
         return Err(DecodeError::Animated { format: name });
     }
-    let jpeg = (format == ImageFormat::Jpeg).then(|| jpeg_frame(bytes));
-    // The decoder paints what is missing grey instead of reporting it.
-    if jpeg.is_some_and(|frame| !frame.windows(2).any(|pair| pair == [0xFF, 0xD9])) {
-        return Err(DecodeError::Truncated { format: name });
+    let jpeg = if format == ImageFormat::Jpeg { Some(jpeg_frame(bytes)?) } else { None };
+    if let Some(gamma) = (format == ImageFormat::Png).then(|| unusual_png_gamma(bytes)).flatten() {
+        return Err(DecodeError::Gamma { gamma });
     }
     let orientation = decoder.orientation().map_err(failed)?;
     if !options.convert {
-        if jpeg.is_some_and(|frame| frame.get(9) == Some(&4)) {
-            return Err(DecodeError::Cmyk);
+        match jpeg {
+            Some(frame) if frame.is_cmyk() => return Err(DecodeError::Cmyk),
+            Some(frame) if frame.several_pictures => return Err(DecodeError::SeveralPictures),
+            _ => refuse_viewer_dependent(decoder.original_color_type(), orientation)?,
         }
-        refuse_viewer_dependent(decoder.original_color_type(), orientation)?;
     }
     let mut decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
     decoded.apply_orientation(orientation);
@@ -194,27 +211,30 @@ fn flatten(decoded: DynamicImage, convert: bool) -> Result<RgbImage, DecodeError
     }))
 }
 
-/// A JPEG from its frame header on: the number of colour components at offset 9, and the end marker, which a
-/// thumbnail inside the metadata before it has too. Empty if there is no frame header.
-fn jpeg_frame(bytes: &[u8]) -> &[u8] {
-    let mut rest = bytes.get(2..).unwrap_or_default();
-    while let [_, marker, high, low, ..] = rest {
-        // Frame headers are C0 to CF, without the tables (C4, C8, CC) between them.
-        if (0xC0..=0xCF).contains(marker) && !matches!(marker, 0xC4 | 0xC8 | 0xCC) {
-            return rest;
-        }
-        rest = rest.get(2 + usize::from(u16::from_be_bytes([*high, *low]))..).unwrap_or_default();
-    }
-    &[]
+/// The frame of a JPEG that is all there.
+fn jpeg_frame(bytes: &[u8]) -> Result<JpegFrame<'_>, DecodeError> {
+    let format = "JPEG";
+    let frame = JpegFrame::find(bytes).ok_or_else(|| {
+        let reason = "its segments do not lead to a frame header".to_owned();
+        DecodeError::Malformed { format, reason }
+    })?;
+    // The decoder paints what is missing grey instead of reporting it.
+    if frame.is_ended() { Ok(frame) } else { Err(DecodeError::Truncated { format }) }
 }
 
-fn is_animated(bytes: &[u8], format: ImageFormat) -> Result<bool, ImageError> {
+fn is_animated(bytes: &[u8], format: ImageFormat, limits: Limits) -> Result<bool, ImageError> {
     let cursor = Cursor::new(bytes);
     match format {
         ImageFormat::Png => PngDecoder::new(cursor)?.is_apng(),
         ImageFormat::WebP => Ok(WebPDecoder::new(cursor)?.has_animation()),
         ImageFormat::Gif => {
-            GifDecoder::new(cursor)?.into_frames().nth(1).transpose().map(|second| second.is_some())
+            let mut decoder = GifDecoder::new(cursor)?;
+            // A frame may claim more pixels than the picture that it is part of.
+            decoder.set_limits(limits)?;
+            // A first frame that fails ends the search: asking on after it would answer for the next one.
+            let mut frames = decoder.into_frames();
+            frames.next().transpose()?;
+            frames.next().transpose().map(|second| second.is_some())
         }
         _ => Ok(false),
     }

@@ -10,6 +10,7 @@
 //!
 //! There is no tensor library and no weight format here: see `cluegate-models` for implementations in candle.
 
+mod containers;
 mod decode;
 mod detector;
 mod error;

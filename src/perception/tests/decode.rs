@@ -124,6 +124,85 @@ fn cmyk_is_refused_or_converted() {
     assert_eq!(converting(cmyk).unwrap().width(), 16);
 }
 
+/// A GIF of one frame, by hand: the encoder writes no frame that leaves its picture.
+fn gif(frame_side: u16) -> Vec<u8> {
+    let [low, high] = frame_side.to_le_bytes();
+    let screen = [b'G', b'I', b'F', b'8', b'9', b'a', 1, 0, 1, 0, 0x80, 0, 0, 0, 0, 0, 9, 9, 9];
+    let frame = [0x2C, 0, 0, 0, 0, low, high, low, high, 0, 2, 2, 0x4C, 0x01, 0, 0x3B];
+    [&screen[..], &frame].concat()
+}
+
+#[test]
+fn a_gif_frame_that_claims_more_than_the_limit_takes_no_memory() {
+    assert_eq!(strict(&gif(1)).unwrap().width(), 1);
+    for read in [strict, converting] {
+        let error = read(&gif(u16::MAX)).unwrap_err();
+        assert!(matches!(error, DecodeError::Malformed { format: "GIF", .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_jpeg_with_fill_bytes_is_read_and_one_with_further_pictures_is_refused_or_the_first_taken() {
+    let jpeg = encoded(gradient(), ImageFormat::Jpeg);
+    let (start, rest) = jpeg.split_at(2);
+    let plain = strict(&jpeg).unwrap();
+    let filled = strict(&[start, &[0xFF, 0xFF], rest].concat()).unwrap();
+    assert_eq!(filled.hash(), plain.hash());
+    let index = [0xFF, 0xE2, 0, 8, b'M', b'P', b'F', 0, 0, 0];
+    let other = encoded(RgbImage::new(24, 16), ImageFormat::Jpeg);
+    let several = [start, &index, rest, &other].concat();
+    assert!(matches!(strict(&several), Err(DecodeError::SeveralPictures)));
+    assert_eq!(converting(&several).unwrap().hash(), plain.hash());
+}
+
+/// `png` with a chunk after its header.
+fn with_chunk(png: &[u8], kind: [u8; 4], content: &[u8]) -> Vec<u8> {
+    let named = [&kind[..], content].concat();
+    let chunk = [&(content.len() as u32).to_be_bytes()[..], &named, &crc32(&named).to_be_bytes()].concat();
+    [&png[..33], &chunk, &png[33..]].concat()
+}
+
+#[test]
+fn a_gamma_that_only_some_viewers_heed_is_refused() {
+    let png = encoded(gradient(), ImageFormat::Png);
+    assert!(strict(&with_chunk(&png, *b"gAMA", &45_455_u32.to_be_bytes())).is_ok());
+    let dark = with_chunk(&png, *b"gAMA", &2_000_u32.to_be_bytes());
+    for read in [strict, converting] {
+        let error = read(&dark).unwrap_err();
+        assert!(matches!(error, DecodeError::Gamma { gamma: 2_000 }), "{error}");
+        assert!(error.to_string().contains("0.02"), "{error}");
+    }
+}
+
+#[test]
+fn transparent_colours_count_in_every_kind_of_png_and_what_follows_the_picture_does_not() {
+    let png = encoded(gradient(), ImageFormat::Png);
+    // The upper left colour of the gradient, as a transparent colour of 16 bits a channel.
+    assert!(matches!(
+        strict(&with_chunk(&png, *b"tRNS", &[0, 0, 0, 0, 0, 90])),
+        Err(DecodeError::Transparent)
+    ));
+    assert_eq!(strict(&with_chunk(&png, *b"tRNS", &[0, 1, 0, 1, 0, 1])).unwrap().pixels(), &gradient());
+    let grey = DynamicImage::from(gradient()).to_luma8();
+    let expected = DynamicImage::from(grey.clone()).to_rgb8();
+    assert_eq!(strict(&encoded(grey, ImageFormat::Png)).unwrap().pixels(), &expected);
+    // A picture behind the end of the first is no part of it for any viewer.
+    let trailing = [png.as_slice(), &encoded(RgbImage::new(24, 16), ImageFormat::Png)].concat();
+    assert_eq!(strict(&trailing).unwrap().pixels(), &gradient());
+}
+
+#[test]
+fn transparency_counts_in_webp_and_bmp_too() {
+    let glass = RgbaImage::from_pixel(4, 4, Rgba([10, 20, 30, 100]));
+    for format in [ImageFormat::WebP, ImageFormat::Bmp] {
+        assert!(
+            matches!(strict(&encoded(glass.clone(), format)), Err(DecodeError::Transparent)),
+            "{format:?}"
+        );
+        assert!(converting(&encoded(glass.clone(), format)).is_ok(), "{format:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn damaged_files_never_panic(at in 0_usize..400, byte: u8, cut in 0_usize..400, format in 0_usize..5) {
