@@ -11,7 +11,13 @@ pub(super) fn run(command: &PolicyCommand) -> anyhow::Result<Exit> {
         PolicyCommand::Check { file } => {
             let policies = Policies::load(file)?;
             for policy in policies.iter() {
-                say(format_args!("{}: {:?}", policy.tenant, policy.constitution))?;
+                let constitution = policy.load_constitution()?;
+                let (name, rules) = (constitution.name(), constitution.rules().len());
+                say(format_args!(
+                    "{}: {name}, {rules} rules, revision {}",
+                    policy.tenant,
+                    constitution.revision()
+                ))?;
             }
         }
         PolicyCommand::Schema => say_json(&Policies::json_schema())?,

@@ -4,7 +4,7 @@ use cluegate_constitution::ConstitutionError;
 use thiserror::Error;
 
 use crate::LogError;
-use crate::policy::{PolicyError, did_you_mean};
+use crate::policy::{PolicyError, did_you_mean, nearest};
 
 /// A request or a call that the gate refuses. Nothing is released with it.
 #[derive(Debug, Error)]
@@ -82,4 +82,11 @@ pub enum GateError {
     /// A picture cannot be written as PNG.
     #[error("the picture cannot be encoded as PNG: {0}")]
     Encode(String),
+}
+
+impl GateError {
+    /// A request of `tenant`, where there are policies for `known` only.
+    pub(crate) fn unknown_tenant<'a>(tenant: &str, known: impl Iterator<Item = &'a str>) -> Self {
+        Self::UnknownTenant { tenant: tenant.to_owned(), nearest: nearest(tenant, known).map(str::to_owned) }
+    }
 }

@@ -1,7 +1,7 @@
 //! One call of the judge: on its own thread, with a deadline, and written down.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cluegate_judge::Report;
 use cluegate_perception::{Detection, Picture};
@@ -108,6 +108,12 @@ impl Judged {
 }
 
 impl Session {
+    /// Longest wait for one call of the judge: never beyond the life of the request.
+    fn time_left(&self) -> Duration {
+        let limits = &self.tenant.policy.limits;
+        limits.judge_deadline.min(limits.request_deadline.saturating_sub(self.opened.elapsed()))
+    }
+
     /// Judges `picture`. Only a complete verdict on this picture under this constitution counts as one.
     pub(crate) fn judge(
         &mut self,
@@ -116,9 +122,7 @@ impl Session {
         unfinished: Option<Unfinished>,
     ) -> Judged {
         let started = Instant::now();
-        let deadline = self.tenant.policy.limits.judge_deadline;
-        let left = self.tenant.policy.limits.request_deadline.saturating_sub(self.opened.elapsed());
-        let deadline = deadline.min(left);
+        let deadline = self.time_left();
         let (inspector, copy) = (Arc::clone(&self.tenant.inspector), picture.clone());
         let answer = self.tenant.watchdog.run(deadline, move || match unfinished {
             None => inspector.inspect(&copy, started + deadline),
@@ -153,7 +157,7 @@ impl Session {
         if words.is_empty() {
             return Ok(Vec::new());
         }
-        let deadline = self.tenant.policy.limits.judge_deadline;
+        let deadline = self.time_left();
         let min_confidence = self.tenant.policy.redaction.min_confidence as f32;
         let (inspector, copy) = (Arc::clone(&self.tenant.inspector), picture.clone());
         let located = self.tenant.watchdog.run(deadline, move || {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cluegate_constitution::Constitution;
 
 use crate::inspector::{Inspector, JudgeProvider};
-use crate::policy::{ConstitutionSource, Policies, Policy, nearest};
+use crate::policy::{ConstitutionSource, Policies, Policy};
 use crate::session::{RequestInfo, Session};
 use crate::watchdog::{Watchdog, guard};
 use crate::{DecisionLog, GateError};
@@ -46,7 +46,7 @@ impl Gate {
         let mut inspectors: BTreeMap<String, Arc<dyn Inspector>> = BTreeMap::new();
         let mut tenants = BTreeMap::new();
         for policy in policies.iter() {
-            let constitution = constitution_of(policy)?;
+            let constitution = policy.load_constitution()?;
             let revision = constitution.revision().to_hex();
             let inspector = match inspectors.get(&revision) {
                 Some(inspector) => Arc::clone(inspector),
@@ -73,9 +73,7 @@ impl Gate {
     /// If the tenant has no policy, or the request is over one of its limits.
     pub fn session(&self, request: RequestInfo) -> Result<Session, GateError> {
         let Some(tenant) = self.tenants.get(&request.tenant) else {
-            let known = self.tenants.keys().map(String::as_str);
-            let nearest = nearest(&request.tenant, known).map(str::to_owned);
-            return Err(GateError::UnknownTenant { tenant: request.tenant, nearest });
+            return Err(GateError::unknown_tenant(&request.tenant, self.tenants()));
         };
         Session::open(Arc::clone(tenant), request)
     }
@@ -96,32 +94,39 @@ impl Gate {
     }
 }
 
-fn constitution_of(policy: &Policy) -> Result<Constitution, GateError> {
-    let unreadable = |path: &str, problem: String| GateError::ConstitutionFile {
-        tenant: policy.tenant.clone(),
-        path: path.to_owned(),
-        problem,
-    };
-    let refused =
-        |source| GateError::Constitution { tenant: policy.tenant.clone(), source: Box::new(source) };
-    let (text, origin) = match &policy.constitution {
-        ConstitutionSource::Shipped(name) => {
-            let text = Constitution::shipped_text(name).unwrap_or_default();
-            (text.to_owned(), format!("{name}.toml (shipped)"))
+impl Policy {
+    /// The constitution that this tenant's pictures are judged by: the policy's rules and thresholds in place.
+    ///
+    /// # Errors
+    /// If it cannot be read or used, or the policy names a rule that it does not have.
+    pub fn load_constitution(&self) -> Result<Constitution, GateError> {
+        let unreadable = |path: &str, problem: String| GateError::ConstitutionFile {
+            tenant: self.tenant.clone(),
+            path: path.to_owned(),
+            problem,
+        };
+        let refused =
+            |source| GateError::Constitution { tenant: self.tenant.clone(), source: Box::new(source) };
+        let (text, origin) = match &self.constitution {
+            ConstitutionSource::Shipped(name) => {
+                let text = Constitution::shipped_text(name).unwrap_or_default();
+                (text.to_owned(), format!("{name}.toml (shipped)"))
+            }
+            ConstitutionSource::File(path) => {
+                let origin = path.display().to_string();
+                let text =
+                    fs::read_to_string(path).map_err(|source| unreadable(&origin, source.to_string()))?;
+                (text, origin)
+            }
+        };
+        let constitution = Constitution::parse(&text, &origin).map_err(refused)?;
+        self.check_rules(&constitution)?;
+        if self.takes_constitution_as_it_is() {
+            return Ok(constitution);
         }
-        ConstitutionSource::File(path) => {
-            let origin = path.display().to_string();
-            let text = fs::read_to_string(path).map_err(|source| unreadable(&origin, source.to_string()))?;
-            (text, origin)
-        }
-    };
-    let constitution = Constitution::parse(&text, &origin).map_err(refused)?;
-    policy.check_rules(&constitution)?;
-    if policy.takes_constitution_as_it_is() {
-        return Ok(constitution);
+        let changed = self.adapt_constitution(&text).map_err(|problem| unreadable(&origin, problem))?;
+        Constitution::parse(&changed, &origin).map_err(refused)
     }
-    let changed = policy.adapt_constitution(&text).map_err(|problem| unreadable(&origin, problem))?;
-    Constitution::parse(&changed, &origin).map_err(refused)
 }
 
 fn prepare(

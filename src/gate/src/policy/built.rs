@@ -13,6 +13,7 @@ use super::raw::{
     RawPolicy, RawRedaction, RawThresholds, RedactedObjects, RedactionMethod,
 };
 use super::{PolicyError, keys};
+use crate::GateError;
 
 /// Longest policy file in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -167,6 +168,14 @@ impl Policies {
     }
 
     /// The policy of `tenant`.
+    ///
+    /// # Errors
+    /// [`GateError::UnknownTenant`] if there is none, with the tenant that is spelled most alike.
+    pub fn require(&self, tenant: &str) -> Result<&Arc<Policy>, GateError> {
+        self.get(tenant).ok_or_else(|| GateError::unknown_tenant(tenant, self.tenants()))
+    }
+
+    /// The policy of `tenant`, if it has one.
     pub fn get(&self, tenant: &str) -> Option<&Arc<Policy>> {
         self.tenants.get(tenant)
     }

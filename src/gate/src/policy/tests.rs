@@ -193,3 +193,20 @@ fn paths_are_relative_to_the_policy_file() {
     let missing = Policies::load(folder.path().join("none.toml")).unwrap_err().to_string();
     assert!(missing.contains("cannot read the policy file") && missing.contains("none.toml"), "{missing}");
 }
+
+#[test]
+fn the_constitution_of_a_policy_is_checked_without_a_judge() {
+    let load = |text: &str| {
+        let policies = Policies::from_toml(text, "test.toml").unwrap();
+        policies.require("a").unwrap().load_constitution()
+    };
+    let own = load("[tenant.a]\nrules = [\"armed\"]\nthresholds.beta = 0.5\n").unwrap();
+    assert_eq!(own.rules().len(), 1);
+    let error = load("[tenant.a]\nrules = [\"armde\"]\n").unwrap_err().to_string();
+    assert!(error.contains("`armde`") && error.contains("`armed`"), "{error}");
+    let error = load("[tenant.a]\nconstitution = \"nowhere.toml\"\n").unwrap_err().to_string();
+    assert!(error.contains("nowhere.toml"), "{error}");
+    let policies = Policies::from_toml("[tenant.abc]\n", "test.toml").unwrap();
+    let error = policies.require("abd").unwrap_err().to_string();
+    assert!(error.contains("did you mean `abc`"), "{error}");
+}

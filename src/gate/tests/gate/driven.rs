@@ -110,7 +110,7 @@ fn every_member_gets_its_own_decision() {
         );
         let actions =
             "[tenant.t.action]\ndefault = \"regenerate\"\n[tenant.t.action.rule]\nbeer = \"redact\"";
-        let (gate, log) = gate(&World::new([]), "", actions);
+        let (gate, log) = gate(&World::new([]), "previews = [0.5]", actions);
         let outcomes = drive(&gate, &script, 8);
         let failed = Reason::GeneratorFailure;
         let expected = [
