@@ -225,3 +225,57 @@ impl Inspector for DomainInspector {
         self.inspector.locate(picture, words, min_confidence)
     }
 }
+
+#[cfg(all(test, feature = "mini"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Every rule relevant and no statement settled by the first lines, so that every model sees every picture.
+    fn thorough() -> Constitution {
+        let rule = "[[rule]]\nid = \"a\"\ntext = \"No cat on fire.\"\nobjectiveness = 10\nseverity = \"low\"\n\
+                    [[rule.precondition]]\nany = [{ statement = \"a cat is visible\", central = [\"cat\"] }]\n";
+        let thresholds = "relevance = -1.0\nalpha1 = 1.0\nalpha2 = 1.0\ndetection_confidence = 0.0\n";
+        let text = format!("name = \"thorough\"\n[thresholds]\n{thresholds}{rule}");
+        Constitution::parse(&text, "thorough.toml").unwrap()
+    }
+
+    #[test]
+    fn every_shape_of_picture_gets_a_verdict_or_an_error_that_names_it() {
+        let engine = Engine::open(None).unwrap();
+        let inspector = engine.judges(true).inspector(thorough()).unwrap();
+        let judge = |width: u32, height: u32| {
+            let pixels = image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 90]));
+            let deadline = Instant::now() + Duration::from_secs(300);
+            inspector.inspect(&Picture::new(pixels), deadline)
+        };
+        for (width, height) in [(1, 1), (2, 3), (1, 200), (200, 1), (27, 29), (640, 4), (3000, 2000)] {
+            let report = judge(width, height).unwrap();
+            assert!(report.complete().is_some(), "{width} x {height}");
+            assert!(report.passes().stages.statements > 0, "{width} x {height}");
+        }
+        for (width, height) in [(1, 201), (5000, 1), (1, 5000), (10, 3000)] {
+            let error = judge(width, height).unwrap_err();
+            assert_eq!(error.kind(), "request", "{error}");
+            let size = format!("{width} x {height} pixels");
+            assert!(error.to_string().contains(&size) && error.to_string().contains("cut or pad"), "{error}");
+        }
+        assert_eq!(judge(0, 5).unwrap_err().kind(), "invalid-picture");
+    }
+
+    #[test]
+    fn a_picture_outside_the_domain_is_refused_whatever_its_shape() {
+        let engine = Engine::open(None).unwrap();
+        let inspector = engine.judges(false).inspector(Constitution::shipped("scene").unwrap()).unwrap();
+        for (width, height) in [(1, 1), (1, 5000), (300, 200)] {
+            let picture = Picture::new(image::RgbImage::from_fn(width, height, |x, y| {
+                image::Rgb([(x * 37) as u8, (y * 91) as u8, (x * y) as u8])
+            }));
+            let error = inspector.inspect(&picture, Instant::now() + Duration::from_secs(300)).unwrap_err();
+            assert_eq!(error.kind(), OUT_OF_DOMAIN, "{width} x {height}: {error}");
+        }
+    }
+}

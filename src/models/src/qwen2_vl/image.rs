@@ -166,7 +166,7 @@ impl ImageProcessor {
         let (w, h) = (f64::from(width), f64::from(height));
         if width == 0 || height == 0 || w.max(h) / w.min(h) > MAX_ASPECT {
             return Err(ModelError::Request(format!(
-                "the picture is {width} x {height} pixels; this model takes at most {MAX_ASPECT} to 1"
+                "the picture is {width} x {height} pixels; this model takes at most {MAX_ASPECT} to 1: cut or pad it"
             )));
         }
         let Some((low, high)) = self.limits else {
