@@ -1,30 +1,31 @@
 //! `cluegate generate`: draw, judge, and write only what the policy releases.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use cluegate::Engine;
 use cluegate_candle_diffusion::SchedulerKind;
-use cluegate_gate::{DrawOptions, Gate, JsonlLog, MemberOutcome, Outcome, Policies, RequestInfo};
+use cluegate_gate::{
+    DrawOptions, Gate, JsonlLog, MemberOutcome, Outcome, Placeholder, Policies, RequestInfo,
+};
 use serde_json::{Value, json};
 
 use super::args::{Format, GenerateArgs, Sampler};
-use super::{Exit, say, say_json, write_file};
+use super::{Exit, PART, say, say_json, write_file};
 
 /// The decision log in the output folder.
 pub(super) const LOG: &str = "decisions.jsonl";
+/// How the names of the files begin that the requester gets: released pictures, and what stands in for others.
+const HANDED_OUT: [&str; 2] = ["picture-", "placeholder-"];
 
 pub(super) fn run(arguments: &GenerateArgs) -> anyhow::Result<Exit> {
     let policies = match &arguments.policy {
         Some(file) => Policies::load(file)?,
         None => shipped_policies()?,
     };
-    if policies.get(&arguments.tenant).is_none() {
-        let tenants = policies.tenants().collect::<Vec<_>>().join(", ");
-        bail!("the policy has no tenant {:?}; it has {tenants}", arguments.tenant);
-    }
+    policies.require(&arguments.tenant)?;
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make the folder {}", arguments.out.display()))?;
     let engine = Engine::open(arguments.models.models.as_deref())?;
@@ -45,6 +46,7 @@ pub(super) fn run(arguments: &GenerateArgs) -> anyhow::Result<Exit> {
         negative_prompt: Some(arguments.negative_prompt.clone()),
         ..DrawOptions::default()
     };
+    clear_earlier(&arguments.out)?;
     let outcomes = gate.drive(&generator, request, options)?;
     let rows =
         outcomes.iter().map(|outcome| save(outcome, &arguments.out)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -75,34 +77,60 @@ fn clock_seed() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64 & 0xFFFF_FFFF)
 }
 
+/// Removes the pictures and placeholders of earlier runs from the output folder: beside a picture that is withheld now,
+/// an earlier one of its number would pass for it.
+fn clear_earlier(out: &Path) -> anyhow::Result<()> {
+    let failed = || format!("cannot remove the pictures of earlier runs from {}", out.display());
+    for entry in std::fs::read_dir(out).with_context(failed)? {
+        let entry = entry.with_context(failed)?;
+        let is_ours = entry.file_name().to_str().is_some_and(is_handed_out);
+        if is_ours && !entry.file_type().with_context(failed)?.is_dir() {
+            std::fs::remove_file(entry.path()).with_context(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file has a name that [`save`] gives, also one that it did not come to finish.
+fn is_handed_out(name: &str) -> bool {
+    let name = name.strip_suffix(PART).unwrap_or(name);
+    let number = HANDED_OUT.iter().find_map(|kind| name.strip_prefix(kind)?.strip_suffix(".png"));
+    number.is_some_and(|digits| digits.len() >= 3 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Makes the folder for pictures that wait for a person, open to its owner only: it may lie where requesters read.
+fn review_folder(out: &Path) -> anyhow::Result<PathBuf> {
+    let folder = out.join("review");
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(&folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        made => made.with_context(|| format!("cannot make the folder {}", folder.display())),
+    }
+    .map(|()| folder)
+}
+
 /// Writes what the requester gets for one picture, and returns its row of the answer.
 fn save(outcome: &MemberOutcome, out: &Path) -> anyhow::Result<Value> {
     let decision = outcome.decision();
     let number = decision.member;
-    let file = match outcome {
-        MemberOutcome::Released(picture) => Some((format!("picture-{number:03}.png"), picture.encode_png()?)),
-        MemberOutcome::Withheld(withheld) => match withheld.placeholder() {
-            Some(placeholder) => Some((format!("placeholder-{number:03}.png"), placeholder.encode_png()?)),
-            None => None,
-        },
+    let [picture_kind, placeholder_kind] = HANDED_OUT;
+    let (kind, bytes) = match outcome {
+        MemberOutcome::Released(picture) => (picture_kind, Some(picture.encode_png())),
+        MemberOutcome::Withheld(withheld) => {
+            (placeholder_kind, withheld.placeholder().map(Placeholder::encode_png))
+        }
         MemberOutcome::Held(held) => {
-            let review = out.join("review");
-            std::fs::create_dir_all(&review)?;
-            write_file(
-                &review.join(format!("{}.png", decision.decision_id)),
-                &held.encode_png_for_review()?,
-            )?;
-            match held.placeholder() {
-                Some(placeholder) => {
-                    Some((format!("placeholder-{number:03}.png"), placeholder.encode_png()?))
-                }
-                None => None,
-            }
+            let path = review_folder(out)?.join(format!("{}.png", decision.decision_id));
+            write_file(&path, &held.encode_png_for_review()?)?;
+            (placeholder_kind, held.placeholder().map(Placeholder::encode_png))
         }
     };
-    let path = file
-        .map(|(name, bytes)| {
-            let path = out.join(name);
+    let path = bytes
+        .transpose()?
+        .map(|bytes| {
+            let path = out.join(format!("{kind}{number:03}.png"));
             write_file(&path, &bytes).map(|()| path)
         })
         .transpose()?;
@@ -125,5 +153,44 @@ fn exit_of(outcome: &MemberOutcome) -> Exit {
         Outcome::Released => Exit::Clean,
         _ if decision.reason.is_violation() => Exit::Violation,
         _ => Exit::Error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_earlier_runs_handed_out_is_removed_and_nothing_else() {
+        let out = tempfile::tempdir().unwrap();
+        let old = ["picture-000.png", "picture-1000.png", "placeholder-003.png", "picture-001.png.part"];
+        let kept =
+            ["decisions.jsonl", "picture-.png", "picture-1.png", "picture-00x.png", "my-picture-000.png"];
+        for name in old.iter().chain(&kept) {
+            std::fs::write(out.path().join(name), "old").unwrap();
+        }
+        std::fs::create_dir(out.path().join("picture-007.png")).unwrap();
+        clear_earlier(out.path()).unwrap();
+        for name in old {
+            assert!(!out.path().join(name).exists(), "{name}");
+        }
+        for name in kept.iter().chain(&["picture-007.png"]) {
+            assert!(out.path().join(name).exists(), "{name}");
+        }
+        assert!(clear_earlier(&out.path().join("nowhere")).is_err());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_waits_for_a_person_lies_where_only_its_owner_reads() {
+        use std::os::unix::fs::PermissionsExt;
+        let out = tempfile::tempdir().unwrap();
+        let folder = review_folder(out.path()).unwrap();
+        assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(review_folder(out.path()).unwrap(), folder);
+        std::fs::write(out.path().join("file"), "").unwrap();
+        assert!(review_folder(&out.path().join("file")).is_err());
     }
 }

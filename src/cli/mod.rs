@@ -44,14 +44,24 @@ impl From<Exit> for ExitCode {
 pub(crate) fn run(cli: args::Cli) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours()).init();
+    let unread = if_nobody_reads_on(&cli.command);
     match dispatch(cli.command) {
         Ok(exit) => exit.into(),
         // Whoever read our output has enough of it, such as `head`.
-        Err(error) if is_broken_pipe(&error) => Exit::Clean.into(),
+        Err(error) if is_broken_pipe(&error) => unread.into(),
         Err(error) => {
             let _ = writeln!(io::stderr(), "error: {error:#}");
             Exit::Error.into()
         }
+    }
+}
+
+/// What a command says that was cut short because nobody reads its output any more. Where [`Exit::Clean`] means that
+/// every picture is safe, it must not be said of pictures that were not judged.
+fn if_nobody_reads_on(command: &args::Command) -> Exit {
+    match command {
+        args::Command::Judge(_) | args::Command::Generate(_) => Exit::Error,
+        _ => Exit::Clean,
     }
 }
 
@@ -110,12 +120,50 @@ fn load_constitution(name: &str) -> anyhow::Result<Constitution> {
     Ok(Constitution::parse(&text, name)?)
 }
 
+/// What the name of a file ends with while it is written.
+const PART: &str = ".part";
+
 /// Writes a file whole or not at all: under another name first, then renamed.
 fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
+    name.push(PART);
     let part = path.with_file_name(name);
-    std::fs::write(&part, bytes)
-        .and_then(|()| std::fs::rename(&part, path))
-        .with_context(|| format!("cannot write {}", path.display()))
+    let written = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, path));
+    if written.is_err() {
+        // May never have been made; the error that matters is the first one.
+        let _ = std::fs::remove_file(&part);
+    }
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_written_whole_or_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        write_file(&folder.path().join("whole"), b"all").unwrap();
+        assert_eq!(std::fs::read(folder.path().join("whole")).unwrap(), b"all");
+        let taken = folder.path().join("taken");
+        std::fs::create_dir(&taken).unwrap();
+        let error = write_file(&taken, b"all").unwrap_err();
+        assert!(error.to_string().contains("taken"), "{error}");
+        let mut left: Vec<_> =
+            folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["taken", "whole"]);
+    }
+
+    #[test]
+    fn verdicts_that_nobody_read_are_not_called_safe() {
+        let cut_short = |line: &[&str]| if_nobody_reads_on(&args::Cli::parse_from(line).command);
+        assert_eq!(cut_short(&["cluegate", "judge", "a.png", "b.png"]), Exit::Error);
+        assert_eq!(cut_short(&["cluegate", "generate", "--prompt", "a cat", "--out", "o"]), Exit::Error);
+        assert_eq!(cut_short(&["cluegate", "constitution", "list"]), Exit::Clean);
+    }
 }
