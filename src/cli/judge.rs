@@ -1,6 +1,7 @@
 //! `cluegate judge`: files in, one verdict each out.
 
 use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ pub(super) fn run(arguments: &JudgeArgs) -> anyhow::Result<Exit> {
     let bar = progress::bar(arguments.images.len() as u64, "judging");
     let mut exit = Exit::Clean;
     for path in &arguments.images {
-        let judged = judge(path, arguments, inspector.as_ref());
+        let judged = catch(|| judge(path, arguments, inspector.as_ref()));
         bar.suspend(|| print(path, &judged, revision, arguments.format))?;
         bar.inc(1);
         exit = exit.max(match &judged {
@@ -52,6 +53,18 @@ pub(super) fn run(arguments: &JudgeArgs) -> anyhow::Result<Exit> {
     }
     bar.finish_and_clear();
     Ok(exit)
+}
+
+/// Makes a failure of a panic, so that one file that a decoder or a model trips over costs no other its verdict.
+fn catch(judge: impl FnOnce() -> Result<Report, Failure>) -> Result<Report, Failure> {
+    // What was touched is asked again for the next file only; a lock that is poisoned then is an error of that file.
+    catch_unwind(AssertUnwindSafe(judge)).unwrap_or_else(|_| {
+        let message =
+            "the judge panicked, as standard error says; that is a defect of this program: report it with \
+                       the file"
+                .to_owned();
+        Err(Failure { reason: "panic", message })
+    })
 }
 
 fn judge(
@@ -78,7 +91,9 @@ pub(super) fn read_picture(path: &Path, options: &DecodeOptions) -> anyhow::Resu
     let file = std::fs::File::open(path).context("cannot open the file")?;
     let mut bytes = Vec::new();
     // One byte over the limit is enough to know, whatever the file's real size.
-    file.take(options.max_bytes as u64 + 1).read_to_end(&mut bytes).context("cannot read the file")?;
+    file.take((options.max_bytes as u64).saturating_add(1))
+        .read_to_end(&mut bytes)
+        .context("cannot read the file")?;
     Ok(decode(&bytes, options)?)
 }
 
@@ -165,5 +180,27 @@ pub(crate) fn decided(by: DecidedBy) -> &'static str {
         DecidedBy::Reasoning => "decided by reasoning",
         DecidedBy::Score => "decided by its score alone",
         DecidedBy::NotNeeded => "not needed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_of_one_file() {
+        let failure = catch(|| panic!("out of range")).unwrap_err();
+        assert_eq!(failure.reason, "panic");
+    }
+
+    #[test]
+    fn the_highest_byte_limit_is_no_limit_of_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        image::RgbImage::new(3, 2).save(&path).unwrap();
+        let options = DecodeOptions { max_bytes: usize::MAX, ..DecodeOptions::default() };
+        assert_eq!(read_picture(&path, &options).unwrap().width(), 3);
     }
 }

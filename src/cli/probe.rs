@@ -1,6 +1,6 @@
 //! `cluegate probe`: raw scores of single statements, for whoever compares models or words a rule.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use cluegate::engine::open_suite;
 use cluegate_judge::Templates;
 use cluegate_models::{FileTree, load_judge};
@@ -19,6 +19,10 @@ struct Row<'a> {
 }
 
 pub(super) fn run(arguments: &ProbeArgs) -> anyhow::Result<Exit> {
+    ensure!(
+        arguments.statement.iter().all(|statement| !statement.trim().is_empty()),
+        "expected a statement about the picture, got a blank one; write --statement 'a cat is visible'"
+    );
     let picture = read_picture(&arguments.image, &DecodeOptions::default())
         .with_context(|| arguments.image.display().to_string())?;
     let model = match &arguments.mllm {
@@ -60,6 +64,60 @@ fn scores(
         .iter()
         .map(|statement| Prompt::new(prefix.clone(), templates.statement_suffix(statement)))
         .collect();
-    let scores = model.score(&prompts)?;
-    Ok(scores.iter().map(cluegate_perception::AnswerScore::ratio).collect())
+    let answers = model.score(&prompts)?;
+    let ratios = statements.iter().zip(&answers).map(|(statement, answer)| {
+        let ratio = answer.ratio();
+        ensure!(
+            ratio.is_finite(),
+            "expected a probability of Yes or of No above zero for {statement:?}, got {} and {}",
+            answer.yes,
+            answer.no
+        );
+        Ok(ratio)
+    });
+    ratios.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use cluegate_perception::{AnswerScore, Completion, CompletionRequest, Fingerprint};
+
+    use super::*;
+
+    /// Gives neither answer any probability.
+    struct Silent;
+
+    impl VisionLanguageModel for Silent {
+        fn fingerprint(&self) -> &Fingerprint {
+            const { &Fingerprint::new() }
+        }
+
+        fn score(&self, prompts: &[Prompt]) -> cluegate_perception::Result<Vec<AnswerScore>> {
+            Ok(prompts.iter().map(|_| AnswerScore { yes: 0.0, no: 0.0 }).collect())
+        }
+
+        fn complete(&self, _: &[CompletionRequest]) -> cluegate_perception::Result<Vec<Completion>> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn no_answer_is_no_score() {
+        let templates = Templates::shipped().unwrap();
+        let error = scores(&Silent, &templates, None, &["a cat is visible".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("a cat is visible"), "{error}");
+    }
+
+    #[test]
+    fn a_blank_statement_is_refused_before_anything_is_loaded() {
+        use clap::Parser;
+        let line = ["cluegate", "probe", "--image", "nowhere.png", "--statement", " "];
+        let super::super::args::Command::Probe(arguments) = super::super::args::Cli::parse_from(line).command
+        else {
+            unreachable!("that is what the line says")
+        };
+        assert!(run(&arguments).unwrap_err().to_string().contains("blank"));
+    }
 }
