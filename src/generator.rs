@@ -5,7 +5,7 @@ use cluegate_gate::{DrawJob, Drawn, Generator, GeneratorError, Step, StepHook};
 use cluegate_perception::Picture;
 
 /// Guidance scale where the caller names none.
-pub const GUIDANCE: f64 = 7.5;
+pub const GUIDANCE: f64 = 5.0;
 
 /// Draws with a candle [`Pipeline`], one picture at a time.
 pub struct CandleGenerator {
