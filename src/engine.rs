@@ -252,18 +252,44 @@ mod tests {
             let deadline = Instant::now() + Duration::from_secs(300);
             inspector.inspect(&Picture::new(pixels), deadline)
         };
-        for (width, height) in [(1, 1), (2, 3), (1, 200), (200, 1), (27, 29), (640, 4), (3000, 2000)] {
+        for (width, height) in [(1, 1), (2, 3), (1, 64), (64, 1), (27, 29), (640, 10), (3000, 2000)] {
             let report = judge(width, height).unwrap();
             assert!(report.complete().is_some(), "{width} x {height}");
             assert!(report.passes().stages.statements > 0, "{width} x {height}");
         }
-        for (width, height) in [(1, 201), (5000, 1), (1, 5000), (10, 3000)] {
+        for (width, height) in [(1, 65), (5000, 1), (1, 5000), (10, 3000)] {
             let error = judge(width, height).unwrap_err();
             assert_eq!(error.kind(), "request", "{error}");
             let size = format!("{width} x {height} pixels");
             assert!(error.to_string().contains(&size) && error.to_string().contains("cut or pad"), "{error}");
         }
         assert_eq!(judge(0, 5).unwrap_err().kind(), "invalid-picture");
+    }
+
+    #[test]
+    fn what_stands_at_the_edge_of_a_wide_picture_is_judged_too() {
+        use cluegate_mini::{Situation, Style, World, osbench};
+        let world = World::load().unwrap();
+        let side = world.picture_size;
+        let engine = Engine::open(None).unwrap();
+        let scene = Constitution::shipped("scene").unwrap();
+        let inspector = engine.judges(true).inspector(scene).unwrap();
+        let deadline = || Instant::now() + Duration::from_secs(300);
+        let violating = osbench::samples(&world, osbench::SEED, 1);
+        let mut relevant = 0;
+        for sample in violating.iter().filter(|sample| sample.situation == Situation::Violating) {
+            let picture = sample.picture(&world, Style::World).unwrap();
+            let alone = inspector.inspect(&Picture::new(picture.clone()), deadline()).unwrap();
+            let mut wide = image::RgbImage::from_pixel(4 * side, side, image::Rgb([120, 160, 90]));
+            image::imageops::replace(&mut wide, &picture, 0, 0);
+            let wide = inspector.inspect(&Picture::new(wide), deadline()).unwrap();
+            for (alone, wide) in alone.rules().iter().zip(wide.rules()) {
+                let [wide, as_alone] = [wide, alone].map(|rule| rule.relevance.unwrap());
+                assert!(wide > as_alone - 1e-3, "{}: {}", sample.id, alone.id);
+            }
+            relevant += alone.rules().iter().filter(|rule| !rule.preconditions.is_empty()).count();
+        }
+        assert!(relevant > 0);
     }
 
     #[test]

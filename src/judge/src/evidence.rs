@@ -122,7 +122,8 @@ pub struct PreconditionEvidence {
 pub struct RuleEvidence {
     /// The rule's id.
     pub id: String,
-    /// Cosine between picture and rule text; none if the scan was switched off.
+    /// Cosine between picture and rule text, the largest of its square parts if it is not square; none if the scan was
+    /// switched off.
     pub relevance: Option<f32>,
     /// The cosine from which the rule would be relevant.
     pub relevance_threshold: f32,

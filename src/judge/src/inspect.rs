@@ -175,24 +175,21 @@ impl<'a> Inspection<'a> {
     /// The relevance scan: an irrelevant rule is decided at once.
     fn scan(&mut self) -> Result<Vec<Pending<'a>>, JudgeError> {
         let prepared = self.prepared;
-        let embedding = if self.options.stages.relevance_scan {
-            let pictures = [self.picture.clone()];
+        let embeddings = if self.options.stages.relevance_scan {
+            let views = pictures::views(self.picture);
             let embeddings =
-                self.session.call(Stage::Relevance, || self.judge.encoder.embed_pictures(&pictures))?;
-            relevance::check_embeddings(&embeddings, pictures.len())?;
-            self.session.count(Stage::Relevance, 1);
-            embeddings.into_iter().next()
+                self.session.call(Stage::Relevance, || self.judge.encoder.embed_pictures(&views))?;
+            relevance::check_embeddings(&embeddings, views.len())?;
+            self.session.count(Stage::Relevance, views.len());
+            embeddings
         } else {
-            None
+            Vec::new()
         };
         let rules =
             prepared.constitution.rules().iter().zip(&prepared.plan.rules).zip(&prepared.rule_embeddings);
         rules
             .map(|((rule, planned), rule_embedding)| {
-                let relevance = embedding
-                    .as_ref()
-                    .map(|embedding| relevance::cosine(embedding, rule_embedding))
-                    .transpose()?;
+                let relevance = relevance::largest_cosine(&embeddings, rule_embedding)?;
                 let threshold = prepared.relevance_threshold;
                 let irrelevant = relevance.is_some_and(|cosine| cosine < threshold);
                 let evidence = irrelevant.then(|| RuleEvidence {

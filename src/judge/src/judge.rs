@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use cluegate_constitution::Constitution;
-use cluegate_perception::{Picture, Prompt, RegionDetector, RelevanceEncoder, VisionLanguageModel};
+use cluegate_perception::{
+    PerceptionError, PerceptionErrorKind, Picture, Prompt, RegionDetector, RelevanceEncoder,
+    VisionLanguageModel,
+};
 
 use crate::error::JudgeError;
 use crate::inspect::{Inspection, Session};
 use crate::options::{InspectOptions, JudgeOptions};
+use crate::pictures::MAX_VIEWS;
 use crate::prepared::{Plan, Prepared};
 use crate::priors::{PriorKey, Priors};
 use crate::relevance;
@@ -138,6 +142,16 @@ impl Judge {
         }
         if picture.width() == 0 || picture.height() == 0 {
             return Err(JudgeError::InvalidPicture { width: picture.width(), height: picture.height() });
+        }
+        let (long, short) = (picture.width().max(picture.height()), picture.width().min(picture.height()));
+        if options.stages.relevance_scan && long.div_ceil(short) > MAX_VIEWS {
+            let message = format!(
+                "the picture is {} x {} pixels; expected at most {MAX_VIEWS} to 1: cut or pad it",
+                picture.width(),
+                picture.height()
+            );
+            let source = PerceptionError::new(PerceptionErrorKind::Request, message);
+            return Err(JudgeError::Perception { stage: Stage::Relevance, source });
         }
         Inspection::new(self, picture, prepared, *options).run()
     }

@@ -45,6 +45,33 @@ fn mean_colour(picture: &Picture) -> Rgb<u8> {
     Rgb(sums.map(|sum| ((sum + count / 2) / count) as u8))
 }
 
+/// Most squares that a picture is divided into for the relevance scan, one for each of its shorter sides.
+pub(crate) const MAX_VIEWS: u32 = 64;
+
+/// Part of the shorter side by which the longer one may exceed it before more than the whole picture is looked at.
+const NEARLY_SQUARE: u32 = 16;
+
+/// What the relevance scan looks at. A square picture is looked at as a whole, as in the paper. CLIP's processor cuts
+/// the middle square out of any other, and what lies beside it would make no rule relevant: so the squares that cover
+/// the picture from end to end are looked at too, as many as needed and at most [`MAX_VIEWS`].
+pub(crate) fn views(picture: &Picture) -> Vec<Picture> {
+    let (width, height) = (picture.width(), picture.height());
+    let (long, short) = (width.max(height), width.min(height));
+    let mut views = vec![picture.clone()];
+    if long - short > short / NEARLY_SQUARE {
+        let count = long.div_ceil(short.max(1)).min(MAX_VIEWS);
+        views.extend((0..count).map(|index| {
+            // Evenly spaced from the first to the last, which end with the picture.
+            let start = u64::from(long - short) * u64::from(index) / u64::from((count - 1).max(1));
+            #[allow(clippy::cast_possible_truncation)] // At most `long - short`.
+            let start = start as u32;
+            let (left, top) = if width > height { (start, 0) } else { (0, start) };
+            Picture::new(imageops::crop_imm(picture.pixels(), left, top, short, short).to_image())
+        }));
+    }
+    views
+}
+
 /// The part of `picture` that `region` covers, each side widened around its middle to at least `min_side` pixels where
 /// the picture is large enough.
 pub(crate) fn crop(picture: &Picture, region: &Region, min_side: u32) -> Picture {
@@ -96,6 +123,27 @@ mod tests {
         let small = Picture::new(RgbImage::new(5, 3));
         let cropped = crop(&small, &region(1.0, 1.0, 2.0, 2.0), 32);
         assert_eq!((cropped.width(), cropped.height()), (5, 3));
+    }
+
+    #[test]
+    fn a_square_is_seen_whole_and_a_strip_from_end_to_end() {
+        let sizes = |width, height| -> Vec<(u32, u32)> {
+            views(&Picture::new(RgbImage::new(width, height)))
+                .iter()
+                .map(|view| (view.width(), view.height()))
+                .collect()
+        };
+        assert_eq!(sizes(64, 64), [(64, 64)]);
+        assert_eq!(sizes(64, 67), [(64, 67)]);
+        assert_eq!(sizes(90, 60), [(90, 60), (60, 60), (60, 60)]);
+        // Every column of a strip lies in one of its squares.
+        let strip = Picture::new(RgbImage::from_fn(95, 10, |x, _| Rgb([x as u8, 0, 0])));
+        let squares = views(&strip).split_off(1);
+        assert_eq!(squares.len(), 10);
+        let seen = |column: u32| {
+            squares.iter().any(|square| square.pixels().pixels().any(|pixel| u32::from(pixel.0[0]) == column))
+        };
+        assert!((0..95).all(seen));
     }
 
     proptest! {

@@ -30,8 +30,16 @@ pub(crate) fn check_embeddings(embeddings: &[Embedding], expected: usize) -> Res
     Ok(())
 }
 
+/// The largest cosine between a view of the picture and a rule; none for no view.
+pub(crate) fn largest_cosine(views: &[Embedding], rule: &Embedding) -> Result<Option<f32>, JudgeError> {
+    views.iter().try_fold(None::<f32>, |largest, view| {
+        let cosine = cosine(view, rule)?;
+        Ok(Some(largest.map_or(cosine, |largest| largest.max(cosine))))
+    })
+}
+
 /// Cosine between picture and rule, clamped to -1 to 1 against rounding.
-pub(crate) fn cosine(picture: &Embedding, rule: &Embedding) -> Result<f32, JudgeError> {
+fn cosine(picture: &Embedding, rule: &Embedding) -> Result<f32, JudgeError> {
     // The dot product would silently stop at the end of the shorter vector.
     if picture.values().len() != rule.values().len() {
         return Err(JudgeError::MissingAnswer {

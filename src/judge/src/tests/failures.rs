@@ -166,7 +166,7 @@ fn wrong_numbers_of_answers() {
 #[test]
 fn embeddings_that_are_none() {
     let pictures = |values: Vec<f32>| Models {
-        pictures: Box::new(move |_| Ok(vec![Embedding::normalised(values.clone())])),
+        pictures: Box::new(move |views| Ok(vec![Embedding::normalised(values.clone()); views.len()])),
         ..Models::default()
     };
     pictures(vec![f32::NAN, 1.0]).fails(JudgeErrorKind::NotANumber, "length of an embedding");
@@ -289,9 +289,9 @@ fn the_deadline_is_checked_before_every_call() {
     let cases: [(Models, &str); 3] = [
         (
             Models {
-                pictures: Box::new(move |_| {
+                pictures: Box::new(move |views| {
                     slow();
-                    Ok(vec![unit()])
+                    Ok(vec![unit(); views.len()])
                 }),
                 ..Models::default()
             },
@@ -351,6 +351,36 @@ fn a_picture_without_pixels_is_refused() {
     let empty = Picture::new(image::RgbImage::new(0, 7));
     let error = judge.inspect(&empty, &prepared, &InspectOptions::default()).expect_err("a verdict");
     assert_eq!(error.kind(), JudgeErrorKind::InvalidPicture);
+}
+
+#[test]
+fn a_strip_too_long_to_be_seen_whole_is_refused() {
+    let judge = Script::default().judge();
+    let prepared = judge.prepare(&one_statement()).expect("prepared");
+    let strip = |length| Picture::new(image::RgbImage::new(2, length));
+    assert!(judge.inspect(&strip(128), &prepared, &InspectOptions::default()).is_ok());
+    let error = judge.inspect(&strip(129), &prepared, &InspectOptions::default()).expect_err("a verdict");
+    assert_eq!(error.kind(), JudgeErrorKind::Request);
+    assert!(error.to_string().contains("2 x 129 pixels; expected at most 64 to 1"), "{error}");
+}
+
+#[test]
+fn what_only_a_part_of_a_wide_picture_shows_makes_its_rule_relevant() {
+    let part = |relevant: usize| Models {
+        texts: Box::new(|texts| Ok(vec![Embedding::normalised(vec![1.0, 0.0]); texts.len()])),
+        pictures: Box::new(move |views| {
+            let embed =
+                |view| Embedding::normalised(if view == relevant { vec![1.0, 0.0] } else { vec![0.0, 1.0] });
+            Ok((0..views.len()).map(embed).collect())
+        }),
+        ..Models::default()
+    };
+    // The picture is seen whole and by two squares; a fourth view does not exist.
+    for view in 0..4 {
+        let report = part(view).inspect(false).expect("a report");
+        let irrelevant = report.rules()[0].outcome == crate::Outcome::Irrelevant;
+        assert_eq!(irrelevant, view == 3, "view {view}");
+    }
 }
 
 #[test]
