@@ -21,7 +21,10 @@ pub enum GateError {
         source: Box<ConstitutionError>,
     },
     /// A tenant's constitution file cannot be read.
-    #[error("tenant {tenant}: cannot read the constitution {path}: {problem}")]
+    #[error(
+        "tenant {tenant}: cannot read the constitution {path}: {problem}; expected a shipped name, or a file named from \
+         the policy's folder"
+    )]
     ConstitutionFile {
         /// The tenant.
         tenant: String,
@@ -47,7 +50,9 @@ pub enum GateError {
         nearest: Option<String>,
     },
     /// A request for more than the policy allows.
-    #[error("the request asks for {found} {what}, and the tenant {tenant} may have {allowed}")]
+    #[error(
+        "the request asks for {found} {what}, and the tenant {tenant} may have {allowed}; ask for less, or raise `limits` in the policy"
+    )]
     Limit {
         /// The tenant.
         tenant: String,

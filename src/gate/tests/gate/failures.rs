@@ -160,7 +160,8 @@ fn limits_are_kept() {
     let limits = "[tenant.t.limits]\nmax_pictures = 2\nmax_pixels = 4096\nmax_prompt_bytes = 30";
     let (gate, log) = gate(&World::new([]), "", limits);
     let many = gate.session(request(3)).err().unwrap();
-    assert_eq!(many.to_string(), "the request asks for 3 pictures, and the tenant t may have 2");
+    let asked = "the request asks for 3 pictures, and the tenant t may have 2; ask for less, or raise `limits` in the policy";
+    assert_eq!(many.to_string(), asked);
     let long = RequestInfo { prompt: "x".repeat(31), ..request(1) };
     assert!(matches!(gate.session(long), Err(GateError::Limit { what: "bytes of prompt", .. })));
     let large = RequestInfo { size: Some((65, 64)), ..request(1) };

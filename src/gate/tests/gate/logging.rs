@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::sync::Arc;
 
-use cluegate_gate::{DecisionLog, Instruction, JsonlLog, MemoryLog, PreviewInstruction, RequestInfo};
+use cluegate_gate::{DecisionLog, Instruction, JsonlLog, MemoryLog, PreviewInstruction, Reason, RequestInfo};
 use serde_json::Value;
 
 use crate::world::{World, gate, gate_with, picture};
@@ -125,4 +125,40 @@ fn a_log_that_cannot_be_opened_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let error = JsonlLog::open(folder.path()).unwrap_err().to_string();
     assert!(error.starts_with("the decision log ") && error.contains("could not be opened"), "{error}");
+}
+
+#[test]
+fn several_programs_write_whole_lines_into_one_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("decisions.jsonl");
+    // Each opens the file for itself, as separate processes do.
+    std::thread::scope(|scope| {
+        for program in 0..4_u64 {
+            let log = Arc::new(JsonlLog::open(&path).unwrap());
+            scope.spawn(move || {
+                let gate = gate_with(&World::new([]), "placeholder = \"none\"", "", log).unwrap();
+                for seed in 0..10 {
+                    let info = RequestInfo::new("t", format!("{program} {seed} ").repeat(500), seed, 1);
+                    gate.session(info).unwrap().finished(0, picture(&[2], 0)).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(lines(&path).len(), 4 * 10);
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 4 * 10);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn nothing_is_released_when_the_disk_is_full() {
+    let log = Arc::new(JsonlLog::open("/dev/full").unwrap());
+    let gate = gate_with(&World::new([]), "on_error = \"release-unjudged\"", "", log).unwrap();
+    let mut session = gate.session(RequestInfo::new("t", "people", 7, 2)).unwrap();
+    for member in 0..2 {
+        let Instruction::Withhold(withheld) = session.finished(member, picture(&[], 0)).unwrap() else {
+            panic!("a picture was released without its decision in the log")
+        };
+        assert_eq!(withheld.reason(), Reason::LogFailure);
+        assert!(withheld.message().contains("/dev/full"), "{}", withheld.message());
+    }
 }
