@@ -245,6 +245,10 @@ fn failure(format: &'static str, error: ImageError) -> DecodeError {
         ImageError::IoError(e) => e.kind() == std::io::ErrorKind::UnexpectedEof,
         _ => false,
     };
+    if matches!(error, ImageError::Limits(_)) {
+        let reason = "a part of it claims more memory than the pixel limit allows".to_owned();
+        return DecodeError::Malformed { format, reason };
+    }
     let reason = error.to_string();
     let lower = reason.to_lowercase();
     if truncated

@@ -137,7 +137,7 @@ fn a_gif_frame_that_claims_more_than_the_limit_takes_no_memory() {
     assert_eq!(strict(&gif(1)).unwrap().width(), 1);
     for read in [strict, converting] {
         let error = read(&gif(u16::MAX)).unwrap_err();
-        assert!(matches!(error, DecodeError::Malformed { format: "GIF", .. }), "{error}");
+        assert!(error.to_string().contains("more memory than the pixel limit allows"), "{error}");
     }
 }
 
