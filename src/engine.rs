@@ -195,13 +195,17 @@ impl Inspector for DomainInspector {
     }
 
     fn inspect(&self, picture: &Picture, deadline: Instant) -> Result<Report, InspectionError> {
-        if let Some(outside) = self.domain.check_picture(picture, self.relevance.as_ref())? {
-            let message = format!(
-                "the picture is {outside}. What these models know: {} {}",
-                self.domain.name(),
-                self.domain.advice()
-            );
-            return Err(InspectionError::new(OUT_OF_DOMAIN, message));
+        // The encoder cuts the middle out of a wide picture, and its edges are judged as well.
+        for (index, view) in cluegate_judge::views(picture).iter().enumerate() {
+            if let Some(outside) = self.domain.check_picture(view, self.relevance.as_ref())? {
+                let message = format!(
+                    "{} is {outside}. What these models know: {} {}",
+                    if index == 0 { "the picture" } else { "a part of the picture" },
+                    self.domain.name(),
+                    self.domain.advice()
+                );
+                return Err(InspectionError::new(OUT_OF_DOMAIN, message));
+            }
         }
         self.inspector.inspect(picture, deadline)
     }
@@ -302,6 +306,32 @@ mod tests {
             }));
             let error = inspector.inspect(&picture, Instant::now() + Duration::from_secs(300)).unwrap_err();
             assert_eq!(error.kind(), OUT_OF_DOMAIN, "{width} x {height}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_scene_is_refused_at_the_edge_of_one_too() {
+        use cluegate_mini::{Style, World, osbench};
+        let world = World::load().unwrap();
+        let side = world.picture_size;
+        let scene = osbench::samples(&world, osbench::SEED, 1)[0].picture(&world, Style::World).unwrap();
+        let engine = Engine::open(None).unwrap();
+        let inspector = engine.judges(false).inspector(Constitution::shipped("scene").unwrap()).unwrap();
+        let inspect =
+            |pixels| inspector.inspect(&Picture::new(pixels), Instant::now() + Duration::from_secs(300));
+        assert!(inspect(scene.clone()).is_ok());
+        let noise = |x: u32, y: u32| image::Rgb([(x * 37) as u8, (y * 91) as u8, (x * y) as u8]);
+        for edge in [0, 2 * side] {
+            let mut wide = image::RgbImage::new(3 * side, side);
+            for place in [0, side, 2 * side] {
+                image::imageops::replace(&mut wide, &scene, i64::from(place), 0);
+            }
+            assert!(inspect(wide.clone()).is_ok());
+            let strange = image::RgbImage::from_fn(side, side, noise);
+            image::imageops::replace(&mut wide, &strange, i64::from(edge), 0);
+            let error = inspect(wide).unwrap_err();
+            assert_eq!(error.kind(), OUT_OF_DOMAIN, "{error}");
+            assert!(error.to_string().starts_with("a part of the picture is"), "{error}");
         }
     }
 }

@@ -35,6 +35,7 @@ pub use evidence::{
 };
 pub use judge::Judge;
 pub use options::{InspectOptions, JudgeOptions, Stages};
+pub use pictures::views;
 pub use prepared::Prepared;
 pub use report::{CompleteVerdict, Models, Passes, PerStage, Report, Stage, Timings};
 pub use templates::{TemplateError, Templates};

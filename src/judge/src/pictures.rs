@@ -53,8 +53,10 @@ const NEARLY_SQUARE: u32 = 16;
 
 /// What the relevance scan looks at. A square picture is looked at as a whole, as in the paper. CLIP's processor cuts
 /// the middle square out of any other, and what lies beside it would make no rule relevant: so the squares that cover
-/// the picture from end to end are looked at too, as many as needed and at most [`MAX_VIEWS`].
-pub(crate) fn views(picture: &Picture) -> Vec<Picture> {
+/// the picture from end to end are looked at too, as many as needed and at most 64.
+///
+/// The picture itself comes first. Whoever else asks such an encoder about a picture has to ask about all of these.
+pub fn views(picture: &Picture) -> Vec<Picture> {
     let (width, height) = (picture.width(), picture.height());
     let (long, short) = (width.max(height), width.min(height));
     let mut views = vec![picture.clone()];
