@@ -57,13 +57,20 @@ pub(super) fn run(arguments: &GenerateArgs) -> anyhow::Result<Exit> {
         }))?,
         Format::Text => {
             for row in &rows {
-                let file = row["file"].as_str().unwrap_or("no picture");
-                let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-                say(format_args!("{file}: {} ({}): {}", text("outcome"), text("reason"), text("message")))?;
+                say(in_words(row))?;
             }
         }
     }
     Ok(outcomes.iter().map(exit_of).max().unwrap_or(Exit::Clean))
+}
+
+/// A row of the answer for people.
+fn in_words(row: &Value) -> String {
+    let text = |key: &str| row[key].as_str();
+    let part = |key: &str| text(key).unwrap_or_default();
+    let file = text("file").unwrap_or("no picture");
+    let review = text("review").map(|path| format!(" in {path}")).unwrap_or_default();
+    format!("{file}: {} ({}): {}{review}", part("outcome"), part("reason"), part("message"))
 }
 
 /// The policies that need no file: the default one and those of the demonstration.
@@ -116,6 +123,7 @@ fn save(outcome: &MemberOutcome, out: &Path) -> anyhow::Result<Value> {
     let decision = outcome.decision();
     let number = decision.member;
     let [picture_kind, placeholder_kind] = HANDED_OUT;
+    let mut review = None;
     let (kind, bytes) = match outcome {
         MemberOutcome::Released(picture) => (picture_kind, Some(picture.encode_png())),
         MemberOutcome::Withheld(withheld) => {
@@ -124,6 +132,7 @@ fn save(outcome: &MemberOutcome, out: &Path) -> anyhow::Result<Value> {
         MemberOutcome::Held(held) => {
             let path = review_folder(out)?.join(format!("{}.png", decision.decision_id));
             write_file(&path, &held.encode_png_for_review()?)?;
+            review = Some(path);
             (placeholder_kind, held.placeholder().map(Placeholder::encode_png))
         }
     };
@@ -140,6 +149,7 @@ fn save(outcome: &MemberOutcome, out: &Path) -> anyhow::Result<Value> {
         "reason": decision.reason,
         "message": decision.message,
         "file": path,
+        "review": review,
         "violated": decision.violated,
         "attempts": decision.attempts.len(),
         "seed": decision.attempts.last().map(|attempt| attempt.seed),
@@ -180,6 +190,18 @@ mod tests {
             assert!(out.path().join(name).exists(), "{name}");
         }
         assert!(clear_earlier(&out.path().join("nowhere")).is_err());
+    }
+
+    #[test]
+    fn who_reads_the_answer_learns_where_a_held_picture_waits() {
+        let mut row = json!({
+            "file": "o/placeholder-000.png", "review": "o/review/1.png", "outcome": "held",
+            "reason": "held-for-review", "message": "violates armed, and waits for a person",
+        });
+        let start = "o/placeholder-000.png: held (held-for-review): violates armed, and waits for a person";
+        assert_eq!(in_words(&row), format!("{start} in o/review/1.png"));
+        row["review"] = Value::Null;
+        assert_eq!(in_words(&row), start);
     }
 
     #[test]
