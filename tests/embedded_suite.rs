@@ -9,12 +9,11 @@ use std::sync::OnceLock;
 
 use cluegate::Engine;
 use cluegate::constitution::Constitution;
-use cluegate::engine::model_files;
+use cluegate::engine::open_suite;
 use cluegate::eval::osbench::{OsbenchResult, run};
 use cluegate::judge::{InspectOptions, Prepared, Report, Stages, Verdict};
 use cluegate::mini::osbench::{SEED, Sample, samples};
 use cluegate::mini::{Sampler, Situation, Style};
-use cluegate::models::Suite;
 use cluegate::perception::Picture;
 
 use support::{Scenes, folder, noise, write_suite};
@@ -131,8 +130,7 @@ fn a_copy_of_the_suite_on_disk_gives_identical_reports() {
 fn hardly_any_scene_counts_as_foreign_and_noise_does() {
     let loaded = suite();
     let domain = loaded.engine.domain().expect("the suite states its domain");
-    let encoder =
-        Suite::open(&model_files(None).expect("files")).and_then(|suite| suite.relevance()).expect("a model");
+    let encoder = open_suite(None).expect("the suite").relevance().expect("a model");
     let foreign =
         |picture: &Picture| domain.check_picture(picture, encoder.as_ref()).expect("an answer").is_some();
     let mut sampler = Sampler::new(&loaded.scenes.world, 2024);

@@ -86,7 +86,7 @@ fn judge(
 /// Reads and decodes a picture file. Errors do not name it.
 pub(super) fn read_picture(path: &Path, options: &DecodeOptions) -> anyhow::Result<Picture> {
     if path.is_dir() {
-        return Err(anyhow!("a folder; expected a picture file: name the files in it"));
+        return Err(anyhow!("this is a folder; expected a picture file: name the files in it"));
     }
     let file = std::fs::File::open(path).context("cannot open the file")?;
     let mut bytes = Vec::new();

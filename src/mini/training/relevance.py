@@ -39,8 +39,8 @@ NAME = (
     "on a plain or textured background, and rules about what is visible in them or who touches what."
 )
 ADVICE = (
-    "The embedded models were trained on emoji scenes only and cannot judge real pictures. Pull a preset of full-size "
-    "models for real pictures (see the models command), or pass --force to judge anyway."
+    "The embedded models were trained on emoji scenes only and cannot judge anything else. Name models for real pictures "
+    "with --models FILE (a models file; see the README), or ask `judge` for a guess all the same with --force."
 )
 
 
