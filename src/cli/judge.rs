@@ -119,7 +119,8 @@ fn line(path: &Path, judged: &Result<Report, Failure>, revision: Revision) -> an
     line.insert("image".to_owned(), json!(path.to_string_lossy()));
     match judged {
         Ok(report) => {
-            if let Value::Object(report) = serde_json::to_value(report)? {
+            // Through text, so that 32-bit numbers keep their short form.
+            if let Value::Object(report) = serde_json::from_str(&serde_json::to_string(report)?)? {
                 line.extend(report);
             }
         }
