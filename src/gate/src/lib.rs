@@ -10,15 +10,14 @@
 //! judge's failures, and the picture is marked so.
 //!
 //! ```no_run
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # fn judges() -> Box<dyn cluegate_gate::JudgeProvider> { unimplemented!() }
-//! # fn draw(_seed: u64) -> cluegate_perception::Picture { unimplemented!() }
 //! use std::sync::Arc;
 //!
-//! use cluegate_gate::{Gate, Instruction, JsonlLog, Policies, RequestInfo};
+//! use cluegate_gate::{Gate, Instruction, JsonlLog, JudgeProvider, Policies, RequestInfo};
+//! use cluegate_perception::Picture;
 //!
+//! # fn serve(judges: &dyn JudgeProvider, draw: impl Fn(u64) -> Picture) -> Result<(), Box<dyn std::error::Error>> {
 //! let log = Arc::new(JsonlLog::open("decisions.jsonl")?);
-//! let gate = Gate::new(&Policies::load("policy.toml")?, judges().as_ref(), log)?;
+//! let gate = Gate::new(&Policies::load("policy.toml")?, judges, log)?;
 //! let mut session = gate.session(RequestInfo::new("kids", "a cat on a beach", 1, 1))?;
 //! let mut seed = session.first_seed(0);
 //! loop {

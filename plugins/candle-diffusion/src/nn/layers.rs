@@ -115,7 +115,7 @@ impl Conv {
         };
         let weight = match &self.form {
             Form::Windows(weight) => weight,
-            Form::Library(weight) => return self.library(x, weight, before),
+            Form::Library(weight) => return self.by_candle(x, weight, before),
         };
         let (batch, height, width, _) = x.dims4()?;
         let side = |n: usize| ((n + both).saturating_sub(self.kernel)) / self.stride + 1;
@@ -139,7 +139,7 @@ impl Conv {
         add_row(out, &self.bias)?.reshape((batch, out_height, out_width, channels))
     }
 
-    fn library(&self, x: &Tensor, weight: &Tensor, before: usize) -> Result<Tensor> {
+    fn by_candle(&self, x: &Tensor, weight: &Tensor, before: usize) -> Result<Tensor> {
         let mut x = ops::to_channels_first(x)?;
         if self.padding == Padding::BelowRight {
             x = x.pad_with_zeros(D::Minus1, 0, 1)?.pad_with_zeros(D::Minus2, 0, 1)?;
