@@ -360,7 +360,7 @@ def fit_domain(model, texts, pool, args, vae, out):
     anchor = held @ embed_texts(model, texts.anchor)[0]
     strange = outlier_scores(model, texts, mean, precision, args)
     # Other renderers' scenes lie somewhat farther out than these; photographs lie at twice the distance.
-    limits = {"max_distance": 1.15 * float(distance.quantile(0.9985)), "min_cosine": float(anchor.quantile(0.0015))}
+    limits = {"max_distance": 1.22 * float(distance.quantile(0.9985)), "min_cosine": float(anchor.quantile(0.0015)) - 0.05}
     write_domain(out, mean, precision, limits)
     refused = (distance > limits["max_distance"]) | (anchor < limits["min_cosine"])
     far, near = strange
