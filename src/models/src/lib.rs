@@ -6,6 +6,7 @@
 
 pub mod chat;
 pub mod clip;
+mod cores;
 pub mod domain;
 pub mod error;
 pub mod files;
@@ -15,7 +16,6 @@ pub mod pixels;
 pub mod qwen2_vl;
 pub mod suite;
 pub mod weights;
-mod workers;
 
 pub use domain::{Domain, OutOfDomain};
 pub use error::{ModelError, ModelErrorKind};

@@ -33,7 +33,7 @@ use crate::chat::{CHAT_FILES, ChatTemplate, ChatTokenizer, end_tokens};
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
 use crate::weights::Weights;
-use crate::workers::{IN_TURN, Workers};
+use crate::cores::{Cores, IN_TURN};
 
 /// Buffers that older versions of transformers saved beside the weights.
 const KNOWN_BUFFERS: &[&str] = &["rotary_emb.inv_freq", "rotary_pos_emb.inv_freq"];
@@ -59,7 +59,7 @@ pub struct Qwen2Vl {
     no: Vec<u32>,
     ends: Vec<u32>,
     cache: PrefixCache,
-    workers: Workers,
+    cores: Cores,
     fingerprint: Fingerprint,
 }
 
@@ -90,8 +90,8 @@ impl Qwen2Vl {
         let fingerprint = weights.fingerprint(tree, &files)?;
         let prompter = Prompter { template, tokenizer, image_token: config.image_token };
         let cache = PrefixCache::new(MAX_REMEMBERED, MAX_REMEMBERED_BYTES);
-        let workers = Workers::new(device);
-        Ok(Self { prompter, processor, tower, decoder, config, yes, no, ends, cache, workers, fingerprint })
+        let cores = Cores::new(device);
+        Ok(Self { prompter, processor, tower, decoder, config, yes, no, ends, cache, cores, fingerprint })
     }
 
     /// The configuration that the checkpoint came with.
@@ -129,8 +129,8 @@ impl Qwen2Vl {
             groups[group].push(index);
         }
         // Several pictures are computed side by side, else the questions about one.
-        let inner = if groups.len() > 1 { &IN_TURN } else { &self.workers };
-        let computed = self.workers_for(groups.len()).map(&groups, |group| {
+        let inner = if groups.len() > 1 { &IN_TURN } else { &self.cores };
+        let computed = self.cores_for(groups.len()).map(&groups, |group| {
             let members: Vec<&Prompt> = group.iter().map(|&index| &prompts[index]).collect();
             self.group_logits(&members, inner)
         });
@@ -144,12 +144,12 @@ impl Qwen2Vl {
     }
 
     /// Who shares out `items` pieces of work: nobody if there is only one, so that the piece may be shared out itself.
-    fn workers_for(&self, items: usize) -> &Workers {
-        if items > 1 { &self.workers } else { &IN_TURN }
+    fn cores_for(&self, items: usize) -> &Cores {
+        if items > 1 { &self.cores } else { &IN_TURN }
     }
 
     /// Logits for prompts of one prefix.
-    fn group_logits(&self, prompts: &[&Prompt], workers: &Workers) -> Result<Vec<Vec<f32>>> {
+    fn group_logits(&self, prompts: &[&Prompt], cores: &Cores) -> Result<Vec<Vec<f32>>> {
         let Some(first) = prompts.first() else { return Ok(Vec::new()) };
         let grid = self.grid(first)?;
         let questions =
@@ -162,7 +162,7 @@ impl Qwen2Vl {
         order.sort_by_key(|&index| std::cmp::Reverse(questions[index].ids.len()));
         let total: usize = questions.iter().map(|question| question.ids.len() - shared).sum();
         let most = if self.decoder.device().is_cpu() { BATCH_TOKENS_CPU } else { BATCH_TOKENS };
-        let budget = total.div_ceil(workers.count()).min(most);
+        let budget = total.div_ceil(cores.count()).min(most);
         let mut batches = Vec::new();
         let mut rest = order.as_slice();
         while let Some(&longest) = rest.first() {
@@ -172,7 +172,7 @@ impl Qwen2Vl {
             rest = later;
         }
         let computed =
-            workers.map(&batches, |batch| self.batch_logits(past.as_ref(), &questions, batch, shared));
+            cores.map(&batches, |batch| self.batch_logits(past.as_ref(), &questions, batch, shared));
         let mut answers = vec![Vec::new(); questions.len()];
         for (batch, rows) in batches.into_iter().zip(computed) {
             for (&index, logits) in batch.iter().zip(rows?) {
@@ -379,7 +379,7 @@ impl VisionLanguageModel for Qwen2Vl {
     }
 
     fn complete(&self, requests: &[CompletionRequest]) -> cluegate_perception::Result<Vec<Completion>> {
-        let answers = self.workers.map(requests, |request| self.answer(request));
+        let answers = self.cores.map(requests, |request| self.answer(request));
         answers.into_iter().map(|answer| answer.map_err(Into::into)).collect()
     }
 }

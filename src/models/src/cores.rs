@@ -11,14 +11,14 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// Threads that each compute alone: what runs on one of them is not divided further.
 #[derive(Debug)]
-pub(crate) struct Workers {
+pub(crate) struct Cores {
     pools: Vec<ThreadPool>,
 }
 
 /// Everything in turn, on the caller's thread, where operations are divided as usual.
-pub(crate) static IN_TURN: Workers = Workers { pools: Vec::new() };
+pub(crate) static IN_TURN: Cores = Cores { pools: Vec::new() };
 
-impl Workers {
+impl Cores {
     /// As many as rayon has threads, for a model on the CPU; in turn for any other device.
     pub(crate) fn new(device: &Device) -> Self {
         let count = if device.is_cpu() { rayon::current_num_threads() } else { 1 };
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn results_come_in_the_order_of_the_items() {
-        let workers = Workers {
+        let cores = Cores {
             pools: (0..3).map(|_| ThreadPoolBuilder::new().num_threads(1).build().unwrap()).collect(),
         };
         let items: Vec<u64> = (0..50).collect();
@@ -79,7 +79,7 @@ mod tests {
             item * item
         };
         let expected: Vec<u64> = items.iter().map(|item| item * item).collect();
-        assert_eq!(workers.map(&items, work), expected);
+        assert_eq!(cores.map(&items, work), expected);
         assert_eq!(IN_TURN.map(&items, |item| item * item), expected);
     }
 }
