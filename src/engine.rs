@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use candle_core::{DType, Device};
 use cluegate_candle_diffusion::{DiffusionError, Pipeline};
@@ -11,7 +10,7 @@ use cluegate_constitution::Constitution;
 use cluegate_gate::{InspectionError, Inspector, JudgeProvider, SharedJudge, Unfinished};
 use cluegate_judge::{Judge, JudgeOptions, Report, TemplateError, Templates};
 use cluegate_models::{Domain, FileTree, ModelError, Suite};
-use cluegate_perception::{Detection, Picture, RegionDetector, RelevanceEncoder};
+use cluegate_perception::{Call, Detection, Picture, RegionDetector, RelevanceEncoder};
 use thiserror::Error;
 
 use crate::CandleGenerator;
@@ -194,10 +193,10 @@ impl Inspector for DomainInspector {
         self.inspector.models()
     }
 
-    fn inspect(&self, picture: &Picture, deadline: Instant) -> Result<Report, InspectionError> {
+    fn inspect(&self, picture: &Picture, call: &Call) -> Result<Report, InspectionError> {
         // The encoder cuts the middle out of a wide picture, and its edges are judged as well.
         for (index, view) in cluegate_judge::views(picture).iter().enumerate() {
-            if let Some(outside) = self.domain.check_picture(view, self.relevance.as_ref())? {
+            if let Some(outside) = self.domain.check_picture(view, self.relevance.as_ref(), call)? {
                 let message = format!(
                     "{} is {outside}. What these models know: {} {}",
                     if index == 0 { "the picture" } else { "a part of the picture" },
@@ -207,17 +206,17 @@ impl Inspector for DomainInspector {
                 return Err(InspectionError::new(OUT_OF_DOMAIN, message));
             }
         }
-        self.inspector.inspect(picture, deadline)
+        self.inspector.inspect(picture, call)
     }
 
     fn inspect_unfinished(
         &self,
         picture: &Picture,
         kind: Unfinished,
-        deadline: Instant,
+        call: &Call,
     ) -> Result<Report, InspectionError> {
         // A blurred or covered picture lies outside the domain for that alone.
-        self.inspector.inspect_unfinished(picture, kind, deadline)
+        self.inspector.inspect_unfinished(picture, kind, call)
     }
 
     fn locate(
@@ -225,16 +224,15 @@ impl Inspector for DomainInspector {
         picture: &Picture,
         words: &[&str],
         min_confidence: f32,
+        call: &Call,
     ) -> Result<Vec<Detection>, InspectionError> {
-        self.inspector.locate(picture, words, min_confidence)
+        self.inspector.locate(picture, words, min_confidence, call)
     }
 }
 
 #[cfg(all(test, feature = "mini"))]
 mod tests {
     #![allow(clippy::unwrap_used)]
-
-    use std::time::Duration;
 
     use super::*;
 
@@ -253,8 +251,7 @@ mod tests {
         let inspector = engine.judges(true).inspector(thorough()).unwrap();
         let judge = |width: u32, height: u32| {
             let pixels = image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 90]));
-            let deadline = Instant::now() + Duration::from_secs(300);
-            inspector.inspect(&Picture::new(pixels), deadline)
+            inspector.inspect(&Picture::new(pixels), &Call::default())
         };
         for (width, height) in [(1, 1), (2, 3), (1, 64), (64, 1), (27, 29), (640, 10), (3000, 2000)] {
             let report = judge(width, height).unwrap();
@@ -278,15 +275,14 @@ mod tests {
         let engine = Engine::open(None).unwrap();
         let scene = Constitution::shipped("scene").unwrap();
         let inspector = engine.judges(true).inspector(scene).unwrap();
-        let deadline = || Instant::now() + Duration::from_secs(300);
         let violating = osbench::samples(&world, osbench::SEED, 1);
         let mut relevant = 0;
         for sample in violating.iter().filter(|sample| sample.situation == Situation::Violating) {
             let picture = sample.picture(&world, Style::World).unwrap();
-            let alone = inspector.inspect(&Picture::new(picture.clone()), deadline()).unwrap();
+            let alone = inspector.inspect(&Picture::new(picture.clone()), &Call::default()).unwrap();
             let mut wide = image::RgbImage::from_pixel(4 * side, side, image::Rgb([120, 160, 90]));
             image::imageops::replace(&mut wide, &picture, 0, 0);
-            let wide = inspector.inspect(&Picture::new(wide), deadline()).unwrap();
+            let wide = inspector.inspect(&Picture::new(wide), &Call::default()).unwrap();
             for (alone, wide) in alone.rules().iter().zip(wide.rules()) {
                 let [wide, as_alone] = [wide, alone].map(|rule| rule.relevance.unwrap());
                 assert!(wide > as_alone - 1e-3, "{}: {}", sample.id, alone.id);
@@ -304,7 +300,7 @@ mod tests {
             let picture = Picture::new(image::RgbImage::from_fn(width, height, |x, y| {
                 image::Rgb([(x * 37) as u8, (y * 91) as u8, (x * y) as u8])
             }));
-            let error = inspector.inspect(&picture, Instant::now() + Duration::from_secs(300)).unwrap_err();
+            let error = inspector.inspect(&picture, &Call::default()).unwrap_err();
             assert_eq!(error.kind(), OUT_OF_DOMAIN, "{width} x {height}: {error}");
         }
     }
@@ -317,8 +313,7 @@ mod tests {
         let scene = osbench::samples(&world, osbench::SEED, 1)[0].picture(&world, Style::World).unwrap();
         let engine = Engine::open(None).unwrap();
         let inspector = engine.judges(false).inspector(Constitution::shipped("scene").unwrap()).unwrap();
-        let inspect =
-            |pixels| inspector.inspect(&Picture::new(pixels), Instant::now() + Duration::from_secs(300));
+        let inspect = |pixels| inspector.inspect(&Picture::new(pixels), &Call::default());
         assert!(inspect(scene.clone()).is_ok());
         let noise = |x: u32, y: u32| image::Rgb([(x * 37) as u8, (y * 91) as u8, (x * y) as u8]);
         for edge in [0, 2 * side] {

@@ -14,7 +14,7 @@ use cluegate::eval::osbench::{OsbenchResult, run};
 use cluegate::judge::{InspectOptions, Prepared, Report, Stages, Verdict};
 use cluegate::mini::osbench::{SEED, Sample, samples};
 use cluegate::mini::{Sampler, Situation, Style};
-use cluegate::perception::Picture;
+use cluegate::perception::{Call, Picture};
 
 use support::{Scenes, folder, noise, write_suite};
 
@@ -131,8 +131,9 @@ fn hardly_any_scene_counts_as_foreign_and_noise_does() {
     let loaded = suite();
     let domain = loaded.engine.domain().expect("the suite states its domain");
     let encoder = open_suite(None).expect("the suite").relevance().expect("a model");
-    let foreign =
-        |picture: &Picture| domain.check_picture(picture, encoder.as_ref()).expect("an answer").is_some();
+    let foreign = |picture: &Picture| {
+        domain.check_picture(picture, encoder.as_ref(), &Call::default()).expect("an answer").is_some()
+    };
     let mut sampler = Sampler::new(&loaded.scenes.world, 2024);
     let mut refused = Vec::new();
     for number in 0..100_u64 {

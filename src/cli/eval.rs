@@ -8,7 +8,7 @@ use cluegate_eval::metrics::Confusion;
 use cluegate_eval::osbench::{OsbenchResult, run};
 use cluegate_mini::osbench::{Sample, samples};
 use cluegate_mini::{Style, World};
-use cluegate_perception::Picture;
+use cluegate_perception::{Call, Picture};
 use serde_json::json;
 
 use super::args::{Format, OsbenchArgs, SceneStyle};
@@ -46,7 +46,9 @@ fn refused_by_domain(
     let mut refused = 0;
     for sample in samples {
         let picture = Picture::new(sample.picture(world, style)?);
-        refused += usize::from(domain.check_picture(&picture, engine.relevance().as_ref())?.is_some());
+        refused += usize::from(
+            domain.check_picture(&picture, engine.relevance().as_ref(), &Call::default())?.is_some(),
+        );
     }
     Ok(Some(refused))
 }

@@ -11,7 +11,7 @@ use cluegate::Engine;
 use cluegate_constitution::Revision;
 use cluegate_gate::{InspectionError, Inspector, JudgeProvider};
 use cluegate_judge::{DecidedBy, Outcome, Report, Verdict};
-use cluegate_perception::{DecodeOptions, Picture, decode};
+use cluegate_perception::{Call, DecodeOptions, Picture, decode};
 use serde_json::{Map, Value, json};
 
 use super::args::{JudgeArgs, LineFormat};
@@ -80,7 +80,7 @@ fn judge(
     let picture = read_picture(path, &options)
         .map_err(|error| Failure { reason: "bad-input", message: format!("{error:#}") })?;
     let inspector = inspector.map_err(|error| Failure::from(error.clone()))?;
-    Ok(inspector.inspect(&picture, Instant::now() + DEADLINE)?)
+    Ok(inspector.inspect(&picture, &Call::default().until(Instant::now() + DEADLINE))?)
 }
 
 /// Reads and decodes a picture file. Errors do not name it.

@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use cluegate::engine::open_suite;
 use cluegate_judge::Templates;
 use cluegate_models::{FileTree, load_judge};
-use cluegate_perception::{DecodeOptions, Picture, Prompt, VisionLanguageModel};
+use cluegate_perception::{Call, DecodeOptions, Picture, Prompt, VisionLanguageModel};
 use serde::Serialize;
 
 use super::args::{Format, ProbeArgs};
@@ -64,7 +64,7 @@ fn scores(
         .iter()
         .map(|statement| Prompt::new(prefix.clone(), templates.statement_suffix(statement)))
         .collect();
-    let answers = model.score(&prompts)?;
+    let answers = model.score(&prompts, &Call::default())?;
     let ratios = statements.iter().zip(&answers).map(|(statement, answer)| {
         let ratio = answer.ratio();
         ensure!(
@@ -94,11 +94,15 @@ mod tests {
             const { &Fingerprint::new() }
         }
 
-        fn score(&self, prompts: &[Prompt]) -> cluegate_perception::Result<Vec<AnswerScore>> {
+        fn score(&self, prompts: &[Prompt], _: &Call) -> cluegate_perception::Result<Vec<AnswerScore>> {
             Ok(prompts.iter().map(|_| AnswerScore { yes: 0.0, no: 0.0 }).collect())
         }
 
-        fn complete(&self, _: &[CompletionRequest]) -> cluegate_perception::Result<Vec<Completion>> {
+        fn complete(
+            &self,
+            _: &[CompletionRequest],
+            _: &Call,
+        ) -> cluegate_perception::Result<Vec<Completion>> {
             Ok(Vec::new())
         }
     }

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use cluegate_constitution::Constitution;
 use cluegate_judge::{InspectOptions, Judge, JudgeError, JudgeErrorKind, Prepared, Report};
 use cluegate_perception::{
-    Detection, DetectionRequest, PerceptionError, PerceptionErrorKind, Picture, RegionDetector,
+    Call, Detection, DetectionRequest, PerceptionError, PerceptionErrorKind, Picture, RegionDetector,
 };
 use thiserror::Error;
 
@@ -75,7 +74,7 @@ pub trait Inspector: Send + Sync {
     ///
     /// # Errors
     /// If there is no verdict.
-    fn inspect(&self, picture: &Picture, deadline: Instant) -> Result<Report, InspectionError>;
+    fn inspect(&self, picture: &Picture, call: &Call) -> Result<Report, InspectionError>;
 
     /// Judges a picture that is no finished one of the generator. The same question as [`Inspector::inspect`], and the
     /// default asks just that; but whether a picture lies in the models' domain can only be told of a finished one, so
@@ -88,10 +87,10 @@ pub trait Inspector: Send + Sync {
         &self,
         picture: &Picture,
         kind: Unfinished,
-        deadline: Instant,
+        call: &Call,
     ) -> Result<Report, InspectionError> {
         let _ = kind;
-        self.inspect(picture, deadline)
+        self.inspect(picture, call)
     }
 
     /// All places in `picture` of each of `words`, with a confidence of at least `min_confidence`; a detection's query
@@ -104,6 +103,7 @@ pub trait Inspector: Send + Sync {
         picture: &Picture,
         words: &[&str],
         min_confidence: f32,
+        call: &Call,
     ) -> Result<Vec<Detection>, InspectionError>;
 }
 
@@ -141,7 +141,7 @@ impl JudgeProvider for SharedJudge {
     fn inspector(&self, constitution: Constitution) -> Result<Arc<dyn Inspector>, InspectionError> {
         let prepared = self.judge.prepare(&constitution)?;
         let (judge, detector) = (Arc::clone(&self.judge), Arc::clone(&self.detector));
-        Ok(Arc::new(PreparedJudge { judge, detector, prepared, options: self.options }))
+        Ok(Arc::new(PreparedJudge { judge, detector, prepared, options: self.options.clone() }))
     }
 }
 
@@ -164,8 +164,8 @@ impl Inspector for PreparedJudge {
         named.into_iter().map(|(role, fingerprint)| (role.to_owned(), fingerprint.clone())).collect()
     }
 
-    fn inspect(&self, picture: &Picture, deadline: Instant) -> Result<Report, InspectionError> {
-        let options = InspectOptions { deadline: Some(deadline), ..self.options };
+    fn inspect(&self, picture: &Picture, call: &Call) -> Result<Report, InspectionError> {
+        let options = InspectOptions { call: call.clone(), ..self.options.clone() };
         Ok(self.judge.inspect(picture, &self.prepared, &options)?)
     }
 
@@ -174,9 +174,10 @@ impl Inspector for PreparedJudge {
         picture: &Picture,
         words: &[&str],
         min_confidence: f32,
+        call: &Call,
     ) -> Result<Vec<Detection>, InspectionError> {
         let request = DetectionRequest { picture, queries: words };
-        let found = self.detector.detect(&[request], min_confidence)?;
+        let found = self.detector.detect(&[request], min_confidence, call)?;
         Ok(found.into_iter().flatten().filter(|detection| detection.query < words.len()).collect())
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluegate_judge::Report;
-use cluegate_perception::{Detection, Picture};
+use cluegate_perception::{Call, Detection, Picture};
 
 use crate::Reason;
 use crate::inspector::{InspectionError, Unfinished};
@@ -114,6 +114,11 @@ impl Session {
         limits.judge_deadline.min(limits.request_deadline.saturating_sub(self.opened.elapsed()))
     }
 
+    /// For whom a model works that is given `deadline` from now.
+    fn call(&self, deadline: Duration) -> Call {
+        Call::new(self.tenant.policy.tenant.as_str()).until(Instant::now() + deadline)
+    }
+
     /// Judges `picture`. Only a complete verdict on this picture under this constitution counts as one.
     pub(crate) fn judge(
         &mut self,
@@ -124,10 +129,14 @@ impl Session {
         let started = Instant::now();
         let deadline = self.time_left();
         let (inspector, copy) = (Arc::clone(&self.tenant.inspector), picture.clone());
+        let call = self.call(deadline);
+        let work = call.clone();
         let answer = self.tenant.watchdog.run(deadline, move || match unfinished {
-            None => inspector.inspect(&copy, started + deadline),
-            Some(kind) => inspector.inspect_unfinished(&copy, kind, started + deadline),
+            None => inspector.inspect(&copy, &work),
+            Some(kind) => inspector.inspect_unfinished(&copy, kind, &work),
         });
+        // Nobody waits for what is still running.
+        call.cancel();
         let result = match answer {
             Ok(Ok(report)) => {
                 let revision = self.tenant.inspector.constitution().revision();
@@ -160,10 +169,13 @@ impl Session {
         let deadline = self.time_left();
         let min_confidence = self.tenant.policy.redaction.min_confidence as f32;
         let (inspector, copy) = (Arc::clone(&self.tenant.inspector), picture.clone());
+        let call = self.call(deadline);
+        let work = call.clone();
         let located = self.tenant.watchdog.run(deadline, move || {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            inspector.locate(&copy, &words, min_confidence)
+            inspector.locate(&copy, &words, min_confidence, &work)
         });
+        call.cancel();
         Ok(located.map_err(Failure::from)??)
     }
 }

@@ -9,8 +9,10 @@ use crate::report::Stage;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum JudgeErrorKind {
-    /// The deadline passed, here or inside a model.
+    /// The deadline passed, before or inside a model call.
     Timeout,
+    /// The caller called the inspection off.
+    Cancelled,
     /// A model computed something that is not a number.
     NotANumber,
     /// A number lies outside its range, such as a probability of 2.
@@ -42,6 +44,7 @@ impl JudgeErrorKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
             Self::NotANumber => "not-a-number",
             Self::OutOfRange => "out-of-range",
             Self::MissingAnswer => "missing-answer",
@@ -62,14 +65,6 @@ impl JudgeErrorKind {
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum JudgeError {
-    /// The deadline passed before a model call.
-    #[error(
-        "the deadline passed before the {stage} stage; expected a verdict in time: allow more time, or use faster models"
-    )]
-    Timeout {
-        /// The stage that was not begun.
-        stage: Stage,
-    },
     /// A model reported a failure.
     #[error("{stage} stage: {source}")]
     Perception {
@@ -164,13 +159,13 @@ impl JudgeError {
     /// The kind, for decisions and counters. A failure inside a model keeps its own kind.
     pub fn kind(&self) -> JudgeErrorKind {
         match self {
-            Self::Timeout { .. } => JudgeErrorKind::Timeout,
             Self::Perception { source, .. } => match source.kind() {
                 PerceptionErrorKind::Model => JudgeErrorKind::Model,
                 PerceptionErrorKind::Request => JudgeErrorKind::Request,
                 PerceptionErrorKind::NotANumber => JudgeErrorKind::NotANumber,
                 PerceptionErrorKind::MissingAnswer => JudgeErrorKind::MissingAnswer,
                 PerceptionErrorKind::Timeout => JudgeErrorKind::Timeout,
+                PerceptionErrorKind::Cancelled => JudgeErrorKind::Cancelled,
                 PerceptionErrorKind::Overloaded => JudgeErrorKind::Overloaded,
                 PerceptionErrorKind::Backend => JudgeErrorKind::Backend,
             },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cluegate_perception::{
-    AnswerScore, Completion, CompletionRequest, Detection, DetectionRequest, Embedding, Fingerprint,
+    AnswerScore, Call, Completion, CompletionRequest, Detection, DetectionRequest, Embedding, Fingerprint,
     FinishReason, PerceptionError, PerceptionErrorKind, Picture, Prompt, Region, RegionDetector,
     RelevanceEncoder, Result, VisionLanguageModel,
 };
@@ -49,12 +49,12 @@ impl RelevanceEncoder for FakeEncoder {
         0.22
     }
 
-    fn embed_pictures(&self, pictures: &[Picture]) -> Result<Vec<Embedding>> {
+    fn embed_pictures(&self, pictures: &[Picture], _: &Call) -> Result<Vec<Embedding>> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         Ok(pictures.iter().map(|_| Embedding::normalised(vec![1.0, 0.0])).collect())
     }
 
-    fn embed_texts(&self, texts: &[&str]) -> Result<Vec<Embedding>> {
+    fn embed_texts(&self, texts: &[&str], _: &Call) -> Result<Vec<Embedding>> {
         let embed = |text: &&str| {
             let cosine = (self.relevance)(text);
             Embedding::normalised(vec![cosine, (1.0 - cosine * cosine).max(0.0).sqrt()])
@@ -87,7 +87,12 @@ impl RegionDetector for FakeDetector {
         &self.fingerprint
     }
 
-    fn detect(&self, requests: &[DetectionRequest<'_>], min_confidence: f32) -> Result<Vec<Vec<Detection>>> {
+    fn detect(
+        &self,
+        requests: &[DetectionRequest<'_>],
+        min_confidence: f32,
+        _: &Call,
+    ) -> Result<Vec<Vec<Detection>>> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let answer = |request: &DetectionRequest<'_>| {
             let mut found: Vec<Detection> = Vec::new();
@@ -182,14 +187,14 @@ impl VisionLanguageModel for FakeVlm {
         &self.fingerprint
     }
 
-    fn score(&self, prompts: &[Prompt]) -> Result<Vec<AnswerScore>> {
+    fn score(&self, prompts: &[Prompt], _: &Call) -> Result<Vec<AnswerScore>> {
         self.score_calls.fetch_add(1, Ordering::Relaxed);
         self.fail(prompts.iter())?;
         let answer = |prompt| self.ratio(prompt).map(|yes| AnswerScore { yes, no: 1.0 - yes });
         prompts.iter().map(answer).collect()
     }
 
-    fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>> {
+    fn complete(&self, requests: &[CompletionRequest], _: &Call) -> Result<Vec<Completion>> {
         self.complete_calls.fetch_add(1, Ordering::Relaxed);
         self.fail(requests.iter().map(|request| &request.prompt))?;
         let answer = |request: &CompletionRequest| {

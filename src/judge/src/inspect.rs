@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use cluegate_constitution::Rule;
 use cluegate_perception::{
-    AnswerScore, CompletionRequest, DetectionRequest, Picture, Prompt, Reply, VisionLanguageModel,
+    AnswerScore, Call, CompletionRequest, DetectionRequest, Picture, Prompt, Reply, VisionLanguageModel,
 };
 
 use crate::error::JudgeError;
@@ -23,31 +23,29 @@ use crate::templates::RATING_START;
 /// How far a probability may leave 0 to 1 by rounding, when it is a sum over a large vocabulary.
 const PROBABILITY_TOLERANCE: f64 = 1e-3;
 
-/// Calls to models under a deadline, counted and timed.
+/// Calls to models on behalf of one caller, counted and timed.
 pub(crate) struct Session {
-    deadline: Option<Instant>,
+    caller: Call,
     begun: Instant,
     timings: Timings,
     passes: Passes,
 }
 
 impl Session {
-    pub(crate) fn new(deadline: Option<Instant>) -> Self {
+    pub(crate) fn new(caller: Call) -> Self {
         let begun = Instant::now();
-        Self { deadline, begun, timings: Timings::default(), passes: Passes::default() }
+        Self { caller, begun, timings: Timings::default(), passes: Passes::default() }
     }
 
-    /// Runs one model call, unless the deadline has passed.
+    /// Runs one model call, unless nobody waits for its answer any more.
     pub(crate) fn call<T>(
         &mut self,
         stage: Stage,
-        call: impl FnOnce() -> cluegate_perception::Result<T>,
+        call: impl FnOnce(&Call) -> cluegate_perception::Result<T>,
     ) -> Result<T, JudgeError> {
         let start = Instant::now();
-        if self.deadline.is_some_and(|deadline| start >= deadline) {
-            return Err(JudgeError::Timeout { stage });
-        }
-        let answer = call().map_err(|source| JudgeError::Perception { stage, source });
+        let asked = self.caller.check().and_then(|()| call(&self.caller));
+        let answer = asked.map_err(|source| JudgeError::Perception { stage, source });
         *self.timings.stages.get_mut(stage) += start.elapsed().as_secs_f64() * 1e3;
         answer
     }
@@ -66,7 +64,7 @@ impl Session {
         if prompts.is_empty() {
             return Ok(Vec::new());
         }
-        let answers = self.call(stage, || vlm.score(prompts))?;
+        let answers = self.call(stage, |call| vlm.score(prompts, call))?;
         check_count(stage, prompts.len(), answers.len())?;
         self.count(stage, prompts.len());
         answers.iter().map(|answer| ratio(stage, answer)).collect()
@@ -85,7 +83,7 @@ impl Session {
         }
         let requests: Vec<CompletionRequest> =
             prompts.into_iter().map(|prompt| CompletionRequest { prompt, max_tokens }).collect();
-        let answers = self.call(stage, || vlm.complete(&requests))?;
+        let answers = self.call(stage, |call| vlm.complete(&requests, call))?;
         check_count(stage, requests.len(), answers.len())?;
         self.count(stage, answers.iter().map(|answer| answer.tokens).sum());
         Ok(answers.into_iter().map(|answer| answer.text).collect())
@@ -136,7 +134,7 @@ pub(crate) struct Inspection<'a> {
     judge: &'a Judge,
     picture: &'a Picture,
     prepared: &'a Prepared,
-    options: InspectOptions,
+    options: &'a InspectOptions,
     session: Session,
 }
 
@@ -145,9 +143,9 @@ impl<'a> Inspection<'a> {
         judge: &'a Judge,
         picture: &'a Picture,
         prepared: &'a Prepared,
-        options: InspectOptions,
+        options: &'a InspectOptions,
     ) -> Self {
-        Self { judge, picture, prepared, options, session: Session::new(options.deadline) }
+        Self { judge, picture, prepared, options, session: Session::new(options.call.clone()) }
     }
 
     pub(crate) fn run(mut self) -> Result<Report, JudgeError> {
@@ -177,8 +175,9 @@ impl<'a> Inspection<'a> {
         let prepared = self.prepared;
         let embeddings = if self.options.stages.relevance_scan {
             let views = pictures::views(self.picture);
-            let embeddings =
-                self.session.call(Stage::Relevance, || self.judge.encoder.embed_pictures(&views))?;
+            let embeddings = self
+                .session
+                .call(Stage::Relevance, |call| self.judge.encoder.embed_pictures(&views, call))?;
             relevance::check_embeddings(&embeddings, views.len())?;
             self.session.count(Stage::Relevance, views.len());
             embeddings
@@ -221,8 +220,9 @@ impl<'a> Inspection<'a> {
             let queries: Vec<&str> = indices.iter().map(|word| plan.words[*word].as_str()).collect();
             let threshold = self.prepared.constitution.thresholds().detection_confidence;
             let request = [DetectionRequest { picture: self.picture, queries: &queries }];
-            let answers =
-                self.session.call(Stage::Detection, || self.judge.detector.detect(&request, threshold))?;
+            let answers = self
+                .session
+                .call(Stage::Detection, |call| self.judge.detector.detect(&request, threshold, call))?;
             check_count(Stage::Detection, request.len(), answers.len())?;
             self.session.count(Stage::Detection, 1);
             let detections = answers.into_iter().next().unwrap_or_default();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cluegate_constitution::Constitution;
 use cluegate_perception::{
-    PerceptionError, PerceptionErrorKind, Picture, Prompt, RegionDetector, RelevanceEncoder,
+    Call, PerceptionError, PerceptionErrorKind, Picture, Prompt, RegionDetector, RelevanceEncoder,
     VisionLanguageModel,
 };
 
@@ -62,12 +62,13 @@ impl Judge {
     /// # Errors
     /// A model failed or gave an answer that is none.
     pub fn prepare(&self, constitution: &Constitution) -> Result<Prepared, JudgeError> {
-        let mut session = Session::new(None);
+        let mut session = Session::new(Call::default());
         let plan = Plan::new(constitution);
         let relevance_threshold =
             relevance::threshold(constitution.thresholds().relevance, self.encoder.default_threshold())?;
         let texts: Vec<&str> = constitution.rules().iter().map(|rule| rule.text.as_str()).collect();
-        let rule_embeddings = session.call(Stage::Relevance, || self.encoder.embed_texts(&texts))?;
+        let rule_embeddings =
+            session.call(Stage::Relevance, |call| self.encoder.embed_texts(&texts, call))?;
         relevance::check_embeddings(&rule_embeddings, texts.len())?;
         let priors = self.priors(&mut session, &plan)?;
         tracing::debug!(
@@ -153,7 +154,7 @@ impl Judge {
             let source = PerceptionError::new(PerceptionErrorKind::Request, message);
             return Err(JudgeError::Perception { stage: Stage::Relevance, source });
         }
-        Inspection::new(self, picture, prepared, *options).run()
+        Inspection::new(self, picture, prepared, options).run()
     }
 }
 

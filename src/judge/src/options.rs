@@ -1,7 +1,6 @@
 //! What a caller may choose.
 
-use std::time::Instant;
-
+use cluegate_perception::Call;
 use serde::{Deserialize, Serialize};
 
 /// Which stages of the method run. All of them by default; switching one off is for ablations (CLUE, Table 6 and
@@ -47,16 +46,18 @@ impl Default for Stages {
 }
 
 /// Choices of one inspection.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct InspectOptions {
     /// Which stages run.
     pub stages: Stages,
     /// Decode a rationale for every statement that reasoning decided. Costs decoded tokens; leave it off when nobody
     /// will read it. The verdict does not depend on it.
     pub rationale: bool,
-    /// No model is called after this moment; the inspection then fails with
-    /// [`JudgeErrorKind::Timeout`](crate::JudgeErrorKind::Timeout). A call that has begun is not interrupted.
-    pub deadline: Option<Instant>,
+    /// For whom the models work. After its deadline, or once it is called off, no model is called and the inspection
+    /// fails with [`JudgeErrorKind::Timeout`](crate::JudgeErrorKind::Timeout) or
+    /// [`JudgeErrorKind::Cancelled`](crate::JudgeErrorKind::Cancelled). How soon a call that has begun ends is the
+    /// model's affair.
+    pub call: Call,
 }
 
 /// Choices of a judge, the same for all inspections.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
 use cluegate_models::{FileTree, Qwen2Vl};
-use cluegate_perception::{CompletionRequest, Picture, Prefix, Prompt, VisionLanguageModel};
+use cluegate_perception::{Call, CompletionRequest, Picture, Prefix, Prompt, VisionLanguageModel};
 use image::RgbImage;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -41,28 +41,28 @@ fn main() -> Outcome<()> {
     })?;
     row("first question about a picture", |run| {
         let prompts = questions(Some(variant(&pixels, 100 + run)), 1);
-        timed(|| Ok(model.score(&prompts)?))
+        timed(|| Ok(model.score(&prompts, &Call::default())?))
     })?;
     row(&format!("{STATEMENTS} questions about a picture, nothing remembered"), |run| {
         let prompts = questions(Some(variant(&pixels, 200 + run)), STATEMENTS);
-        timed(|| Ok(model.score(&prompts)?))
+        timed(|| Ok(model.score(&prompts, &Call::default())?))
     })?;
     row(&format!("{STATEMENTS} questions, picture remembered"), |run| {
         let prompts = questions(Some(variant(&pixels, 300 + run)), STATEMENTS);
-        model.score(&prompts[..1])?;
-        timed(|| Ok(model.score(&prompts)?))
+        model.score(&prompts[..1], &Call::default())?;
+        timed(|| Ok(model.score(&prompts, &Call::default())?))
     })?;
     row(&format!("{STATEMENTS} questions without a picture"), |_| {
         let prompts = questions(None, STATEMENTS);
-        timed(|| Ok(model.score(&prompts)?))
+        timed(|| Ok(model.score(&prompts, &Call::default())?))
     })?;
     row("one generated token", |run| {
         let prompt = questions(Some(variant(&pixels, 400 + run)), 1).remove(0);
-        model.score(std::slice::from_ref(&prompt))?;
+        model.score(std::slice::from_ref(&prompt), &Call::default())?;
         let answer = |max_tokens| -> Outcome<(Duration, usize)> {
             let request = CompletionRequest { prompt: prompt.clone(), max_tokens };
             let begin = Instant::now();
-            let tokens = model.complete(&[request])?[0].tokens;
+            let tokens = model.complete(&[request], &Call::default())?[0].tokens;
             Ok((begin.elapsed(), tokens))
         };
         let (one, _) = answer(1)?;

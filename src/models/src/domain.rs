@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device};
-use cluegate_perception::{Embedding, PerceptionError, PerceptionErrorKind, Picture, RelevanceEncoder};
+use cluegate_perception::{Call, Embedding, PerceptionError, PerceptionErrorKind, Picture, RelevanceEncoder};
 use serde::Deserialize;
 
 use crate::error::{ModelError, Result};
@@ -162,8 +162,9 @@ impl Domain {
         &self,
         picture: &Picture,
         encoder: &dyn RelevanceEncoder,
+        call: &Call,
     ) -> cluegate_perception::Result<Option<OutOfDomain>> {
-        let embedding = first(encoder.embed_pictures(std::slice::from_ref(picture))?)?;
+        let embedding = first(encoder.embed_pictures(std::slice::from_ref(picture), call)?)?;
         self.check_embedding(&embedding, encoder)
     }
 
@@ -222,7 +223,7 @@ impl Anchor {
         if let Some(embedding) = self.embedding.get() {
             return Ok(embedding);
         }
-        let found = first(encoder.embed_texts(&[&self.text])?)?;
+        let found = first(encoder.embed_texts(&[&self.text], &Call::default())?)?;
         Ok(self.embedding.get_or_init(|| found))
     }
 }

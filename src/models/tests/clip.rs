@@ -8,7 +8,7 @@ mod clip_support;
 use candle_core::{DType, Device, Tensor};
 use cluegate_models::clip::{Activation, ClipModel, DualConfig, TextConfig, VisionConfig};
 use cluegate_models::{FileTree, ModelError, ModelErrorKind};
-use cluegate_perception::{Picture, RelevanceEncoder};
+use cluegate_perception::{Call, Picture, RelevanceEncoder};
 use image::RgbImage;
 use serde_json::json;
 
@@ -79,10 +79,10 @@ fn embeddings_equal_the_reference_from_end_to_end() {
             let (count, width) = (rows.len(), rows[0].len());
             Tensor::from_vec(rows.concat(), (count, width), &Device::Cpu).unwrap()
         };
-        let texts = unit(model.embed_texts(&TEXTS[..count]).unwrap());
+        let texts = unit(model.embed_texts(&TEXTS[..count], &Call::default()).unwrap());
         assert_relative(&texts, &expected["text_embeds"], 1e-4, &format!("{name}: texts"));
         // One grey level in a pixel moves an embedding of this random model by more than rounding does.
-        let pictures = unit(model.embed_pictures(&pictures()).unwrap());
+        let pictures = unit(model.embed_pictures(&pictures(), &Call::default()).unwrap());
         assert_relative(&pictures, &expected["picture_embeds"], 2e-2, &format!("{name}: pictures"));
     }
 }
@@ -92,22 +92,25 @@ fn a_batch_equals_single_calls() {
     let model = load(golden("clip/current")).unwrap();
     // More than one forward pass holds.
     let many: Vec<Picture> = pictures().into_iter().cycle().take(20).collect();
-    let together = model.embed_pictures(&many).unwrap();
+    let together = model.embed_pictures(&many, &Call::default()).unwrap();
     assert_eq!(together.len(), many.len());
     for (picture, embedding) in many.iter().zip(&together) {
-        let alone = model.embed_pictures(std::slice::from_ref(picture)).unwrap();
+        let alone = model.embed_pictures(std::slice::from_ref(picture), &Call::default()).unwrap();
         let cosine = alone[0].cosine(embedding);
         assert!((cosine - 1.0).abs() < 1e-5, "cosine {cosine}");
     }
     let texts: Vec<&str> = TEXTS.into_iter().cycle().take(9).collect();
-    let together = load(golden("clip/current")).unwrap().embed_texts(&texts).unwrap();
+    let together = load(golden("clip/current")).unwrap().embed_texts(&texts, &Call::default()).unwrap();
     for (text, embedding) in texts.iter().zip(&together) {
-        let alone = model.embed_texts(&[text]).unwrap();
+        let alone = model.embed_texts(&[text], &Call::default()).unwrap();
         assert!((alone[0].cosine(embedding) - 1.0).abs() < 1e-5, "{text}");
-        assert!(model.embed_texts(&[text]).unwrap() == alone, "{text}: a remembered text changed");
+        assert!(
+            model.embed_texts(&[text], &Call::default()).unwrap() == alone,
+            "{text}: a remembered text changed"
+        );
     }
-    assert!(model.embed_pictures(&[]).unwrap().is_empty());
-    assert!(model.embed_texts(&[]).unwrap().is_empty());
+    assert!(model.embed_pictures(&[], &Call::default()).unwrap().is_empty());
+    assert!(model.embed_texts(&[], &Call::default()).unwrap().is_empty());
 }
 
 #[test]
@@ -115,7 +118,7 @@ fn extreme_shapes_are_served() {
     let model = load(golden("clip/legacy")).unwrap();
     for (width, height) in [(1, 1), (20_000, 1), (1, 20_000)] {
         let picture = Picture::new(RgbImage::from_pixel(width, height, image::Rgb([200, 100, 50])));
-        let embedding = model.embed_pictures(&[picture]).unwrap();
+        let embedding = model.embed_pictures(&[picture], &Call::default()).unwrap();
         let length: f32 = embedding[0].values().iter().map(|v| v * v).sum();
         assert!((length - 1.0).abs() < 1e-5, "{width}x{height}");
     }
@@ -197,7 +200,10 @@ fn not_a_number_is_an_error() {
         let nan = weights[name].affine(f64::NAN, 0.0).unwrap();
         weights.insert(name.to_owned(), nan);
     });
-    let error = load(folder.path()).unwrap().embed_pictures(&pictures()).expect_err("an embedding of NaN");
+    let error = load(folder.path())
+        .unwrap()
+        .embed_pictures(&pictures(), &Call::default())
+        .expect_err("an embedding of NaN");
     assert_eq!(error.kind(), cluegate_perception::PerceptionErrorKind::NotANumber, "{error}");
 }
 
@@ -261,6 +267,7 @@ fn a_whole_processor_file_is_read_too() {
     std::fs::remove_file(&file).unwrap();
     let whole = json!({ "image_processor": fields, "processor_class": "CLIPProcessor" });
     std::fs::write(folder.path().join("processor_config.json"), whole.to_string()).unwrap();
-    let expected = load(golden("clip/current")).unwrap().embed_pictures(&pictures()).unwrap();
-    assert_eq!(load(folder.path()).unwrap().embed_pictures(&pictures()).unwrap(), expected);
+    let expected =
+        load(golden("clip/current")).unwrap().embed_pictures(&pictures(), &Call::default()).unwrap();
+    assert_eq!(load(folder.path()).unwrap().embed_pictures(&pictures(), &Call::default()).unwrap(), expected);
 }

@@ -8,7 +8,7 @@ mod clip_support;
 use candle_core::{DType, Device, Tensor};
 use cluegate_models::owlv2::{Owlv2Model, RelativeBox};
 use cluegate_models::{FileTree, ModelError, ModelErrorKind};
-use cluegate_perception::{Detection, DetectionRequest, PerceptionErrorKind, Picture, RegionDetector};
+use cluegate_perception::{Call, Detection, DetectionRequest, PerceptionErrorKind, Picture, RegionDetector};
 use image::{Rgb, RgbImage, imageops};
 use serde_json::json;
 
@@ -32,7 +32,7 @@ fn expected() -> std::collections::HashMap<String, Tensor> {
 }
 
 fn detect(model: &Owlv2Model, picture: &Picture, queries: &[&str], least: f32) -> Vec<Detection> {
-    model.detect(&[DetectionRequest { picture, queries }], least).unwrap().remove(0)
+    model.detect(&[DetectionRequest { picture, queries }], least, &Call::default()).unwrap().remove(0)
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_batch_equals_single_calls_and_queries_do_not_touch_each_other() {
         .take(13)
         .map(|(picture, queries)| DetectionRequest { picture, queries })
         .collect();
-    let together = model().detect(&requests, 0.1).unwrap();
+    let together = model().detect(&requests, 0.1, &Call::default()).unwrap();
     assert_eq!(together.len(), requests.len());
     assert!(together.iter().any(|found| !found.is_empty()));
     let other = model();
@@ -181,7 +181,7 @@ fn a_batch_equals_single_calls_and_queries_do_not_touch_each_other() {
             assert_close(&one, &own);
         }
     }
-    assert!(model().detect(&[], 0.1).unwrap().is_empty());
+    assert!(model().detect(&[], 0.1, &Call::default()).unwrap().is_empty());
 }
 
 fn assert_close(got: &[Detection], expected: &[Detection]) {
@@ -287,7 +287,7 @@ fn not_a_number_is_an_error() {
         let model = load(folder.path()).unwrap();
         let picture = pictures().remove(0);
         let request = DetectionRequest { picture: &picture, queries: &QUERIES };
-        let error = model.detect(&[request], 0.05).expect_err("a detection of NaN");
+        let error = model.detect(&[request], 0.05, &Call::default()).expect_err("a detection of NaN");
         assert_eq!(error.kind(), PerceptionErrorKind::NotANumber, "{error}");
     }
 }
@@ -298,10 +298,13 @@ fn requests_out_of_range_are_refused() {
     let picture = pictures().remove(0);
     for least in [-0.1, 1.5, f32::NAN] {
         let request = DetectionRequest { picture: &picture, queries: &QUERIES };
-        let error = model.detect(&[request], least).expect_err("a confidence out of range");
+        let error = model.detect(&[request], least, &Call::default()).expect_err("a confidence out of range");
         assert_eq!(error.kind(), PerceptionErrorKind::Request, "{error}");
     }
     let empty = Picture::new(RgbImage::new(0, 4));
     let request = DetectionRequest { picture: &empty, queries: &QUERIES };
-    assert_eq!(model.detect(&[request], 0.1).expect_err("no pixels").kind(), PerceptionErrorKind::Request);
+    assert_eq!(
+        model.detect(&[request], 0.1, &Call::default()).expect_err("no pixels").kind(),
+        PerceptionErrorKind::Request
+    );
 }

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use cluegate_models::{FileTree, ModelErrorKind, Qwen2Vl, fingerprint};
 use cluegate_perception::{
-    CompletionRequest, FinishReason, PerceptionErrorKind, Picture, Prefix, Prompt, Reply, VisionLanguageModel,
+    Call, CompletionRequest, FinishReason, PerceptionErrorKind, Picture, Prefix, Prompt, Reply,
+    VisionLanguageModel,
 };
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -135,7 +136,7 @@ fn greedy_answers_are_those_of_the_reference() {
         .collect();
     // The second time every question is remembered whole.
     for _ in 0..2 {
-        for (case, answer) in cases.iter().zip(model.complete(&requests).unwrap()) {
+        for (case, answer) in cases.iter().zip(model.complete(&requests, &Call::default()).unwrap()) {
             assert_eq!(answer.text, case.answer_text, "{}", case.name);
             assert_eq!((answer.tokens, answer.finish), (case.answer_tokens.len(), FinishReason::Length));
         }
@@ -151,7 +152,7 @@ fn an_answer_ends_at_any_of_the_end_tokens() {
     copy.write("generation_config.json", &format!("{{\"eos_token_id\": [1, {end}]}}"));
     let model = load(copy.path()).unwrap();
     let request = CompletionRequest { prompt: case.prompt(), max_tokens: 12 };
-    let answer = model.complete(&[request]).unwrap().remove(0);
+    let answer = model.complete(&[request], &Call::default()).unwrap().remove(0);
     assert_eq!((answer.tokens, answer.finish), (length, FinishReason::Stop));
     assert!(case.answer_text.starts_with(&answer.text));
 }
@@ -167,9 +168,12 @@ fn a_batch_answers_as_its_members_do_alone() {
             relative_gap(&logits, &values(&expected[&format!("logits.{}", case.name.replace(' ', "_"))]));
         assert!(gap < 1e-4, "{}: off by {gap}", case.name);
     }
-    let together = model.score(&prompts).unwrap();
+    let together = model.score(&prompts, &Call::default()).unwrap();
     for (prompt, batched) in prompts.iter().zip(together) {
-        let alone = load(&goldens().join("model")).unwrap().score(std::slice::from_ref(prompt)).unwrap()[0];
+        let alone = load(&goldens().join("model"))
+            .unwrap()
+            .score(std::slice::from_ref(prompt), &Call::default())
+            .unwrap()[0];
         assert!((alone.yes - batched.yes).abs() < 1e-4 && (alone.no - batched.no).abs() < 1e-4);
         assert!(alone.yes > 0.0 && alone.no > 0.0 && alone.yes + alone.no < 1.0);
     }
@@ -186,7 +190,7 @@ fn scores_are_masses_of_the_whole_softmax_over_every_spelling() {
         ids.iter().map(|&id| f64::from(logits[id as usize]).exp()).sum::<f64>() / total
     };
     let prompt = cases()[0].prompt();
-    let score = model.score(std::slice::from_ref(&prompt)).unwrap()[0];
+    let score = model.score(std::slice::from_ref(&prompt), &Call::default()).unwrap()[0];
     let logits = model.next_logits(&[prompt]).unwrap().remove(0);
     assert!((score.yes - mass(&logits, &["Yes", "yes", "\u{120}Yes", "\u{120}yes"])).abs() < 1e-9);
     assert!((score.no - mass(&logits, &["No", "no", "\u{120}No", "\u{120}no"])).abs() < 1e-9);
@@ -485,9 +489,10 @@ fn weights_that_are_not_numbers_give_an_error_and_no_score() {
         });
         let model = load(copy.path()).unwrap();
         let prompt = cases()[0].prompt();
-        let error = model.score(std::slice::from_ref(&prompt)).unwrap_err();
+        let error = model.score(std::slice::from_ref(&prompt), &Call::default()).unwrap_err();
         assert_eq!(error.kind(), PerceptionErrorKind::NotANumber, "{name}: {error}");
-        let error = model.complete(&[CompletionRequest { prompt, max_tokens: 2 }]).unwrap_err();
+        let error =
+            model.complete(&[CompletionRequest { prompt, max_tokens: 2 }], &Call::default()).unwrap_err();
         assert_eq!(error.kind(), PerceptionErrorKind::NotANumber, "{name}: {error}");
     }
 }
@@ -496,7 +501,7 @@ fn weights_that_are_not_numbers_give_an_error_and_no_score() {
 fn requests_that_cannot_be_served_are_refused() {
     let model = load(&goldens().join("model")).unwrap();
     let without = || Prefix { picture: None, text: "".into() };
-    let kind = |prompt: Prompt| model.score(&[prompt]).unwrap_err().kind();
+    let kind = |prompt: Prompt| model.score(&[prompt], &Call::default()).unwrap_err().kind();
     assert_eq!(kind(Prompt::new(without(), "x<|im_end|>y")), PerceptionErrorKind::Request);
     assert_eq!(kind(Prompt::new(without(), "long ".repeat(600))), PerceptionErrorKind::Request);
     let strip = Picture::new(image::RgbImage::new(1000, 2));
@@ -504,7 +509,7 @@ fn requests_that_cannot_be_served_are_refused() {
         kind(Prompt::new(Prefix { picture: Some(strip), text: "".into() }, "x")),
         PerceptionErrorKind::Request
     );
-    assert!(model.score(&[]).unwrap().is_empty());
+    assert!(model.score(&[], &Call::default()).unwrap().is_empty());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use cluegate_models::{FileTree, ModelErrorKind, OutOfDomain, Suite, load_judge};
-use cluegate_perception::{Embedding, Fingerprint, Picture, Prefix, Prompt, RelevanceEncoder};
+use cluegate_perception::{Call, Embedding, Fingerprint, Picture, Prefix, Prompt, RelevanceEncoder};
 
 fn goldens(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name).display().to_string()
@@ -79,7 +79,10 @@ fn a_tree_in_the_program_loads_as_the_folder_does() {
     assert_eq!(inside.fingerprint(), outside.fingerprint());
     let picture = Picture::new(image::open(goldens("qwen2_vl/wide.png")).unwrap().to_rgb8());
     let prompt = Prompt::new(Prefix { picture: Some(picture), text: "Is it ".into() }, "a cat?");
-    assert_eq!(inside.score(std::slice::from_ref(&prompt)).unwrap(), outside.score(&[prompt]).unwrap());
+    assert_eq!(
+        inside.score(std::slice::from_ref(&prompt), &Call::default()).unwrap(),
+        outside.score(&[prompt], &Call::default()).unwrap()
+    );
     let error = tree.folder("judge").unwrap().read("nothing.json").err().unwrap();
     assert!(error.to_string().starts_with("embedded:judge/nothing.json"), "{error}");
     assert_eq!(tree.folder("jud").err().unwrap().kind(), ModelErrorKind::MissingFile);
@@ -97,11 +100,11 @@ impl RelevanceEncoder for Encoder {
         0.0
     }
 
-    fn embed_pictures(&self, pictures: &[Picture]) -> cluegate_perception::Result<Vec<Embedding>> {
+    fn embed_pictures(&self, pictures: &[Picture], _: &Call) -> cluegate_perception::Result<Vec<Embedding>> {
         Ok(pictures.iter().map(|_| Embedding::normalised(vec![-1.0, 0.0])).collect())
     }
 
-    fn embed_texts(&self, texts: &[&str]) -> cluegate_perception::Result<Vec<Embedding>> {
+    fn embed_texts(&self, texts: &[&str], _: &Call) -> cluegate_perception::Result<Vec<Embedding>> {
         Ok(texts.iter().map(|_| Embedding::normalised(vec![0.0, 1.0])).collect())
     }
 }
@@ -132,7 +135,7 @@ fn a_domain_refuses_far_pictures_unlike_pictures_and_unknown_words() {
     // Off by (-2, 0): sqrt(4 * 4).
     assert_eq!(check([-1.0, 0.0]), Some(OutOfDomain::Distance { distance: 4.0, limit: 2.0 }));
     let picture = Picture::new(image::RgbImage::new(2, 2));
-    assert_eq!(domain.check_picture(&picture, &encoder).unwrap(), check([-1.0, 0.0]));
+    assert_eq!(domain.check_picture(&picture, &encoder, &Call::default()).unwrap(), check([-1.0, 0.0]));
     // Near enough and on the wrong side of the anchor.
     let Some(OutOfDomain::Anchor { cosine, limit: -0.5 }) = check([0.8, -0.6]) else {
         panic!("unlike the anchor")

@@ -1,6 +1,6 @@
 //! Where in a picture a named object is.
 
-use crate::{Fingerprint, Picture, Result};
+use crate::{Call, Fingerprint, Picture, Result};
 
 /// An axis-parallel box in pixels of the original picture, clipped to it: `left < right <= width`,
 /// `top < bottom <= height`.
@@ -59,5 +59,10 @@ pub trait RegionDetector: Send + Sync {
 
     /// For each request all detections of a confidence of at least `min_confidence`, the most confident first.
     /// An empty answer means that nothing was found, never that the detector failed.
-    fn detect(&self, requests: &[DetectionRequest<'_>], min_confidence: f32) -> Result<Vec<Vec<Detection>>>;
+    fn detect(
+        &self,
+        requests: &[DetectionRequest<'_>],
+        min_confidence: f32,
+        call: &Call,
+    ) -> Result<Vec<Vec<Detection>>>;
 }

@@ -18,6 +18,8 @@ pub enum PerceptionErrorKind {
     MissingAnswer,
     /// The deadline passed.
     Timeout,
+    /// The caller called the work off.
+    Cancelled,
     /// The queue is full; nothing was computed.
     Overloaded,
     /// The backend failed: out of memory, a tensor operation, a connection.
@@ -33,6 +35,7 @@ impl PerceptionErrorKind {
             Self::NotANumber => "not-a-number",
             Self::MissingAnswer => "missing-answer",
             Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
             Self::Overloaded => "overloaded",
             Self::Backend => "backend",
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Fingerprint, Picture, Result};
+use crate::{Call, Fingerprint, Picture, Result};
 
 /// What many questions share: a picture, or none, and the constant beginning of the question. The picture comes
 /// first, so that an implementation computes the prefix once, keyed by the picture's content hash and the text.
@@ -101,8 +101,45 @@ pub trait VisionLanguageModel: Send + Sync {
     /// # Errors
     /// A tokenizer in which no token spells Yes or No is refused when the model is loaded; a probability that is not
     /// a number is an error of kind `NotANumber`, never a score.
-    fn score(&self, prompts: &[Prompt]) -> Result<Vec<AnswerScore>>;
+    fn score(&self, prompts: &[Prompt], call: &Call) -> Result<Vec<AnswerScore>>;
 
     /// One greedy completion for each request.
-    fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>>;
+    fn complete(&self, requests: &[CompletionRequest], call: &Call) -> Result<Vec<Completion>>;
+}
+
+/// A language model of this machine, which decodes token by token: a worker lets answers join and leave a running
+/// batch between two tokens, and scores other callers' questions meanwhile.
+pub trait LocalLanguageModel: VisionLanguageModel {
+    /// An empty batch of answers in the making.
+    fn decoding(&self) -> Box<dyn Decoding + '_>;
+}
+
+/// Names an answer in a [`Decoding`]; never used twice within one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AnswerId(pub u64);
+
+/// A batch of answers in the making, each decoded greedily. An answer does not depend on those beside it: decoded alone
+/// it has the same tokens.
+pub trait Decoding {
+    /// Reads the prompts of `requests` in as few passes as it can and lets their answers join the batch. `None` in
+    /// place of an identity means that there is no room now: nothing was computed, ask again when others have ended.
+    /// An empty batch has room for the first request, or refuses it with an error.
+    fn join(&mut self, requests: &[&CompletionRequest]) -> Vec<Result<Option<AnswerId>>>;
+
+    /// Gives up an answer. One that has ended or never was is ignored.
+    fn leave(&mut self, answer: AnswerId);
+
+    /// One more token for every answer. Those that have thereby ended, or failed, leave the batch and are returned.
+    ///
+    /// # Errors
+    /// A failure that concerns the whole batch; all its answers are lost.
+    fn step(&mut self) -> Result<Vec<(AnswerId, Result<Completion>)>>;
+
+    /// Number of answers in the making.
+    fn len(&self) -> usize;
+
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }

@@ -10,6 +10,7 @@
 //!
 //! There is no tensor library and no weight format here: see `cluegate-models` for implementations in candle.
 
+mod call;
 mod containers;
 mod decode;
 mod detector;
@@ -18,11 +19,13 @@ mod language;
 mod picture;
 mod relevance;
 
+pub use call::Call;
 pub use decode::{DecodeError, DecodeOptions, decode};
 pub use detector::{Detection, DetectionRequest, Region, RegionDetector};
 pub use error::{PerceptionError, PerceptionErrorKind, Result};
 pub use language::{
-    AnswerScore, Completion, CompletionRequest, FinishReason, Prefix, Prompt, Reply, VisionLanguageModel,
+    AnswerId, AnswerScore, Completion, CompletionRequest, Decoding, FinishReason, LocalLanguageModel, Prefix,
+    Prompt, Reply, VisionLanguageModel,
 };
 pub use picture::{ContentHash, Picture};
 pub use relevance::{Embedding, RelevanceEncoder};

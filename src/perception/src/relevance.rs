@@ -1,6 +1,6 @@
 //! Which rules could matter for a picture at all: one cosine each (CLUE s 3.2).
 
-use crate::{Fingerprint, Picture, Result};
+use crate::{Call, Fingerprint, Picture, Result};
 
 /// A unit vector in the space shared by pictures and texts.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,8 +37,8 @@ pub trait RelevanceEncoder: Send + Sync {
     fn default_threshold(&self) -> f32;
 
     /// One embedding for each picture.
-    fn embed_pictures(&self, pictures: &[Picture]) -> Result<Vec<Embedding>>;
+    fn embed_pictures(&self, pictures: &[Picture], call: &Call) -> Result<Vec<Embedding>>;
 
     /// One embedding for each text. Longer texts than the encoder holds are cut as its tokenizer cuts them.
-    fn embed_texts(&self, texts: &[&str]) -> Result<Vec<Embedding>>;
+    fn embed_texts(&self, texts: &[&str], call: &Call) -> Result<Vec<Embedding>>;
 }

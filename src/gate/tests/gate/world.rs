@@ -11,7 +11,7 @@ use cluegate_gate::{
     MemoryLog, Policies, Unfinished,
 };
 use cluegate_judge::{InspectOptions, Judge, Prepared, Report, Stages, fakes};
-use cluegate_perception::{Detection, Picture, Region};
+use cluegate_perception::{Call, Detection, Picture, Region};
 use image::{Rgb, RgbImage};
 
 /// Side of every picture.
@@ -178,15 +178,15 @@ impl Inspector for Scripted {
         BTreeMap::from([("judge".to_owned(), self.judge.models().judge.clone())])
     }
 
-    fn inspect(&self, judged: &Picture, deadline: Instant) -> Result<Report, InspectionError> {
+    fn inspect(&self, judged: &Picture, call: &Call) -> Result<Report, InspectionError> {
         let fault = self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None);
-        let all = InspectOptions { deadline: Some(deadline), ..InspectOptions::default() };
+        let all = InspectOptions { call: call.clone(), ..InspectOptions::default() };
         match fault {
             Fault::None => Ok(self.judge.inspect(judged, &self.prepared, &all)?),
             Fault::Error => Err(InspectionError::new("out-of-domain", "this is no picture of the world")),
             Fault::OutOfTime => {
-                let past = Instant::now().checked_sub(Duration::from_secs(1));
-                Ok(self.judge.inspect(judged, &self.prepared, &InspectOptions { deadline: past, ..all })?)
+                let call = call.clone().until(Instant::now());
+                Ok(self.judge.inspect(judged, &self.prepared, &InspectOptions { call, ..all })?)
             }
             Fault::Panic => panic!("the judge's index is out of range"),
             Fault::Hang => {
@@ -205,10 +205,10 @@ impl Inspector for Scripted {
         &self,
         picture: &Picture,
         kind: Unfinished,
-        deadline: Instant,
+        call: &Call,
     ) -> Result<Report, InspectionError> {
         self.unfinished.lock().unwrap().push(kind);
-        self.inspect(picture, deadline)
+        self.inspect(picture, call)
     }
 
     fn locate(
@@ -216,6 +216,7 @@ impl Inspector for Scripted {
         picture: &Picture,
         words: &[&str],
         min_confidence: f32,
+        _: &Call,
     ) -> Result<Vec<Detection>, InspectionError> {
         let found = words.iter().enumerate().flat_map(|(query, word)| {
             let places = (self.locate)(picture, word).into_iter();

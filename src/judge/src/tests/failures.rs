@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluegate_perception::{
-    AnswerScore, Completion, CompletionRequest, Detection, DetectionRequest, Embedding, Fingerprint,
+    AnswerScore, Call, Completion, CompletionRequest, Detection, DetectionRequest, Embedding, Fingerprint,
     FinishReason, PerceptionError, PerceptionErrorKind, Picture, Prompt, Region, RegionDetector,
     RelevanceEncoder, Result, VisionLanguageModel,
 };
@@ -58,10 +58,10 @@ impl RelevanceEncoder for Models {
     fn default_threshold(&self) -> f32 {
         self.threshold
     }
-    fn embed_pictures(&self, pictures: &[Picture]) -> Result<Vec<Embedding>> {
+    fn embed_pictures(&self, pictures: &[Picture], _: &Call) -> Result<Vec<Embedding>> {
         (self.pictures)(pictures)
     }
-    fn embed_texts(&self, texts: &[&str]) -> Result<Vec<Embedding>> {
+    fn embed_texts(&self, texts: &[&str], _: &Call) -> Result<Vec<Embedding>> {
         (self.texts)(texts)
     }
 }
@@ -70,7 +70,7 @@ impl RegionDetector for Models {
     fn fingerprint(&self) -> &Fingerprint {
         &self.name
     }
-    fn detect(&self, _: &[DetectionRequest<'_>], _: f32) -> Result<Vec<Vec<Detection>>> {
+    fn detect(&self, _: &[DetectionRequest<'_>], _: f32, _: &Call) -> Result<Vec<Vec<Detection>>> {
         (self.detect)()
     }
 }
@@ -79,10 +79,10 @@ impl VisionLanguageModel for Models {
     fn fingerprint(&self) -> &Fingerprint {
         &self.name
     }
-    fn score(&self, prompts: &[Prompt]) -> Result<Vec<AnswerScore>> {
+    fn score(&self, prompts: &[Prompt], _: &Call) -> Result<Vec<AnswerScore>> {
         (self.score)(prompts)
     }
-    fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>> {
+    fn complete(&self, requests: &[CompletionRequest], _: &Call) -> Result<Vec<Completion>> {
         (self.complete)(requests)
     }
 }
@@ -212,6 +212,7 @@ fn failures_of_models_keep_their_kind() {
         (PerceptionErrorKind::NotANumber, JudgeErrorKind::NotANumber),
         (PerceptionErrorKind::MissingAnswer, JudgeErrorKind::MissingAnswer),
         (PerceptionErrorKind::Timeout, JudgeErrorKind::Timeout),
+        (PerceptionErrorKind::Cancelled, JudgeErrorKind::Cancelled),
         (PerceptionErrorKind::Overloaded, JudgeErrorKind::Overloaded),
         (PerceptionErrorKind::Backend, JudgeErrorKind::Backend),
     ] {
@@ -280,10 +281,15 @@ fn a_rationale_is_strict_json_and_has_one_retry() {
 fn the_deadline_is_checked_before_every_call() {
     let judge = Script::default().judge();
     let prepared = judge.prepare(&one_statement()).expect("prepared");
-    let late = InspectOptions { deadline: Some(Instant::now()), ..InspectOptions::default() };
+    let call = Call::default().until(Instant::now());
+    let late = InspectOptions { call, ..InspectOptions::default() };
     let error = judge.inspect(&picture(), &prepared, &late).expect_err("a verdict came out");
-    assert!(matches!(error, JudgeError::Timeout { .. }), "{error}");
-    assert!(error.to_string().contains("before the relevance stage"), "{error}");
+    assert_eq!(error.kind(), JudgeErrorKind::Timeout);
+    assert!(error.to_string().starts_with("relevance stage: the deadline passed"), "{error}");
+    let off = InspectOptions::default();
+    off.call.cancel();
+    let error = judge.inspect(&picture(), &prepared, &off).expect_err("a verdict came out");
+    assert_eq!(error.kind(), JudgeErrorKind::Cancelled);
     // Each model in turn takes longer than there is.
     let slow = || std::thread::sleep(Duration::from_millis(750));
     let cases: [(Models, &str); 3] = [
@@ -321,12 +327,12 @@ fn the_deadline_is_checked_before_every_call() {
     for (models, stage) in cases {
         let judge = models.judge();
         let prepared = judge.prepare(&one_statement()).expect("prepared");
-        let deadline = Some(Instant::now() + Duration::from_millis(700));
+        let call = Call::default().until(Instant::now() + Duration::from_millis(700));
         let error = judge
-            .inspect(&picture(), &prepared, &InspectOptions { deadline, ..InspectOptions::default() })
+            .inspect(&picture(), &prepared, &InspectOptions { call, ..InspectOptions::default() })
             .expect_err("a verdict came out");
         assert_eq!(error.kind(), JudgeErrorKind::Timeout);
-        assert!(error.to_string().contains(&format!("before the {stage} stage")), "{error}");
+        assert!(error.to_string().starts_with(&format!("{stage} stage: the deadline passed")), "{error}");
     }
 }
 

@@ -3,8 +3,8 @@
 
 use cluegate_constitution::{Constitution, Precondition, Rule, Statement};
 use cluegate_perception::{
-    CompletionRequest, DetectionRequest, Picture, Prefix, Prompt, RegionDetector, RelevanceEncoder, Reply,
-    VisionLanguageModel,
+    Call, CompletionRequest, DetectionRequest, Picture, Prefix, Prompt, RegionDetector, RelevanceEncoder,
+    Reply, VisionLanguageModel,
 };
 
 use crate::evidence::{
@@ -39,8 +39,11 @@ impl Literal<'_> {
             unless: vec![],
         };
         if self.stages.relevance_scan {
-            let seen = self.encoder.embed_pictures(std::slice::from_ref(self.picture)).expect("embedding");
-            let text = self.encoder.embed_texts(&[&rule.text]).expect("embedding");
+            let seen = self
+                .encoder
+                .embed_pictures(std::slice::from_ref(self.picture), &Call::default())
+                .expect("embedding");
+            let text = self.encoder.embed_texts(&[&rule.text], &Call::default()).expect("embedding");
             let cosine = seen[0].cosine(&text[0]).clamp(-1.0, 1.0);
             evidence.relevance = Some(cosine);
             if cosine < threshold {
@@ -139,11 +142,12 @@ impl Literal<'_> {
             self.templates.reasoning_suffix(&statement.text),
         );
         let request = CompletionRequest { prompt: prompt.clone(), max_tokens: 256 };
-        let thought = self.vlm.complete(&[request]).expect("thought")[0].text.trim().to_owned();
+        let thought =
+            self.vlm.complete(&[request], &Call::default()).expect("thought")[0].text.trim().to_owned();
         prompt.turns =
             vec![Reply { assistant: thought.clone(), user: self.templates.rating(&statement.text) }];
         prompt.answer_start = "{\"rating\": \"".to_owned();
-        let rating = self.vlm.score(&[prompt]).expect("rating")[0].ratio();
+        let rating = self.vlm.score(&[prompt], &Call::default()).expect("rating")[0].ratio();
         evidence.rating = Some(rating);
         evidence.thought = Some(thought);
         set(evidence, DecidedBy::Reasoning, rating >= 0.5);
@@ -155,7 +159,7 @@ impl Literal<'_> {
 
     fn ask(&self, prefix: Prefix, statement: &str) -> f64 {
         let prompt = Prompt::new(prefix, self.templates.statement_suffix(statement));
-        self.vlm.score(&[prompt]).expect("score")[0].ratio()
+        self.vlm.score(&[prompt], &Call::default()).expect("score")[0].ratio()
     }
 
     /// The best box of each central word, and the crop if the objects are small.
@@ -169,7 +173,7 @@ impl Literal<'_> {
         let mut regions = vec![];
         for word in &statement.central {
             let request = [DetectionRequest { picture: self.picture, queries: &[word] }];
-            let found = self.detector.detect(&request, 0.0).expect("detection").remove(0);
+            let found = self.detector.detect(&request, 0.0, &Call::default()).expect("detection").remove(0);
             let best = found.into_iter().find(|d| d.confidence > thresholds.detection_confidence);
             if let Some(best) = best {
                 let region = best.region;

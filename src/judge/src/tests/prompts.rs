@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use cluegate_perception::{
-    AnswerScore, Completion, CompletionRequest, Fingerprint, Prompt, Result, VisionLanguageModel,
+    AnswerScore, Call, Completion, CompletionRequest, Fingerprint, Prompt, Result, VisionLanguageModel,
 };
 use proptest::prelude::*;
 
@@ -101,13 +101,13 @@ impl VisionLanguageModel for Recorder {
     fn fingerprint(&self) -> &Fingerprint {
         self.inner.fingerprint()
     }
-    fn score(&self, prompts: &[Prompt]) -> Result<Vec<AnswerScore>> {
+    fn score(&self, prompts: &[Prompt], call: &Call) -> Result<Vec<AnswerScore>> {
         self.scored.lock().expect("lock").push(prompts.to_vec());
-        self.inner.score(prompts)
+        self.inner.score(prompts, call)
     }
-    fn complete(&self, requests: &[CompletionRequest]) -> Result<Vec<Completion>> {
+    fn complete(&self, requests: &[CompletionRequest], call: &Call) -> Result<Vec<Completion>> {
         self.completed.lock().expect("lock").push(requests.to_vec());
-        self.inner.complete(requests)
+        self.inner.complete(requests, call)
     }
 }
 

@@ -14,7 +14,7 @@ mod towers;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use cluegate_perception::{Embedding, Fingerprint, Picture, RelevanceEncoder};
+use cluegate_perception::{Call, Embedding, Fingerprint, Picture, RelevanceEncoder};
 
 pub use activation::Activation;
 pub use config::{DualConfig, TextConfig, VisionConfig};
@@ -209,11 +209,17 @@ impl RelevanceEncoder for ClipModel {
         self.threshold
     }
 
-    fn embed_pictures(&self, pictures: &[Picture]) -> cluegate_perception::Result<Vec<Embedding>> {
+    fn embed_pictures(
+        &self,
+        pictures: &[Picture],
+        call: &Call,
+    ) -> cluegate_perception::Result<Vec<Embedding>> {
+        call.check()?;
         Ok(self.pictures(pictures)?)
     }
 
-    fn embed_texts(&self, texts: &[&str]) -> cluegate_perception::Result<Vec<Embedding>> {
+    fn embed_texts(&self, texts: &[&str], call: &Call) -> cluegate_perception::Result<Vec<Embedding>> {
+        call.check()?;
         Ok(self.texts(texts)?)
     }
 }

@@ -18,7 +18,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use cluegate_perception::{ContentHash, Detection, DetectionRequest, Fingerprint, Picture, RegionDetector};
+use cluegate_perception::{
+    Call, ContentHash, Detection, DetectionRequest, Fingerprint, Picture, RegionDetector,
+};
 
 pub use boxes::RelativeBox;
 pub use network::{Owlv2Network, PatchPredictions};
@@ -252,7 +254,9 @@ impl RegionDetector for Owlv2Model {
         &self,
         requests: &[DetectionRequest<'_>],
         min_confidence: f32,
+        call: &Call,
     ) -> cluegate_perception::Result<Vec<Vec<Detection>>> {
+        call.check()?;
         Ok(self.find(requests, min_confidence)?)
     }
 }

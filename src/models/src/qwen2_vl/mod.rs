@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use cluegate_perception::{
-    AnswerScore, Completion, CompletionRequest, ContentHash, Fingerprint, FinishReason, Picture, Prompt,
-    VisionLanguageModel,
+    AnswerScore, Call, Completion, CompletionRequest, ContentHash, Fingerprint, FinishReason, Picture,
+    Prompt, VisionLanguageModel,
 };
 
 use self::cache::{PrefixCache, Remembered};
@@ -30,10 +30,10 @@ use self::prompt::{Grid, Prompter, Tokens, shared_length, with_features};
 use self::text::{Decoder, KeyValues, Past};
 use self::vision::VisionTower;
 use crate::chat::{CHAT_FILES, ChatTemplate, ChatTokenizer, end_tokens};
+use crate::cores::{Cores, IN_TURN};
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
 use crate::weights::Weights;
-use crate::cores::{Cores, IN_TURN};
 
 /// Buffers that older versions of transformers saved beside the weights.
 const KNOWN_BUFFERS: &[&str] = &["rotary_emb.inv_freq", "rotary_pos_emb.inv_freq"];
@@ -373,12 +373,17 @@ impl VisionLanguageModel for Qwen2Vl {
         &self.fingerprint
     }
 
-    fn score(&self, prompts: &[Prompt]) -> cluegate_perception::Result<Vec<AnswerScore>> {
+    fn score(&self, prompts: &[Prompt], call: &Call) -> cluegate_perception::Result<Vec<AnswerScore>> {
+        call.check()?;
         let logits = self.next_logits(prompts)?;
         Ok(logits.iter().map(|row| self.score_of(row)).collect())
     }
 
-    fn complete(&self, requests: &[CompletionRequest]) -> cluegate_perception::Result<Vec<Completion>> {
+    fn complete(
+        &self,
+        requests: &[CompletionRequest],
+        _: &Call,
+    ) -> cluegate_perception::Result<Vec<Completion>> {
         let answers = self.cores.map(requests, |request| self.answer(request));
         answers.into_iter().map(|answer| answer.map_err(Into::into)).collect()
     }
