@@ -39,7 +39,7 @@ fn a_judge_that_fails_in_any_way_withholds_and_says_how() {
         (
             Fault::OutOfTime,
             Reason::JudgeTimeout,
-            "the judge gave no verdict in time: the deadline passed before",
+            "the judge gave no verdict in time: relevance stage: the deadline passed before",
         ),
         (Fault::Hang, Reason::JudgeTimeout, "the judge gave no verdict in time: it was given 50 ms"),
         (
