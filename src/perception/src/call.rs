@@ -15,6 +15,8 @@ pub struct Call {
     tenant: Arc<str>,
     deadline: Option<Instant>,
     cancelled: Arc<AtomicBool>,
+    /// Those for whom one piece of work is done at once; empty for a call of one caller.
+    members: Arc<[Call]>,
 }
 
 impl Call {
@@ -28,6 +30,23 @@ impl Call {
     pub fn until(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
         self
+    }
+
+    /// The call of one piece of work that is done for all of `members` at once: it is over when every one of them is,
+    /// its tenant is theirs if they share one, and to call it off calls off none of them. Without members it is the
+    /// default call.
+    pub fn together(members: impl IntoIterator<Item = Self>) -> Self {
+        let members: Vec<Self> = members.into_iter().collect();
+        let Some(first) = members.first() else { return Self::default() };
+        let shared = members.iter().all(|other| other.tenant == first.tenant);
+        let deadlines = members.iter().map(|member| member.deadline);
+        Self {
+            tenant: if shared { Arc::clone(&first.tenant) } else { Arc::default() },
+            // Whoever has no deadline waits for ever, and so does the work.
+            deadline: deadlines.reduce(|latest, own| latest.zip(own).map(|(a, b)| a.max(b))).flatten(),
+            cancelled: Arc::default(),
+            members: members.into(),
+        }
     }
 
     /// The tenant; empty for none in particular.
@@ -64,7 +83,14 @@ impl Call {
                 "the deadline passed before the model answered; allow more time, or use faster models";
             return Err(PerceptionError::new(PerceptionErrorKind::Timeout, message));
         }
-        Ok(())
+        let mut over = Ok(());
+        for member in self.members.iter() {
+            over = member.check();
+            if over.is_ok() {
+                break;
+            }
+        }
+        over
     }
 }
 
@@ -86,5 +112,27 @@ mod tests {
         call.cancel();
         assert_eq!(copy.check().unwrap_err().kind(), PerceptionErrorKind::Cancelled);
         assert!(Call::default().check().is_ok());
+    }
+
+    #[test]
+    fn work_for_several_is_over_when_it_is_over_for_all() {
+        let now = Instant::now();
+        let (hour, day) = (now + Duration::from_secs(3600), now + Duration::from_secs(86_400));
+        let (news, shop) = (Call::new("news").until(hour), Call::new("shop").until(day));
+        let both = Call::together([news.clone(), shop.clone()]);
+        assert_eq!((&**both.tenant(), both.deadline()), ("", Some(day)));
+        news.cancel();
+        assert!(both.check().is_ok());
+        shop.cancel();
+        assert_eq!(both.check().unwrap_err().kind(), PerceptionErrorKind::Cancelled);
+
+        let patient = Call::new("news");
+        let mixed = Call::together([Call::new("news").until(now), patient.clone()]);
+        assert_eq!((&**mixed.tenant(), mixed.deadline()), ("news", None));
+        assert!(mixed.check().is_ok());
+        mixed.cancel();
+        assert!(mixed.check().is_err() && patient.check().is_ok());
+        assert_eq!(Call::together([patient]).deadline(), None);
+        assert!(Call::together([]).check().is_ok());
     }
 }
