@@ -1,0 +1,432 @@
+//! The whole of CLUE on Mini OS Bench: ours with one caller and with many, against the independent implementation.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use cluegate::constitution::Constitution;
+use cluegate::judge::{Outcome, PerStage, Report, RuleEvidence, StatementEvidence, Verdict};
+use cluegate::perception::Picture;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Setting;
+use crate::ours::{Ours, decode_picture};
+use crate::page::{Page, doing};
+use crate::pictures;
+use crate::plot;
+use crate::reference::{self, ClueInput, ClueOutput, PictureOutput};
+use crate::stats::Times;
+use crate::streams::{Request, Run, millis, serve};
+use crate::table::{Table, ms, times};
+
+/// Callers at once in the second measurement.
+const STREAMS: usize = 16;
+
+/// Rounds of ours, the reference between them.
+const ROUNDS: usize = 2;
+
+/// Differences that are printed in full.
+const SHOWN: usize = 20;
+
+/// What the last line and the next parts need of this one.
+pub(super) struct Measured {
+    pub(super) ratio_single: f64,
+    pub(super) ratio_16: f64,
+    pub(super) same_verdicts: bool,
+    /// Median time of a picture with one caller.
+    pub(super) ms_single: f64,
+}
+
+/// Runs both, and tells.
+pub(super) fn measure(setting: &Setting<'_>, page: &mut Page) -> anyhow::Result<Measured> {
+    let arguments = setting.arguments;
+    let scene = Constitution::shipped("scene")?;
+    let drawn = setting.scenes.osbench(arguments.pictures)?;
+    let files = pictures::pngs(&drawn)?;
+    let folder = setting.folder.join("clue");
+    let paths = pictures::write(&folder, &files)?;
+    let begin = Instant::now();
+    let decoded = files.iter().map(|file| decode_picture(file)).collect::<anyhow::Result<Vec<_>>>()?;
+    let decode_ms = millis(begin.elapsed()) / decoded.len() as f64;
+
+    let mut ours = Rounds::default();
+    ours.serve(setting, &scene, &decoded)?;
+    doing("the independent implementation");
+    let input =
+        ClueInput::new(&arguments.common.suite, &Ours::open(&arguments.common.suite)?, &scene, &paths)?;
+    let program = arguments.reference.join("clue.py");
+    let theirs: ClueOutput = reference::run(&arguments.reference_python, &program, None, &input, &folder)?;
+    for _ in 1..ROUNDS {
+        ours.serve(setting, &scene, &decoded)?;
+    }
+    let comparison = compare(&ours, &theirs, &paths)?;
+    tell(page, &ours, &theirs, &comparison)?;
+    tell_stages(page, &ours, &theirs, decode_ms)?;
+    let reference_ms = mean_ms(&theirs);
+    Ok(Measured {
+        ratio_single: reference_ms / ours.ms_single(),
+        ratio_16: reference_ms / ours.ms_many(),
+        same_verdicts: comparison.same(),
+        ms_single: ours.single.first().map_or(f64::NAN, |run| run.times().median()),
+    })
+}
+
+/// Ours, round by round.
+#[derive(Default)]
+struct Rounds {
+    single: Vec<Run>,
+    many: Vec<Run>,
+}
+
+impl Rounds {
+    /// One caller, then many, each with an engine that remembers nothing.
+    fn serve(
+        &mut self,
+        setting: &Setting<'_>,
+        scene: &Constitution,
+        decoded: &[Picture],
+    ) -> anyhow::Result<()> {
+        for (streams, runs) in [(1, &mut self.single), (STREAMS, &mut self.many)] {
+            doing(&format!("ours, {streams} at once"));
+            let ours = Ours::open(&setting.arguments.common.suite)?;
+            let prepared = ours.prepare(scene)?;
+            let requests: Vec<Request> = decoded
+                .iter()
+                .map(|picture| Request {
+                    picture: picture.clone(),
+                    prepared: Arc::clone(&prepared),
+                    tenant: "".into(),
+                    patience: None,
+                })
+                .collect();
+            runs.push(serve(&ours, &requests, streams)?);
+        }
+        Ok(())
+    }
+
+    fn ms_single(&self) -> f64 {
+        fastest(&self.single)
+    }
+
+    fn ms_many(&self) -> f64 {
+        fastest(&self.many)
+    }
+}
+
+/// Milliseconds a picture of the fastest round: what else the machine did only adds.
+fn fastest(runs: &[Run]) -> f64 {
+    runs.iter().map(Run::ms_per_picture).fold(f64::INFINITY, f64::min)
+}
+
+fn mean_ms(theirs: &ClueOutput) -> f64 {
+    theirs.pictures.iter().map(|picture| picture.ms).collect::<Times>().mean()
+}
+
+/// Where ours and the reference agree and where not.
+struct Comparison {
+    pictures: usize,
+    /// What differs, one line each.
+    differences: Vec<String>,
+    /// Pictures whose rules came out otherwise without a change of the verdict or of the violated rules.
+    other_outcomes: usize,
+    /// The largest difference of a score, a prior and a cosine that both have.
+    score: f64,
+    prior: f64,
+    relevance: f64,
+}
+
+impl Comparison {
+    fn same(&self) -> bool {
+        self.differences.is_empty()
+    }
+}
+
+/// A stable name as it stands in JSON.
+fn name_of(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(name)) => name,
+        _ => "?".to_owned(),
+    }
+}
+
+/// Holds every run of ours against the reference.
+fn compare(ours: &Rounds, theirs: &ClueOutput, paths: &[PathBuf]) -> anyhow::Result<Comparison> {
+    let mut comparison = Comparison {
+        pictures: paths.len(),
+        differences: Vec::new(),
+        other_outcomes: 0,
+        score: 0.0,
+        prior: 0.0,
+        relevance: 0.0,
+    };
+    ensure!(
+        theirs.pictures.len() == paths.len(),
+        "expected {} pictures of the reference, got {}",
+        paths.len(),
+        theirs.pictures.len()
+    );
+    for (streams, runs) in [(1, &ours.single), (STREAMS, &ours.many)] {
+        for run in runs {
+            let reports = run.reports()?;
+            ensure!(reports.len() == paths.len(), "expected {} answers, got {}", paths.len(), reports.len());
+            for ((report, theirs), path) in reports.into_iter().zip(&theirs.pictures).zip(paths) {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy();
+                comparison.picture(&format!("{name}, {streams} at once"), report, theirs)?;
+            }
+        }
+    }
+    Ok(comparison)
+}
+
+impl Comparison {
+    fn picture(&mut self, name: &str, ours: &Report, theirs: &PictureOutput) -> anyhow::Result<()> {
+        let verdict = name_of(&ours.verdict());
+        let mut other_outcome = false;
+        for rule in ours.rules() {
+            let their = theirs.rules.iter().find(|their| their.id == rule.id);
+            let their = their.with_context(|| format!("the reference has no rule {}", rule.id))?;
+            if let (Some(a), Some(b)) = (rule.relevance, their.relevance) {
+                self.relevance = self.relevance.max((f64::from(a) - b).abs());
+            }
+            for (ours, their) in pairs(rule, &their.statements) {
+                if let (Some(a), Some(b)) = (ours.score, their.score) {
+                    self.score = self.score.max((a - b).abs());
+                }
+                if let Some(b) = their.prior {
+                    self.prior = self.prior.max((ours.score_without_image - b).abs());
+                }
+            }
+            other_outcome |= name_of(&rule.outcome) != their.outcome;
+        }
+        if verdict == theirs.verdict && ours.violated() == theirs.violated {
+            self.other_outcomes += usize::from(other_outcome);
+            return Ok(());
+        }
+        self.differences.push(format!(
+            "{name}: ours {verdict} {:?}, the reference {} {:?}{}",
+            ours.violated(),
+            theirs.verdict,
+            theirs.violated,
+            explain(ours, theirs)
+        ));
+        Ok(())
+    }
+}
+
+/// The statements of a rule that both have, by text and in order.
+fn pairs<'a>(
+    rule: &'a RuleEvidence,
+    theirs: &'a [reference::StatementOutput],
+) -> impl Iterator<Item = (&'a StatementEvidence, &'a reference::StatementOutput)> {
+    let ours = rule.preconditions.iter().chain(&rule.unless).flat_map(|link| &link.statements);
+    ours.filter_map(|ours| {
+        theirs.iter().find(|their| their.statement == ours.text).map(|their| (ours, their))
+    })
+}
+
+/// The scores behind every rule that came out otherwise.
+fn explain(ours: &Report, theirs: &PictureOutput) -> String {
+    let mut text = String::new();
+    for rule in ours.rules() {
+        let Some(their) = theirs.rules.iter().find(|their| their.id == rule.id) else { continue };
+        if name_of(&rule.outcome) == their.outcome {
+            continue;
+        }
+        text += &format!(
+            "\n  {}: ours {} (cosine {:?}), the reference {} (cosine {:?})",
+            rule.id,
+            name_of(&rule.outcome),
+            rule.relevance,
+            their.outcome,
+            their.relevance
+        );
+        for (ours, their) in pairs(rule, &their.statements) {
+            let line = their.line.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+            text += &format!(
+                "\n    {:?}: {:?} by {} against {:?} by {line}",
+                ours.text,
+                ours.score,
+                name_of(&ours.decided_by),
+                their.score
+            );
+        }
+    }
+    text
+}
+
+fn tell(page: &mut Page, ours: &Rounds, theirs: &ClueOutput, comparison: &Comparison) -> anyhow::Result<()> {
+    page.heading("The whole of CLUE, every stage on")?;
+    let unsafe_ones = theirs.pictures.iter().filter(|picture| picture.verdict == "unsafe").count();
+    page.text(&format!(
+        "{} pictures of Mini OS Bench under the constitution `scene` ({unsafe_ones} of them unsafe), from a decoded \
+         picture to the verdict. Ours in {ROUNDS} rounds, each with an engine that remembers nothing; the fastest \
+         counts. The reference: {}, {} threads, {:.0} ms to prepare, {:.0} MiB at most.",
+        comparison.pictures,
+        reference::versions(&theirs.versions),
+        theirs.threads,
+        theirs.prepare_ms,
+        theirs.peak_rss_mb
+    ))?;
+    let reference = mean_ms(theirs);
+    let their_times: Times = theirs.pictures.iter().map(|picture| picture.ms).collect();
+    let mut table =
+        Table::new(&["", "ms a picture", "pictures a second", "p50 ms", "p99 ms", "reference over ours"]);
+    let mut row = |name: &str, each: f64, times_of: &Times, ratio: String| {
+        let rate = format!("{:.2}", 1e3 / each);
+        table.row(name, [ms(each), rate, ms(times_of.median()), ms(times_of.percentile(0.99)), ratio]);
+    };
+    row("reference, one after the other", reference, &their_times, times(1.0));
+    for (name, runs) in [("cluegate, 1 caller", &ours.single), ("cluegate, 16 callers", &ours.many)] {
+        let each = fastest(runs);
+        let best = runs.iter().min_by(|a, b| a.wall_ms.total_cmp(&b.wall_ms));
+        let latencies = best.map(Run::times).unwrap_or_default();
+        row(name, each, &latencies, times(reference / each));
+    }
+    page.table(table)?;
+    let bars = [
+        ("cluegate, 16 callers".to_owned(), ours.ms_many()),
+        ("cluegate, 1 caller".to_owned(), ours.ms_single()),
+        ("reference".to_owned(), reference),
+    ];
+    page.plot("Time a picture; shorter is better.", plot::bars("ms", &bars));
+    page.text(&format!(
+        "Throughput with {STREAMS} callers over that with one: {}.",
+        times(ours.ms_single() / ours.ms_many())
+    ))?;
+    let runs = ours.single.len() + ours.many.len();
+    page.text(&format!(
+        "{} of {} judgments of ours have the verdict and the violated rules of the reference; {} have another outcome \
+         of a rule that changes neither. Largest differences: score {:.1e}, prior {:.1e}, cosine {:.1e}.",
+        runs * comparison.pictures - comparison.differences.len(),
+        runs * comparison.pictures,
+        comparison.other_outcomes,
+        comparison.score,
+        comparison.prior,
+        comparison.relevance
+    ))?;
+    for difference in comparison.differences.iter().take(SHOWN) {
+        page.text(difference)?;
+    }
+    if comparison.differences.len() > SHOWN {
+        page.text(&format!("... and {} more.", comparison.differences.len() - SHOWN))?;
+    }
+    Ok(())
+}
+
+/// The stages by their stable names, in order.
+fn by_stage<T: Serialize>(stages: &PerStage<T>) -> anyhow::Result<Vec<(String, f64)>> {
+    let value = serde_json::to_value(stages)?;
+    let object = value.as_object().context("stages are an object")?;
+    Ok(object.iter().map(|(name, value)| (name.clone(), value.as_f64().unwrap_or(f64::NAN))).collect())
+}
+
+/// Sums a figure of each report by stage.
+fn mean_by_stage<T: Serialize>(
+    reports: &[&Report],
+    figure: impl Fn(&Report) -> &PerStage<T>,
+) -> anyhow::Result<Vec<(String, f64)>> {
+    let mut means: Vec<(String, f64)> = Vec::new();
+    for report in reports {
+        for (index, (name, value)) in by_stage(figure(report))?.into_iter().enumerate() {
+            match means.get_mut(index) {
+                Some((_, mean)) => *mean += value / reports.len() as f64,
+                None => means.push((name, value / reports.len() as f64)),
+            }
+        }
+    }
+    Ok(means)
+}
+
+fn tell_stages(page: &mut Page, ours: &Rounds, theirs: &ClueOutput, decode_ms: f64) -> anyhow::Result<()> {
+    page.heading("Where the time goes")?;
+    page.text(
+        "Means over the pictures. Passes are counted as one at a time would need them (one for each picture embedded or \
+         searched, for each question scored, for each token decoded); with 16 callers the time of a stage contains \
+         waiting for the others.",
+    )?;
+    let best = |runs: &'_ [Run]| -> anyhow::Result<usize> {
+        let fastest = (0..runs.len()).min_by(|a, b| runs[*a].wall_ms.total_cmp(&runs[*b].wall_ms));
+        fastest.context("there was no round")
+    };
+    let single = ours.single[best(&ours.single)?].reports()?;
+    let many = ours.many[best(&ours.many)?].reports()?;
+    let times_single = mean_by_stage(&single, |report| &report.timings().stages)?;
+    let times_many = mean_by_stage(&many, |report| &report.timings().stages)?;
+    let passes = mean_by_stage(&single, |report| &report.passes().stages)?;
+    let mut their_times: BTreeMap<String, f64> = BTreeMap::new();
+    for (stage, value) in theirs.pictures.iter().flat_map(|picture| &picture.stages_ms) {
+        *their_times.entry(stage.clone()).or_default() += value / theirs.pictures.len() as f64;
+    }
+    let head = ["stage", "passes", "ms, 1 caller", "ms, 16 callers", "reference ms"];
+    let mut table = Table::new(&head);
+    for (((stage, time), (_, time_many)), (_, count)) in times_single.iter().zip(&times_many).zip(&passes) {
+        let theirs = their_times.remove(stage).unwrap_or(f64::NAN);
+        table.row(stage.as_str(), [format!("{count:.2}"), ms(*time), ms(*time_many), ms(theirs)]);
+    }
+    for (stage, time) in &their_times {
+        table.row(
+            format!("{stage} (of the reference)"),
+            [String::new(), String::new(), String::new(), ms(*time)],
+        );
+    }
+    let total = |reports: &[&Report]| reports.iter().map(|r| r.timings().total).collect::<Times>().mean();
+    let sum = |stages: &[(String, f64)]| stages.iter().map(|(_, time)| time).sum::<f64>();
+    let (all, all_many) = (total(&single), total(&many));
+    table.row(
+        "outside the models",
+        [String::new(), ms(all - sum(&times_single)), ms(all_many - sum(&times_many)), String::new()],
+    );
+    table.row("all", [String::new(), ms(all), ms(all_many), ms(mean_ms(theirs))]);
+    table.row("decoding the PNG, before that", [String::new(), ms(decode_ms), String::new(), String::new()]);
+    page.table(table)?;
+    page.plot("Time by stage with one caller.", plot::bars("ms", &times_single));
+    let count = single.len() as f64;
+    let mean = |figure: &dyn Fn(&Report) -> f64| single.iter().map(|r| figure(r)).sum::<f64>() / count;
+    page.text(&format!(
+        "Reasoning cascades a picture: {:.2}. Rules kept by the relevance scan: {:.2} of {}. Unsafe: {:.0} %. Forward \
+         passes of the reference a picture: {:.1}.",
+        mean(&|report| report.passes().cascades as f64),
+        mean(&|report| report.rules().iter().filter(|rule| rule.outcome != Outcome::Irrelevant).count() as f64),
+        single.first().map_or(0, |report| report.rules().len()),
+        100.0 * mean(&|report| f64::from(u8::from(report.verdict() == Verdict::Unsafe))),
+        theirs.pictures.iter().map(|picture| sum_of(&picture.forwards)).sum::<f64>()
+            / theirs.pictures.len() as f64
+    ))
+}
+
+/// A number, or the sum of the numbers in an object.
+fn sum_of(value: &Value) -> f64 {
+    match value {
+        Value::Object(object) => object.values().map(sum_of).sum(),
+        other => other.as_f64().unwrap_or(0.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_evidence() {
+        assert_eq!(name_of(&Verdict::Unsafe), "unsafe");
+        assert_eq!(name_of(&Outcome::NotViolated), "not_violated");
+    }
+
+    #[test]
+    fn forwards_are_summed_over_stages() {
+        assert!((sum_of(&serde_json::json!({"a": 2, "b": 3.5})) - 5.5).abs() < 1e-12);
+        assert!((sum_of(&serde_json::json!(7)) - 7.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn stages_keep_their_names_and_order() {
+        let stages = PerStage::<f64> { statements: 3.0, ..PerStage::default() };
+        let named = by_stage(&stages).unwrap();
+        assert_eq!(named.len(), 7);
+        assert_eq!(named[0].0, "relevance");
+        assert_eq!(named[2], ("statements".to_owned(), 3.0));
+    }
+}

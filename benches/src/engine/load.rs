@@ -1,0 +1,144 @@
+//! More than can be served, and many pictures: what waits too long, and what memory does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use cluegate::constitution::Constitution;
+use cluegate::perception::Picture;
+
+use super::Setting;
+use crate::machine::{peak_mb, resident_mb};
+use crate::ours::Ours;
+use crate::page::Page;
+use crate::plot::{Line, Plot};
+use crate::stats::{Times, slope};
+use crate::streams::{Request, Run, serve};
+use crate::table::{Table, ms};
+
+/// Callers at once, far more than two cores serve in time.
+const CALLERS: usize = 128;
+const REQUESTS: usize = 512;
+
+/// How long each waits, in times of a single judgment.
+const PATIENCE: f64 = 6.0;
+
+/// Pictures between two looks at the memory.
+const STEPS: usize = 10;
+
+/// Every request has a deadline that most cannot meet: each gets exactly one answer, and gets it in time.
+pub(super) fn overload(setting: &Setting<'_>, page: &mut Page, ms_single: f64) -> anyhow::Result<()> {
+    let ours = Ours::open(&setting.arguments.common.suite)?;
+    let prepared = ours.prepare(&Constitution::shipped("scene")?)?;
+    let patience = Duration::from_secs_f64(PATIENCE * ms_single / 1e3);
+    let pictures = setting.scenes.random(11, REQUESTS, setting.scenes.world().picture_size)?;
+    let requests: Vec<Request> = pictures
+        .into_iter()
+        .enumerate()
+        .map(|(index, picture)| Request {
+            picture: Picture::new(picture),
+            prepared: Arc::clone(&prepared),
+            tenant: format!("tenant-{}", index % 8).into(),
+            patience: Some(patience),
+        })
+        .collect();
+    let run = serve(&ours, &requests, CALLERS)?;
+    check_answers(&requests, &run)?;
+    let mut by_outcome: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for served in &run.served {
+        let outcome = match &served.outcome {
+            Ok(_) => "verdict",
+            Err(error) => error.kind().as_str(),
+        };
+        by_outcome.entry(outcome).or_default().push(served.ms);
+    }
+    page.heading("More requests than can be served")?;
+    page.text(&format!(
+        "{REQUESTS} requests of 8 tenants from {CALLERS} callers, each with a deadline of {} ms ({PATIENCE} times a \
+         single judgment). Every request got one answer, and every verdict is about the picture that was sent.",
+        ms(patience.as_secs_f64() * 1e3)
+    ))?;
+    let mut table = Table::new(&["answer", "requests", "p50 ms", "p99 ms", "longest ms"]);
+    let mut row = |name: &str, times: &Times| {
+        let cells = [times.median(), times.percentile(0.99), times.max()].map(ms);
+        table.row(name, [times.len().to_string()].into_iter().chain(cells));
+    };
+    for (outcome, times) in by_outcome {
+        row(outcome, &Times::new(times));
+    }
+    let all = run.times();
+    row("all", &all);
+    page.table(table)?;
+    let over = 100.0 * (all.percentile(0.99) / (patience.as_secs_f64() * 1e3) - 1.0);
+    page.text(&format!(
+        "The 99th percentile lies {:.1} % {} the deadline.",
+        over.abs(),
+        if over > 0.0 { "over" } else { "under" }
+    ))
+}
+
+/// Nothing lost, nothing doubled, nothing mixed up.
+fn check_answers(requests: &[Request], run: &Run) -> anyhow::Result<()> {
+    let answered: Vec<usize> = run.served.iter().map(|served| served.index).collect();
+    let expected: Vec<usize> = (0..requests.len()).collect();
+    ensure!(answered == expected, "expected one answer to each of {} requests", requests.len());
+    for served in &run.served {
+        if let Ok(report) = &served.outcome {
+            let asked = requests[served.index].picture.hash();
+            ensure!(report.picture() == asked, "request {} got the verdict of another", served.index);
+        }
+    }
+    Ok(())
+}
+
+/// Judges many pictures, each seen once, from four callers, and looks at the memory between.
+pub(super) fn soak(setting: &Setting<'_>, page: &mut Page) -> anyhow::Result<()> {
+    let ours = Ours::open(&setting.arguments.common.suite)?;
+    let prepared = ours.prepare(&Constitution::shipped("scene")?)?;
+    let each = setting.arguments.soak.div_ceil(STEPS);
+    let mut points = Vec::with_capacity(STEPS);
+    let mut table = Table::new(&["pictures", "resident MiB", "peak MiB"]);
+    for step in 0..STEPS {
+        let seed = 1_000 + step as u64;
+        let pictures = setting.scenes.random(seed, each, setting.scenes.world().picture_size)?;
+        let requests: Vec<Request> = pictures
+            .into_iter()
+            .map(|picture| Request {
+                picture: Picture::new(picture),
+                prepared: Arc::clone(&prepared),
+                tenant: "".into(),
+                patience: None,
+            })
+            .collect();
+        let run = serve(&ours, &requests, 4)?;
+        run.reports()?;
+        drop((run, requests));
+        let judged = (each * (step + 1)) as f64;
+        let resident = resident_mb()?;
+        points.push((judged, resident));
+        table.row(format!("{judged}"), [format!("{resident:.1}"), format!("{:.1}", peak_mb()?)]);
+    }
+    page.heading("Memory over many pictures")?;
+    page.text(
+        "Pictures never seen before, four callers, one engine; what this program itself holds is included.",
+    )?;
+    page.table(table)?;
+    let last = points.last().context("there was no step")?.1;
+    // The first steps fill caches and the allocator's own stores.
+    let settled = &points[STEPS / 5..];
+    let growth = 1e3 * slope(settled);
+    page.text(&format!(
+        "After the first fifth the resident memory changes by {growth:+.2} MiB a thousand pictures ({:+.2} % of {last:.0} \
+         MiB).",
+        100.0 * growth / last
+    ))?;
+    let plot = Plot {
+        x_label: "pictures".to_owned(),
+        y_label: "MiB".to_owned(),
+        log_x: false,
+        lines: vec![Line { name: "resident".to_owned(), points }],
+    };
+    page.plot("Resident memory while pictures are judged.", plot.svg());
+    Ok(())
+}

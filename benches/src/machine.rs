@@ -1,0 +1,115 @@
+//! Where the figures were taken, and how much memory this process holds.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+const STATUS: &str = "/proc/self/status";
+
+/// The machine and the program.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Machine {
+    /// Model name of the processor.
+    pub(crate) cpu: String,
+    /// Cores that this process may use.
+    pub(crate) cores: usize,
+    /// Memory in GiB.
+    pub(crate) memory_gib: f64,
+    /// Day and time, UTC.
+    pub(crate) date: String,
+    /// Commit of the checkout, with `+` if files differ from it.
+    pub(crate) commit: String,
+    /// Version of cluegate.
+    pub(crate) version: &'static str,
+}
+
+impl Machine {
+    /// This machine, now.
+    pub(crate) fn here() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let gib = kib_of(&read("/proc/meminfo"), "MemTotal").map_or(f64::NAN, |kib| kib / 1024.0 / 1024.0);
+        Self {
+            cpu: field(&read("/proc/cpuinfo"), "model name").unwrap_or("unknown").to_owned(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_gib: gib.round(),
+            date: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
+            commit: commit().unwrap_or_else(|| "unknown".to_owned()),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+
+    /// One line.
+    pub(crate) fn line(&self) -> String {
+        format!(
+            "{}, {} cores, {} GiB; {}; cluegate {} at {}",
+            self.cpu, self.cores, self.memory_gib, self.date, self.version, self.commit
+        )
+    }
+}
+
+/// The commit of the checkout that this program was built from; none outside of one.
+fn commit() -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let output = Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let changed = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
+    Some(format!("{}{}", git(&["rev-parse", "--short", "HEAD"])?, if changed { "+" } else { "" }))
+}
+
+/// Memory of this process that is in use now (resident set), in MiB.
+pub(crate) fn resident_mb() -> anyhow::Result<f64> {
+    status_mb("VmRSS")
+}
+
+/// The most that was ever in use, or since [`reset_peak`].
+pub(crate) fn peak_mb() -> anyhow::Result<f64> {
+    status_mb("VmHWM")
+}
+
+/// Lets the peak begin anew at what is in use now. Without the right to do so the old peak stays, which is never less.
+pub(crate) fn reset_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+fn status_mb(key: &str) -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string(STATUS).with_context(|| format!("memory is read from {STATUS}"))?;
+    let kib = kib_of(&text, key).with_context(|| format!("expected {key} in {STATUS}, found none"))?;
+    Ok(kib / 1024.0)
+}
+
+fn kib_of(text: &str, key: &str) -> Option<f64> {
+    field(text, key)?.strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// The value of the first line `key: value`.
+fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim() == key).then(|| value.trim())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_proc_are_found_by_their_whole_name() {
+        let text = "Name:\tx\nVmHWM:\t  2048 kB\nVmRSS:\t 1024 kB\nmodel name\t: Some CPU @ 2 GHz\n";
+        assert_eq!(kib_of(text, "VmRSS"), Some(1024.0));
+        assert_eq!(kib_of(text, "VmHWM"), Some(2048.0));
+        assert_eq!(kib_of(text, "Vm"), None);
+        assert_eq!(field(text, "model name"), Some("Some CPU @ 2 GHz"));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_process_holds_memory() {
+        let (resident, peak) = (resident_mb().unwrap(), peak_mb().unwrap());
+        assert!(resident > 0.5 && peak >= 0.9 * resident, "{resident} {peak}");
+    }
+}

@@ -1,0 +1,86 @@
+//! The benchmarks: each runs, prints its tables and the machine, writes a page with plots, and ends with one line of
+//! JSON. `benches/run NAME` sets up what it compares with and calls this program.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+mod constitutions;
+mod engine;
+mod machine;
+mod ours;
+mod page;
+mod pictures;
+mod plot;
+mod reference;
+mod scaling;
+mod stats;
+mod streams;
+mod table;
+
+/// Benchmarks of cluegate.
+#[derive(Debug, Parser)]
+#[command(name = "cluegate-benches", version)]
+struct Cli {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// The engine against independent programs in Python, on the same weights and pictures.
+    Engine(engine::EngineArgs),
+    /// What more statements, rules, pixels, callers and tenants cost.
+    Scaling(scaling::ScalingArgs),
+}
+
+/// What every benchmark on the CPU is given.
+#[derive(Debug, Clone, Args)]
+struct Common {
+    /// Models: a models file, or a folder with a `models.toml`.
+    #[arg(long, value_name = "PATH", default_value = "src/mini/suite")]
+    suite: PathBuf,
+    /// Where the page with plots is written.
+    #[arg(long, value_name = "DIR", default_value = "target/benchmarks")]
+    out: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    name_thread_count();
+    match Cli::parse().benchmark {
+        Benchmark::Engine(arguments) => engine::run(&arguments),
+        Benchmark::Scaling(arguments) => scaling::run(&arguments),
+    }
+}
+
+/// Tells candle how many threads there are, as the main program does: where this variable is unset, candle 0.11 reads
+/// the processor's description from the system before every matrix product.
+#[allow(unsafe_code)]
+fn name_thread_count() {
+    const VARIABLE: &str = "RAYON_NUM_THREADS";
+    if std::env::var_os(VARIABLE).is_none() {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        // SAFETY: called first in `main`, so that no other thread exists that could read the environment meanwhile.
+        unsafe { std::env::set_var(VARIABLE, threads.to_string()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_names_what_a_script_relies_on() {
+        Cli::command().debug_assert();
+        let help =
+            |name: &str| Cli::command().find_subcommand_mut(name).unwrap().render_long_help().to_string();
+        for option in ["--reference-python", "--vllm-python", "--pictures", "--soak", "--suite", "--out"] {
+            assert!(help("engine").contains(option), "{option}");
+        }
+        for option in ["--repeat", "--suite", "--out"] {
+            assert!(help("scaling").contains(option), "{option}");
+        }
+    }
+}

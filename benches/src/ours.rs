@@ -1,0 +1,87 @@
+//! The engine under measurement. Everything that these programs ask of it goes through this module.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use cluegate::constitution::Constitution;
+use cluegate::judge::{InspectOptions, JudgeError, JudgeOptions, Prepared, Report, Templates};
+use cluegate::perception::{
+    AnswerScore, Call, DecodeOptions, Picture, Prefix, Prompt, VisionLanguageModel, decode,
+};
+
+/// The judge over a set of models, as a gateway holds it.
+pub(crate) struct Ours(cluegate::Engine);
+
+impl Ours {
+    /// Opens the models of `suite`, a models file or a folder with one; nothing is remembered from earlier engines.
+    pub(crate) fn open(suite: &Path) -> anyhow::Result<Self> {
+        let engine = cluegate::Engine::open(Some(suite));
+        Ok(Self(engine.with_context(|| format!("opening the models at {}", suite.display()))?))
+    }
+
+    /// Computes what depends on the constitution only.
+    pub(crate) fn prepare(&self, constitution: &Constitution) -> anyhow::Result<Arc<Prepared>> {
+        Ok(Arc::new(self.0.judge().prepare(constitution)?))
+    }
+
+    /// The whole of CLUE for one picture, every stage on.
+    pub(crate) fn inspect(
+        &self,
+        picture: &Picture,
+        prepared: &Prepared,
+        call: Call,
+    ) -> Result<Report, JudgeError> {
+        let options = InspectOptions { call, ..InspectOptions::default() };
+        self.0.judge().inspect(picture, prepared, &options)
+    }
+
+    /// The cosine from which a rule is relevant to these models, where a constitution names none.
+    pub(crate) fn relevance_threshold(&self) -> f32 {
+        self.0.relevance().default_threshold()
+    }
+
+    /// The limits that the judge keeps to.
+    pub(crate) fn options() -> JudgeOptions {
+        JudgeOptions::default()
+    }
+}
+
+/// The judging model alone, asked yes/no questions about a picture.
+pub(crate) struct Questions {
+    model: Arc<dyn VisionLanguageModel>,
+    templates: Templates,
+}
+
+impl Questions {
+    /// Opens the judging model of `suite`.
+    pub(crate) fn open(suite: &Path) -> anyhow::Result<Self> {
+        let model = cluegate::engine::open_suite(Some(suite))?.judge()?;
+        Ok(Self { model, templates: Templates::shipped()? })
+    }
+
+    /// The constant beginning of every question.
+    pub(crate) fn beginning(&self) -> String {
+        self.templates.statement_prefix(None).text.to_string()
+    }
+
+    /// What follows the beginning for `statement`.
+    pub(crate) fn ending(&self, statement: &str) -> String {
+        self.templates.statement_suffix(statement)
+    }
+
+    /// `M(x, c)` of each statement, asked at once.
+    pub(crate) fn score(&self, picture: Picture, statements: &[String]) -> anyhow::Result<Vec<f64>> {
+        let prefix: Prefix = self.templates.statement_prefix(Some(picture));
+        let prompt =
+            |statement: &String| Prompt::new(prefix.clone(), self.templates.statement_suffix(statement));
+        let prompts: Vec<Prompt> = statements.iter().map(prompt).collect();
+        let answers = self.model.score(&prompts, &Call::default())?;
+        Ok(answers.iter().map(AnswerScore::ratio).collect())
+    }
+}
+
+/// A picture from the bytes of its file, as a gateway receives it.
+pub(crate) fn decode_picture(bytes: &[u8]) -> anyhow::Result<Picture> {
+    Ok(decode(bytes, &DecodeOptions::default())?)
+}
