@@ -33,6 +33,8 @@ pub enum ModelErrorKind {
     NotANumber,
     /// A tensor operation failed.
     Tensor,
+    /// The caller no longer waits.
+    Ended,
 }
 
 /// A failed load or run. Every message names the file or operation, what was expected and what was found.
@@ -118,6 +120,9 @@ pub enum ModelError {
     /// See [`ModelErrorKind::NotANumber`].
     #[error("{0} came out as NaN or infinity: no answer; check the weights and their data type")]
     NotANumber(String),
+    /// See [`ModelErrorKind::Ended`].
+    #[error(transparent)]
+    Ended(PerceptionError),
     /// See [`ModelErrorKind::Tensor`].
     #[error("tensor operation failed in {op}: {detail}")]
     Tensor {
@@ -143,6 +148,7 @@ impl ModelError {
             Self::Request(_) => ModelErrorKind::Request,
             Self::NotANumber(_) => ModelErrorKind::NotANumber,
             Self::Tensor { .. } => ModelErrorKind::Tensor,
+            Self::Ended(_) => ModelErrorKind::Ended,
         }
     }
 
@@ -215,18 +221,19 @@ impl From<ModelError> for candle_core::Error {
 
 impl From<ModelError> for PerceptionError {
     fn from(error: ModelError) -> Self {
-        let kind = match error.kind() {
-            ModelErrorKind::Request => PerceptionErrorKind::Request,
-            ModelErrorKind::NotANumber => PerceptionErrorKind::NotANumber,
-            ModelErrorKind::Tensor => PerceptionErrorKind::Backend,
-            ModelErrorKind::MissingFile
-            | ModelErrorKind::Unreadable
-            | ModelErrorKind::Malformed
-            | ModelErrorKind::MissingTensor
-            | ModelErrorKind::ShapeMismatch
-            | ModelErrorKind::UnknownTensor
-            | ModelErrorKind::Unsupported
-            | ModelErrorKind::Tokenizer => PerceptionErrorKind::Model,
+        let kind = match &error {
+            ModelError::Ended(own) => own.kind(),
+            ModelError::Request(_) => PerceptionErrorKind::Request,
+            ModelError::NotANumber(_) => PerceptionErrorKind::NotANumber,
+            ModelError::Tensor { .. } => PerceptionErrorKind::Backend,
+            ModelError::MissingFile { .. }
+            | ModelError::Unreadable { .. }
+            | ModelError::Malformed { .. }
+            | ModelError::MissingTensor { .. }
+            | ModelError::ShapeMismatch { .. }
+            | ModelError::UnknownTensor { .. }
+            | ModelError::Unsupported { .. }
+            | ModelError::Tokenizer { .. } => PerceptionErrorKind::Model,
         };
         Self::new(kind, error.to_string())
     }

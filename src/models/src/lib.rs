@@ -7,13 +7,17 @@
 pub mod chat;
 pub mod clip;
 mod cores;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod domain;
 pub mod error;
 pub mod files;
+pub mod language;
 mod ops;
 pub mod owlv2;
 pub mod pixels;
 pub mod qwen2_vl;
+mod rope;
 pub mod suite;
 pub mod weights;
 

@@ -1,6 +1,7 @@
 //! Element-wise operations that candle computes in several passes on one thread, here in one pass on all.
 
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use candle_nn::Linear;
 use rayon::prelude::*;
 
 /// Elements per task: enough work to be worth a thread.
@@ -110,7 +111,19 @@ pub(crate) fn quick_gelu(xs: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Those of candle.
 pub(crate) fn swiglu(xs: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if crate::cuda::applies(xs) {
+        return crate::cuda::swiglu(xs);
+    }
     if fused(xs) { xs.apply_op1_no_bwd(&SwiGlu) } else { candle_nn::ops::swiglu(xs) }
+}
+
+/// The layer with its outputs multiplied by `factor`.
+///
+/// # Errors
+/// Those of candle.
+pub(crate) fn scaled(layer: &Linear, factor: f64) -> Result<Linear> {
+    Ok(Linear::new((layer.weight() * factor)?, layer.bias().map(|bias| bias * factor).transpose()?))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::chat::TokenIds;
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
+use crate::language::DecoderConfig;
 
 const FILE: &str = "config.json";
 
@@ -13,42 +14,13 @@ const FILE: &str = "config.json";
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The language model.
-    pub text: TextConfig,
+    pub text: DecoderConfig,
     /// The vision tower.
     pub vision: VisionConfig,
     /// Stands once for each merged patch of a picture.
     pub image_token: u32,
     /// Where answers end, if the configuration says so.
     pub eos: Option<TokenIds>,
-}
-
-/// The language model's dimensions.
-#[derive(Debug, Clone)]
-pub struct TextConfig {
-    /// Rows of the embedding table.
-    pub vocabulary: usize,
-    /// Width of the residual stream.
-    pub hidden: usize,
-    /// Width inside the feed-forward layers.
-    pub intermediate: usize,
-    /// Number of layers.
-    pub layers: usize,
-    /// Number of query heads.
-    pub heads: usize,
-    /// Number of key and value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Width of a head; even.
-    pub head_dim: usize,
-    /// In the RMS norms.
-    pub epsilon: f64,
-    /// Longest sequence in tokens.
-    pub max_positions: usize,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f32,
-    /// How many frequencies turn with time, row and column; the sum is half of `head_dim`.
-    pub mrope_sections: [usize; 3],
-    /// Whether the output layer is the embedding table.
-    pub tied: bool,
 }
 
 /// The vision tower's dimensions.
@@ -180,7 +152,7 @@ fn ensure(path: &str, holds: bool, message: impl FnOnce() -> String) -> Result<(
     if holds { Ok(()) } else { Err(ModelError::malformed(path, message())) }
 }
 
-fn build_text(path: &str, raw: RawText, tied: bool) -> Result<TextConfig> {
+fn build_text(path: &str, raw: RawText, tied: bool) -> Result<DecoderConfig> {
     let heads = raw.num_attention_heads;
     let kv_heads = raw.num_key_value_heads.unwrap_or(heads);
     ensure(path, heads > 0 && kv_heads > 0 && heads.is_multiple_of(kv_heads), || {
@@ -212,7 +184,7 @@ fn build_text(path: &str, raw: RawText, tied: bool) -> Result<TextConfig> {
     ensure(path, mrope_sections.iter().sum::<usize>() * 2 == head_dim, || {
         format!("`mrope_section` {mrope_sections:?} must sum up to half of the head's width {head_dim}")
     })?;
-    Ok(TextConfig {
+    Ok(DecoderConfig {
         vocabulary: raw.vocab_size,
         hidden: raw.hidden_size,
         intermediate: raw.intermediate_size,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cluegate_perception::ContentHash;
 
-use super::text::{KeyValues, Past};
+use super::decoder::{KeyValues, Past, Piece};
 
 /// A remembered sequence of which the first `length` tokens are wanted.
 #[derive(Debug, Clone)]
@@ -27,6 +27,10 @@ impl Remembered {
 
     pub(super) fn past(&self) -> Past<'_> {
         Past(Some((&self.sequence, self.length)))
+    }
+
+    pub(super) fn piece(&self) -> Piece<'_> {
+        Piece { from: &self.sequence, row: 0, first: 0, length: self.length }
     }
 }
 
@@ -67,7 +71,8 @@ impl PrefixCache {
         Some(found)
     }
 
-    /// Remembers a sequence, in place of those that are its beginnings, and forgets the oldest ones over the bounds.
+    /// Remembers a sequence (one row that starts at the first column), in place of those that are its beginnings, and
+    /// forgets the oldest ones over the bounds.
     pub(super) fn insert(&self, picture: Option<ContentHash>, tokens: Vec<u32>, sequence: Arc<KeyValues>) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|entry| entry.picture != picture || !tokens.starts_with(&entry.tokens));

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use cluegate_perception::Prompt;
 
 use super::cache::common_length;
-use super::text::Position;
+use super::decoder::Position;
 use crate::chat::{ChatTemplate, ChatTokenizer, Message, Part};
 use crate::error::{ModelError, Result};
 
@@ -12,11 +12,13 @@ use crate::error::{ModelError, Result};
 /// looks for it.
 const MARK: char = '\u{E0F0}';
 
-/// A picture's place: its tokens, as rows and columns of merged patches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Grid {
-    pub(super) rows: usize,
-    pub(super) columns: usize,
+/// What stands for a picture among the tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PictureTokens {
+    /// Where each token stands, relative to where the picture begins; in the order of the features.
+    pub(crate) positions: Vec<Position>,
+    /// How far on the text continues.
+    pub(crate) span: u32,
 }
 
 /// A whole question, ready for the decoder.
@@ -52,7 +54,7 @@ pub(super) struct Prompter {
 impl Prompter {
     /// Tokens of a whole question: rendered at once, tokenised at once, so that they are what the reference makes of
     /// the same conversation, wherever the shared beginning ends.
-    pub(super) fn tokens(&self, prompt: &Prompt, grid: Option<Grid>) -> Result<Tokens> {
+    pub(super) fn tokens(&self, prompt: &Prompt, picture: Option<&PictureTokens>) -> Result<Tokens> {
         let replies = prompt.turns.iter().flat_map(|turn| [turn.assistant.as_str(), turn.user.as_str()]);
         for text in
             replies.chain([&*prompt.prefix.text, prompt.suffix.as_str(), prompt.answer_start.as_str()])
@@ -61,49 +63,48 @@ impl Prompter {
         }
         let mut text = self.template.render(&conversation(prompt))?;
         text.push_str(&prompt.answer_start);
-        self.expand(&self.tokenizer.encode(&text)?, grid)
+        self.expand(&self.tokenizer.encode(&text)?, picture)
     }
 
     /// Tokens of the shared beginning alone. Its last ones may differ from the whole question's, where a word goes
     /// on: only what is common counts.
-    pub(super) fn beginning(&self, prompt: &Prompt, grid: Option<Grid>) -> Result<Vec<u32>> {
+    pub(super) fn beginning(&self, prompt: &Prompt, picture: Option<&PictureTokens>) -> Result<Vec<u32>> {
         let mut marked = Prompt::new(prompt.prefix.clone(), MARK);
         marked.turns.clear();
         let text = self.template.render(&conversation(&marked))?;
         let end = text.find(MARK).unwrap_or(0);
         // A template that changes or drops the text shares nothing, which costs time and is still right.
-        match self.expand(&self.tokenizer.encode(&text[..end])?, grid) {
+        match self.expand(&self.tokenizer.encode(&text[..end])?, picture) {
             Ok(tokens) => Ok(tokens.ids),
             Err(_) => Ok(Vec::new()),
         }
     }
 
-    /// Repeats the picture's token once for each merged patch and assigns positions as `get_rope_index` of the
-    /// reference does: text counts on, a picture's tokens share one time and count rows and columns from there, and
-    /// what follows starts after the longer edge.
-    fn expand(&self, ids: &[u32], grid: Option<Grid>) -> Result<Tokens> {
+    /// Repeats the picture's token once for each of its positions. Text counts on, all coordinates alike; what follows
+    /// a picture starts after its span (`get_rope_index` in `models/qwen2_vl/modeling_qwen2_vl.py` of transformers
+    /// 5.17; families without rows and columns give positions that count on like text).
+    fn expand(&self, ids: &[u32], picture: Option<&PictureTokens>) -> Result<Tokens> {
         let found = ids.iter().filter(|&&id| id == self.image_token).count();
-        if found != usize::from(grid.is_some()) {
+        if found != usize::from(picture.is_some()) {
             return Err(ModelError::tokenizer(
                 self.tokenizer.path(),
                 format!(
                     "the chat template puts {found} picture token(s) (id {}) into the text, expected {}",
                     self.image_token,
-                    usize::from(grid.is_some())
+                    usize::from(picture.is_some())
                 ),
             ));
         }
         let mut out = Tokens { ids: Vec::new(), positions: Vec::new(), picture: None };
         let mut next = 0u32;
         for &id in ids {
-            match grid.filter(|_| id == self.image_token) {
-                Some(Grid { rows, columns }) => {
+            match picture.filter(|_| id == self.image_token) {
+                Some(PictureTokens { positions, span }) => {
                     let start = out.ids.len();
-                    out.ids.extend(std::iter::repeat_n(id, rows * columns));
-                    let places = (0..rows as u32).flat_map(|y| (0..columns as u32).map(move |x| (y, x)));
-                    out.positions.extend(places.map(|(y, x)| [next, next + y, next + x]));
+                    out.ids.extend(std::iter::repeat_n(id, positions.len()));
+                    out.positions.extend(positions.iter().map(|place| place.map(|at| next + at)));
                     out.picture = Some((start, out.ids.len()));
-                    next += rows.max(columns) as u32;
+                    next += span;
                 }
                 None => {
                     out.ids.push(id);

@@ -1,0 +1,298 @@
+//! One layer of the decoder.
+
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::{Linear, Module, RmsNorm, VarBuilder, ops::softmax_last_dim};
+
+use super::config::DecoderConfig;
+use super::key_values::{KeyValues, Past};
+use crate::ops::{scaled, swiglu};
+use crate::rope::Angles;
+
+/// The shape of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows {
+    pub(super) batch: usize,
+    pub(super) length: usize,
+}
+
+/// The angles of a batch: those of one row if all are at the same positions, else those of every token.
+pub(super) struct Turn {
+    pub(super) angles: Angles,
+    /// Into how many equal parts the tokens fall that share the angles.
+    pub(super) rows: usize,
+}
+
+impl Turn {
+    /// Turns `[tokens, heads * head]` to `[tokens, heads, head]`.
+    fn turn(&self, xs: &Tensor, heads: usize) -> Result<Tensor> {
+        let (tokens, width) = xs.dims2()?;
+        let xs = xs.reshape((self.rows, tokens / self.rows, heads, width / heads))?;
+        self.angles.turn(&xs)?.flatten(0, 1)
+    }
+}
+
+/// What a row sees besides itself, and where its keys and values go.
+pub(super) enum Context<'a, 'k> {
+    /// A past of its own, to which they are appended.
+    Append(&'a mut KeyValues),
+    /// A past that all rows share; the rows' own keys and values are kept for later, or not.
+    Shared { past: Past<'a>, kept: Option<&'k mut Vec<(Tensor, Tensor)>> },
+}
+
+/// Keys and values of a layer, as attention reads them.
+struct Seen {
+    /// `[kv heads * rows, columns, head]`.
+    own: (Tensor, Tensor),
+    /// `[kv heads, columns, head]`.
+    shared: Option<(Tensor, Tensor)>,
+}
+
+impl Context<'_, '_> {
+    fn see(&mut self, layer: usize, own: (Tensor, Tensor)) -> Result<Seen> {
+        match self {
+            Self::Append(sequences) => Ok(Seen { own: sequences.write(layer, &own)?, shared: None }),
+            Self::Shared { past, kept } => {
+                if let Some(kept) = kept {
+                    kept.push(own.clone());
+                }
+                Ok(Seen { own, shared: past.layer(layer)? })
+            }
+        }
+    }
+}
+
+/// The last real token of each row.
+pub(super) struct Picks {
+    /// Indices into `[batch * length]`.
+    indices: Tensor,
+    /// Angles at these tokens.
+    turn: Turn,
+    /// What each of them may see of its own row, `[batch, 1, 1, columns]`; `None` if everything.
+    mask: Option<Tensor>,
+    batch: usize,
+}
+
+impl Picks {
+    /// `lengths[i]` of `padded` new tokens are real in row `i`, which starts at `starts[i]` and had `before` columns.
+    pub(super) fn new(
+        lengths: &[usize],
+        padded: usize,
+        angles: Angles,
+        (starts, before): (&[usize], usize),
+        (dtype, device): (DType, &Device),
+    ) -> Result<Self> {
+        let batch = lengths.len();
+        let flat: Vec<u32> =
+            lengths.iter().enumerate().map(|(row, n)| (row * padded + n - 1) as u32).collect();
+        let whole = lengths.iter().all(|&n| n == padded) && starts.iter().all(|&start| start == 0);
+        let mask = if whole {
+            None
+        } else {
+            let columns = before + padded;
+            let rows = lengths.iter().zip(starts);
+            let values: Vec<f32> = rows
+                .flat_map(|(&n, &start)| (0..columns).map(move |at| hidden(at >= start && at < before + n)))
+                .collect();
+            Some(Tensor::from_vec(values, (batch, 1, 1, columns), device)?.to_dtype(dtype)?)
+        };
+        let indices = Tensor::from_vec(flat, batch, device)?;
+        Ok(Self { indices, turn: Turn { angles, rows: 1 }, mask, batch })
+    }
+}
+
+/// What a token may see of its own row, which starts at `starts[i]` and had `before` columns: `[length, columns]` if
+/// all rows start at the first one, `[rows, 1, length, columns]` else; `None` if a single token sees everything.
+pub(super) fn causal_mask(
+    starts: &[usize],
+    before: usize,
+    length: usize,
+    dtype: DType,
+    device: &Device,
+) -> Result<Option<Tensor>> {
+    let columns = before + length;
+    let aligned = starts.iter().all(|&start| start == 0);
+    if aligned && length == 1 {
+        return Ok(None);
+    }
+    let starts = if aligned { &starts[..1] } else { starts };
+    let mut values = Vec::with_capacity(starts.len() * length * columns);
+    for &start in starts {
+        for token in 0..length {
+            values.extend((0..columns).map(|at| hidden(at >= start && at <= before + token)));
+        }
+    }
+    let mask = if aligned {
+        Tensor::from_vec(values, (length, columns), device)?
+    } else {
+        Tensor::from_vec(values, (starts.len(), 1, length, columns), device)?
+    };
+    Ok(Some(mask.to_dtype(dtype)?))
+}
+
+/// Added to a score.
+fn hidden(seen: bool) -> f32 {
+    if seen { 0.0 } else { f32::NEG_INFINITY }
+}
+
+/// One layer: attention, then the feed-forward block, each added to what came in.
+#[derive(Debug)]
+pub(super) struct Layer {
+    norm1: RmsNorm,
+    attention: Attention,
+    norm2: RmsNorm,
+    /// Gate and up projections, one below the other.
+    gate_up: Linear,
+    down: Linear,
+}
+
+impl Layer {
+    pub(super) fn load(config: &DecoderConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+        let (hidden, inner) = (config.hidden, config.intermediate);
+        let mlp = vb.pp("mlp");
+        let gate = mlp.pp("gate_proj").get((inner, hidden), "weight")?;
+        let up = mlp.pp("up_proj").get((inner, hidden), "weight")?;
+        Ok(Self {
+            norm1: candle_nn::rms_norm(hidden, config.epsilon, vb.pp("input_layernorm"))?,
+            attention: Attention::load(config, &vb.pp("self_attn"))?,
+            norm2: candle_nn::rms_norm(hidden, config.epsilon, vb.pp("post_attention_layernorm"))?,
+            gate_up: Linear::new(Tensor::cat(&[gate, up], 0)?, None),
+            down: candle_nn::linear_no_bias(inner, hidden, mlp.pp("down_proj"))?,
+        })
+    }
+
+    /// `[batch * length, hidden]` to the same.
+    pub(super) fn forward(
+        &self,
+        index: usize,
+        xs: &Tensor,
+        rows: Rows,
+        turn: &Turn,
+        mask: Option<&Tensor>,
+        context: &mut Context<'_, '_>,
+    ) -> Result<Tensor> {
+        let normed = self.norm1.forward(xs)?;
+        let seen = context.see(index, self.attention.keys_values(&normed, rows, turn)?)?;
+        let queries = self.attention.queries(&normed, rows, turn)?;
+        self.finish(xs, &self.attention.mix(&queries, &seen, mask)?)
+    }
+
+    /// The layer at the picked tokens only, `[batch, hidden]`.
+    pub(super) fn forward_picked(
+        &self,
+        index: usize,
+        xs: &Tensor,
+        rows: Rows,
+        turn: &Turn,
+        picks: &Picks,
+        context: &mut Context<'_, '_>,
+    ) -> Result<Tensor> {
+        let normed = self.norm1.forward(xs)?;
+        let seen = context.see(index, self.attention.keys_values(&normed, rows, turn)?)?;
+        let rows = Rows { batch: picks.batch, length: 1 };
+        let picked = normed.index_select(&picks.indices, 0)?;
+        let queries = self.attention.queries(&picked, rows, &picks.turn)?;
+        let mixed = self.attention.mix(&queries, &seen, picks.mask.as_ref())?;
+        self.finish(&xs.index_select(&picks.indices, 0)?, &mixed)
+    }
+
+    /// Keys and values only.
+    pub(super) fn remember(
+        &self,
+        index: usize,
+        xs: &Tensor,
+        rows: Rows,
+        turn: &Turn,
+        context: &mut Context<'_, '_>,
+    ) -> Result<Tensor> {
+        context.see(index, self.attention.keys_values(&self.norm1.forward(xs)?, rows, turn)?)?;
+        Ok(xs.clone())
+    }
+
+    /// Adds the attention's result and what the feed-forward layers make of the sum.
+    fn finish(&self, xs: &Tensor, mixed: &Tensor) -> Result<Tensor> {
+        let xs = (xs + self.attention.output.forward(mixed)?)?;
+        let inner = swiglu(&self.gate_up.forward(&self.norm2.forward(&xs)?)?)?;
+        &xs + self.down.forward(&inner)?
+    }
+}
+
+/// Grouped-query attention. The axes of all its tensors start with the key-value head and the row of the batch, so
+/// that a past that all rows share is multiplied once for each head and never copied.
+#[derive(Debug)]
+struct Attention {
+    /// Scaled by `1 / sqrt(head)`.
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    kv_heads: usize,
+    group: usize,
+    head: usize,
+}
+
+impl Attention {
+    fn load(config: &DecoderConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+        let head = config.head_dim;
+        let (queries, keys) = (config.heads * head, config.kv_heads * head);
+        let query = candle_nn::linear(config.hidden, queries, vb.pp("q_proj"))?;
+        Ok(Self {
+            query: scaled(&query, 1.0 / (head as f64).sqrt())?,
+            key: candle_nn::linear(config.hidden, keys, vb.pp("k_proj"))?,
+            value: candle_nn::linear(config.hidden, keys, vb.pp("v_proj"))?,
+            output: candle_nn::linear_no_bias(queries, config.hidden, vb.pp("o_proj"))?,
+            kv_heads: config.kv_heads,
+            group: config.heads / config.kv_heads,
+            head,
+        })
+    }
+
+    /// Keys and values of `[batch * length, hidden]`, each `[kv heads * batch, length, head]`.
+    fn keys_values(&self, normed: &Tensor, rows: Rows, turn: &Turn) -> Result<(Tensor, Tensor)> {
+        let shape = (rows.batch, rows.length, self.kv_heads, self.head);
+        let by_row = |xs: Tensor| xs.reshape(shape)?.permute((2, 0, 1, 3))?.contiguous()?.flatten(0, 1);
+        let keys = turn.turn(&self.key.forward(normed)?, self.kv_heads)?;
+        Ok((by_row(keys)?, by_row(self.value.forward(normed)?)?))
+    }
+
+    /// Queries, `[kv heads, batch, group, length, head]`.
+    fn queries(&self, normed: &Tensor, rows: Rows, turn: &Turn) -> Result<Tensor> {
+        let queries = turn.turn(&self.query.forward(normed)?, self.kv_heads * self.group)?;
+        let shape = (rows.batch, rows.length, self.kv_heads, self.group, self.head);
+        queries.reshape(shape)?.permute((2, 0, 3, 1, 4))?.contiguous()
+    }
+
+    /// What the queries gather from their own row and from a shared past, `[batch * length, heads * head]`. `mask` is
+    /// added to the scores of the own row and broadcasts to `[kv heads, batch, group, queries, columns]`.
+    fn mix(&self, queries: &Tensor, seen: &Seen, mask: Option<&Tensor>) -> Result<Tensor> {
+        let (kv, batch, group, length, head) = queries.dims5()?;
+        let (own_keys, own_values) = &seen.own;
+        let columns = own_keys.dim(1)?;
+        let by_row = (kv * batch, group * length, head);
+        let mut scores = queries.reshape(by_row)?.matmul(&own_keys.t()?)?;
+        if let Some(mask) = mask {
+            scores = scores.reshape((kv, batch, group, length, columns))?.broadcast_add(mask)?.reshape((
+                kv * batch,
+                group * length,
+                columns,
+            ))?;
+        }
+        let mixed = match &seen.shared {
+            None => softmax_last_dim(&scores)?.matmul(own_values)?,
+            Some((past_keys, past_values)) => {
+                let before = past_keys.dim(1)?;
+                let together = (kv, batch * group * length, head);
+                let past_scores = queries.reshape(together)?.matmul(&past_keys.t()?)?;
+                let past_scores = past_scores.reshape((kv * batch, group * length, before))?;
+                let weights = softmax_last_dim(&Tensor::cat(&[&past_scores, &scores], 2)?)?;
+                let from_own = weights.narrow(2, before, columns)?.matmul(own_values)?;
+                let weights = weights.reshape((kv, batch * group * length, before + columns))?;
+                let from_past = weights.narrow(2, 0, before)?.matmul(past_values)?;
+                (from_past.reshape(by_row)? + from_own)?
+            }
+        };
+        mixed
+            .reshape((kv, batch, group, length, head))?
+            .permute((1, 3, 0, 2, 4))?
+            .reshape((batch * length, kv * group * head))
+    }
+}

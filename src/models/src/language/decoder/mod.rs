@@ -1,0 +1,192 @@
+//! The decoder-only language model with owned keys and values, the same for every family: what differs is in its
+//! configuration.
+//!
+//! Source: `models/qwen2/modeling_qwen2.py` and `models/qwen2_vl/modeling_qwen2_vl.py` in transformers 5.17
+//! (`Qwen2VLTextModel`). What differs is only where intermediate results live.
+//!
+//! Two ways to run rows of tokens:
+//!
+//! ```text
+//! score    one past ........ row 0      many rows against one shared past, which is never copied;
+//!                     `..... row 1      nothing is appended, only the end of each row is looked at
+//!
+//! append   past 0 | new 0               every row has a past of its own; the new tokens are appended,
+//!            past 1 | new 1             all rows end at the same column
+//! ```
+
+mod config;
+mod key_values;
+mod layer;
+
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::{Embedding, Linear, Module, RmsNorm, VarBuilder};
+
+pub use self::config::DecoderConfig;
+pub(crate) use self::key_values::{KeyValues, Past, Piece, Shape};
+use self::layer::{Context, Layer, Picks, Rows, Turn, causal_mask};
+use crate::rope::{Angles, inverse_frequencies};
+
+/// Time, row and column of a token; all three equal for text.
+pub(crate) type Position = [u32; 3];
+
+/// The decoder.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    embedding: Embedding,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    head: Linear,
+    config: DecoderConfig,
+    /// Inverse frequency of each pair of a head, and which coordinate of the position turns it.
+    turns: Vec<(f32, usize)>,
+    device: Device,
+    dtype: DType,
+}
+
+impl Decoder {
+    /// `vb` leads to the layers, `head` to `lm_head`.
+    pub(crate) fn load(config: &DecoderConfig, vb: &VarBuilder<'_>, head: &VarBuilder<'_>) -> Result<Self> {
+        let embedding = candle_nn::embedding(config.vocabulary, config.hidden, vb.pp("embed_tokens"))?;
+        let head = if config.tied {
+            Linear::new(embedding.embeddings().clone(), None)
+        } else {
+            candle_nn::linear_no_bias(config.hidden, config.vocabulary, head.pp("lm_head"))?
+        };
+        let layers = (0..config.layers)
+            .map(|i| Layer::load(config, &vb.pp("layers").pp(i)))
+            .collect::<Result<Vec<_>>>()?;
+        let axes =
+            config.mrope_sections.iter().enumerate().flat_map(|(axis, &n)| std::iter::repeat_n(axis, n));
+        Ok(Self {
+            embedding,
+            layers,
+            norm: candle_nn::rms_norm(config.hidden, config.epsilon, vb.pp("norm"))?,
+            head,
+            turns: inverse_frequencies(config.rope_theta, config.head_dim).into_iter().zip(axes).collect(),
+            config: config.clone(),
+            device: vb.device().clone(),
+            dtype: vb.dtype(),
+        })
+    }
+
+    /// The configuration.
+    pub(crate) fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// Where it computes.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// What decides the size of keys and values.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape {
+            layers: self.layers.len(),
+            kv_heads: self.config.kv_heads,
+            head: self.config.head_dim,
+            dtype: self.dtype,
+            device: self.device.clone(),
+        }
+    }
+
+    /// Embeddings of tokens, `[tokens, hidden]`.
+    pub(crate) fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
+        self.embedding.forward(&Tensor::new(tokens, &self.device)?)
+    }
+
+    /// Appends the same number of tokens to every row of `sequences`: their embeddings `[rows * tokens, hidden]` and
+    /// `positions`, row by row. With `lengths`, the logits after the first `lengths[i]` of them in row `i`,
+    /// `[rows, vocabulary]`; what follows there is padding. The caller leaves room.
+    pub(crate) fn append(
+        &self,
+        sequences: &mut KeyValues,
+        embeddings: &Tensor,
+        positions: &[Position],
+        lengths: Option<&[usize]>,
+    ) -> Result<Option<Tensor>> {
+        let rows = Rows { batch: sequences.rows(), length: positions.len() / sequences.rows() };
+        let before = sequences.end();
+        let angles = self.angles(positions)?;
+        let mask = causal_mask(sequences.starts(), before, rows.length, self.dtype, &self.device)?;
+        let picks = lengths.map(|lengths| {
+            // Every token has an angle of its own.
+            let ends = lengths.iter().enumerate().map(|(row, &n)| row * rows.length + n - 1);
+            let angles = angles.at(&indices(ends, &self.device)?)?;
+            let seen = (sequences.starts(), before);
+            Picks::new(lengths, rows.length, angles, seen, (self.dtype, &self.device))
+        });
+        let picks = picks.transpose()?;
+        let turn = Turn { angles, rows: 1 };
+        let mut context = Context::Append(sequences);
+        let xs = self.run(embeddings.clone(), rows, &turn, mask.as_ref(), picks.as_ref(), &mut context)?;
+        sequences.grow(rows.length);
+        if lengths.is_some() { Ok(Some(self.logits(&xs)?)) } else { Ok(None) }
+    }
+
+    /// Rows of tokens, each against the same past, padded to one length at their ends: `tokens` row by row,
+    /// `lengths[i]` of them real in row `i`, all at the positions `positions`. The logits after the last real token
+    /// of each row, `[rows, vocabulary]`, and the rows' own keys and values if they are to be kept.
+    pub(crate) fn score(
+        &self,
+        past: Past<'_>,
+        tokens: &[u32],
+        lengths: &[usize],
+        positions: &[Position],
+        keep: bool,
+    ) -> Result<(Tensor, Option<KeyValues>)> {
+        let rows = Rows { batch: lengths.len(), length: positions.len() };
+        let angles = self.angles(positions)?;
+        // What follows a token, padding included, is hidden from it by the causal mask.
+        let starts = vec![0; rows.batch];
+        let mask = causal_mask(&starts, 0, rows.length, self.dtype, &self.device)?;
+        let at_ends = angles.at(&indices(lengths.iter().map(|&n| n - 1), &self.device)?)?;
+        let picks = Picks::new(lengths, rows.length, at_ends, (&starts, 0), (self.dtype, &self.device))?;
+        let turn = Turn { angles, rows: rows.batch };
+        let mut kept = Vec::with_capacity(self.layers.len());
+        let mut context = Context::Shared { past, kept: keep.then_some(&mut kept) };
+        let xs = self.embed(tokens)?;
+        let xs = self.run(xs, rows, &turn, mask.as_ref(), Some(&picks), &mut context)?;
+        let kept = keep.then(|| KeyValues::computed(kept, rows.batch)).transpose()?;
+        Ok((self.logits(&xs)?, kept))
+    }
+
+    /// All layers. With `picks` the result is that of the picked tokens, `[rows, hidden]`; without, nobody reads it,
+    /// and the last layer computes keys and values only.
+    fn run(
+        &self,
+        mut xs: Tensor,
+        rows: Rows,
+        turn: &Turn,
+        mask: Option<&Tensor>,
+        picks: Option<&Picks>,
+        context: &mut Context<'_, '_>,
+    ) -> Result<Tensor> {
+        for (index, layer) in self.layers.iter().enumerate() {
+            let last = index + 1 == self.layers.len();
+            xs = match picks {
+                _ if !last => layer.forward(index, &xs, rows, turn, mask, context)?,
+                Some(picks) => layer.forward_picked(index, &xs, rows, turn, picks, context)?,
+                None => layer.remember(index, &xs, rows, turn, context)?,
+            };
+        }
+        Ok(xs)
+    }
+
+    fn logits(&self, xs: &Tensor) -> Result<Tensor> {
+        self.head.forward(&self.norm.forward(xs)?)
+    }
+
+    fn angles(&self, positions: &[Position]) -> Result<Angles> {
+        let turns = &self.turns;
+        let angles =
+            positions.iter().flat_map(|p| turns.iter().map(move |&(f, axis)| p[axis] as f32 * f)).collect();
+        Angles::new(angles, turns.len(), &self.device, self.dtype)
+    }
+}
+
+fn indices(values: impl Iterator<Item = usize>, device: &Device) -> Result<Tensor> {
+    let values: Vec<u32> = values.map(|value| value as u32).collect();
+    let count = values.len();
+    Tensor::from_vec(values, count, device)
+}
