@@ -1,0 +1,116 @@
+//! Element-wise operations in one pass.
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
+use candle_core::{Result, Tensor, bail};
+use half::bf16;
+
+use super::{Input, cuda_device, room, tensor};
+
+const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/elementwise.ptx"));
+/// Threads of a block.
+const THREADS: usize = 256;
+
+/// One thread for each of `work` pieces.
+fn grid(work: usize) -> LaunchConfig {
+    LaunchConfig {
+        grid_dim: (work.div_ceil(THREADS) as u32, 1, 1),
+        block_dim: (THREADS as u32, 1, 1),
+        shared_mem_bytes: 0,
+    }
+}
+
+/// Runs the kernel `name` over `[rows, width]`: addresses of the inputs, then the output, then the dimensions.
+fn by_row(name: &str, inputs: &[&Tensor], rows: usize, width: usize) -> Result<Tensor> {
+    let Some(first) = inputs.first() else { bail!("{name} without input") };
+    if width % 8 != 0 {
+        bail!("{name}: a width that is a multiple of 8 is needed, this one is {width}")
+    }
+    let device = cuda_device(first)?;
+    let held = inputs.iter().map(|input| Input::contiguous(input)).collect::<Result<Vec<_>>>()?;
+    let addresses = held.iter().map(Input::address::<bf16>).collect::<Result<Vec<_>>>()?;
+    let (out, to) = room(device, rows * width)?;
+    let function = device.get_or_load_custom_func(name, "cluegate-elementwise", PTX)?;
+    let (long_rows, int_width) = (rows as i64, width as i32);
+    let mut builder = function.builder();
+    for address in &addresses {
+        builder.arg(address);
+    }
+    builder.arg(&to).arg(&long_rows).arg(&int_width);
+    // SAFETY: the arguments are the kernel's, the inputs are contiguous, held until after the launch, and of the sizes
+    // that the caller checked; `out` is written whole.
+    #[allow(unsafe_code)]
+    unsafe { builder.launch(grid(rows * width / 8)) }.w()?;
+    Ok(tensor(out, device, (rows, width)))
+}
+
+/// See [`crate::ops::swiglu`].
+pub(crate) fn swiglu(xs: &Tensor) -> Result<Tensor> {
+    let (rows, double) = xs.dims2()?;
+    by_row("swiglu", &[xs], rows, double / 2)
+}
+
+/// Quick GELU of `xs + bias`; `[n, w]` and `[w]`.
+pub(crate) fn bias_quick_gelu(xs: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let (rows, width) = xs.dims2()?;
+    same_shape(bias, &[width])?;
+    by_row("bias_quick_gelu", &[xs, bias], rows, width)
+}
+
+/// `residual + xs + bias`; `[n, w]` twice and `[w]`.
+pub(crate) fn add_bias(residual: &Tensor, xs: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let (rows, width) = xs.dims2()?;
+    same_shape(residual, &[rows, width])?;
+    same_shape(bias, &[width])?;
+    by_row("add_bias", &[residual, xs, bias], rows, width)
+}
+
+/// Adds a bias (`[heads * head]`) to `[rows, heads * head]` and turns the first `turned` heads by angles, `[positions,
+/// head / 2]` cosines and sines, which repeat every `positions` rows.
+pub(crate) fn bias_rotate(
+    xs: &Tensor,
+    bias: &Tensor,
+    (cosines, sines): (&Tensor, &Tensor),
+    heads: usize,
+    turned: usize,
+) -> Result<Tensor> {
+    let (rows, width) = xs.dims2()?;
+    let (positions, half) = cosines.dims2()?;
+    let head = 2 * half;
+    if heads * head != width || half % 8 != 0 || positions == 0 || rows % positions != 0 || turned > heads {
+        bail!(
+            "{heads} heads of {head}, {turned} of them turned by {positions} positions, do not fit {:?}",
+            xs.shape()
+        )
+    }
+    same_shape(sines, cosines.dims())?;
+    same_shape(bias, &[width])?;
+    let device = cuda_device(xs)?;
+    let held = [xs, bias, cosines, sines].map(Input::contiguous);
+    let held = held.into_iter().collect::<Result<Vec<_>>>()?;
+    let addresses = held.iter().map(Input::address::<bf16>).collect::<Result<Vec<_>>>()?;
+    let (out, to) = room(device, rows * width)?;
+    let function = device.get_or_load_custom_func("bias_rotate", "cluegate-elementwise", PTX)?;
+    let long_rows = rows as i64;
+    let numbers = [heads as i32, head as i32, turned as i32, positions as i32];
+    let mut builder = function.builder();
+    for address in &addresses {
+        builder.arg(address);
+    }
+    builder.arg(&to).arg(&long_rows);
+    for number in &numbers {
+        builder.arg(number);
+    }
+    // SAFETY: the arguments are the kernel's; shapes were checked above; `out` is written whole.
+    #[allow(unsafe_code)]
+    unsafe { builder.launch(grid(rows * width / 16)) }.w()?;
+    Ok(tensor(out, device, (rows, width)))
+}
+
+fn same_shape(tensor: &Tensor, dims: &[usize]) -> Result<()> {
+    if tensor.dims() == dims {
+        Ok(())
+    } else {
+        bail!("a tensor of shape {dims:?} is needed, this one has {:?}", tensor.dims())
+    }
+}
