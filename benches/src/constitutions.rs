@@ -29,6 +29,8 @@ pub(crate) struct Asked {
 
 /// A rule about one subject and one hazard.
 struct Theme {
+    /// As a caption says it: "a man holding a knife".
+    caption: String,
     subject: Asked,
     relation: Asked,
 }
@@ -54,10 +56,12 @@ struct Link {
     any: Vec<Asked>,
 }
 
-impl Rule {
-    fn new(id: String, text: String, chain: Vec<Vec<Asked>>) -> Self {
-        let precondition = chain.into_iter().map(|any| Link { any }).collect();
-        Self { id, text, objectiveness: 10, severity: "low", precondition }
+impl Theme {
+    fn rule(&self, id: String) -> Rule {
+        let text = format!("The image should not show {}.", self.caption);
+        let precondition =
+            [&self.subject, &self.relation].map(|asked| Link { any: vec![asked.clone()] }).into();
+        Rule { id, text, objectiveness: 10, severity: "low", precondition }
     }
 }
 
@@ -83,9 +87,16 @@ fn themes(world: &World) -> Vec<Theme> {
     for turn in 0..hazards.len() {
         for (place, &subject) in subjects.iter().enumerate() {
             let (hazard, form) = hazards[(place + turn) % hazards.len()];
-            let statement = form.replace("{s}", &noun(world, subject)).replace("{h}", &noun(world, hazard));
+            let say =
+                |form: &str| form.replace("{s}", &noun(world, subject)).replace("{h}", &noun(world, hazard));
+            let category = world.categories.get(&world.classes[hazard].category);
+            let caption = category.and_then(|category| category.caption.as_deref());
             let central = vec![world.classes[hazard].name.clone()];
-            themes.push(Theme { subject: visible(world, subject), relation: Asked { statement, central } });
+            themes.push(Theme {
+                caption: say(caption.unwrap_or("{s} and {h}")),
+                subject: visible(world, subject),
+                relation: Asked { statement: say(form), central },
+            });
         }
     }
     themes
@@ -118,30 +129,34 @@ fn all_statements(world: &World) -> Vec<Asked> {
     all
 }
 
-/// A constitution of `count` rules of two links each, a subject and what it does. `from` shifts where they begin, so
-/// that tenants differ; `scanned` says whether the relevance scan may leave rules out.
+/// A constitution of `count` rules of two links each, a subject and what it does; `scanned` says whether the relevance
+/// scan may leave rules out.
 ///
 /// # Errors
 /// If the world has fewer themes.
 pub(crate) fn of_rules(
     world: &World,
     name: &str,
-    (count, from): (usize, usize),
+    count: usize,
     scanned: bool,
 ) -> anyhow::Result<Constitution> {
     let themes = themes(world);
     ensure!(count <= themes.len(), "the scene world has {} themes, {count} were asked for", themes.len());
-    let rule = |index: usize| {
-        let theme = &themes[(from + index) % themes.len()];
-        let text = format!("The image should not show that {}.", theme.relation.statement);
-        Rule::new(
-            format!("rule-{index}"),
-            text,
-            vec![vec![theme.subject.clone()], vec![theme.relation.clone()]],
-        )
-    };
+    let rule = |index: usize| themes[index].rule(format!("rule-{index}"));
     let thresholds = if scanned { BTreeMap::new() } else { BTreeMap::from([("relevance", -1.0)]) };
     parse(&File { name: name.to_owned(), thresholds, rule: (0..count).map(rule).collect() })
+}
+
+/// The rules of `scene` and one of the tenant's own, so that tenants differ and cost about the same.
+///
+/// # Errors
+/// If the world has fewer themes than there are tenants.
+pub(crate) fn of_tenant(world: &World, tenant: usize) -> anyhow::Result<Constitution> {
+    let themes = themes(world);
+    let theme = themes.get(tenant).with_context(|| format!("the scene world has {} themes", themes.len()))?;
+    let scene = Constitution::shipped_text("scene").context("the constitution `scene` is missing")?;
+    let own = toml::to_string(&BTreeMap::from([("rule", [theme.rule("own".to_owned())])]))?;
+    Ok(Constitution::parse(&format!("{scene}\n{own}"), &format!("tenant-{tenant}"))?)
 }
 
 fn parse(file: &File) -> anyhow::Result<Constitution> {
@@ -175,15 +190,14 @@ mod tests {
     fn constitutions_have_as_many_rules_as_asked_for_and_differ_by_tenant() {
         let world = World::load().unwrap();
         for count in [1, 300] {
-            let constitution = of_rules(&world, "many", (count, 0), false).unwrap();
+            let constitution = of_rules(&world, "many", count, false).unwrap();
             assert_eq!(constitution.rules().len(), count);
             assert_eq!(constitution.thresholds().relevance, Some(-1.0));
             let relations = constitution.rules().iter().map(|rule| &rule.preconditions[1].any[0].text);
             assert_eq!(relations.collect::<HashSet<_>>().len(), count);
         }
-        let tenants: HashSet<String> = (0..100)
-            .map(|tenant| of_rules(&world, "tenant", (12, tenant), true).unwrap().revision().to_string())
-            .collect();
+        let tenants: HashSet<String> =
+            (0..100).map(|tenant| of_tenant(&world, tenant).unwrap().revision().to_string()).collect();
         assert_eq!(tenants.len(), 100);
     }
 }

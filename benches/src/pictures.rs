@@ -25,35 +25,46 @@ impl Scenes {
         &self.world
     }
 
-    /// The first `count` pictures of Mini OS Bench, rule by rule in turn, violating and borderline ones alike.
-    pub(crate) fn osbench(&self, count: usize) -> anyhow::Result<Vec<RgbImage>> {
+    /// The first `count` samples of Mini OS Bench, rule by rule in turn, violating and borderline ones alike.
+    fn samples(&self, count: usize) -> Vec<Sample> {
         let per_rule = count.div_ceil(2 * RULE_IDS.len()).max(1);
         let all = samples(&self.world, SEED, per_rule);
         let in_turn = (0..per_rule).flat_map(|turn| all.iter().skip(turn).step_by(per_rule));
-        let draw = |sample: &Sample| Ok(sample.picture(&self.world, Style::World)?);
-        in_turn.take(count).map(draw).collect()
+        in_turn.take(count).cloned().collect()
     }
 
-    /// `count` random scenes from a seed, `side` pixels wide and high.
-    pub(crate) fn random(&self, seed: u64, count: usize, side: u32) -> anyhow::Result<Vec<RgbImage>> {
-        let mut sampler = Sampler::new(&self.world, seed);
+    /// Their pictures.
+    pub(crate) fn osbench(&self, count: usize) -> anyhow::Result<Vec<RgbImage>> {
+        let draw = |sample: &Sample| Ok(sample.picture(&self.world, Style::World)?);
+        self.samples(count).iter().map(draw).collect()
+    }
+
+    /// `count` pictures of any one shape, all from the same scenes whatever the shape: scenes of Mini OS Bench, drawn
+    /// at the shorter side, one beside the other.
+    pub(crate) fn shaped(&self, count: usize, (width, height): (u32, u32)) -> anyhow::Result<Vec<RgbImage>> {
+        let side = width.min(height);
+        let beside = width.max(height).div_ceil(side) as usize;
+        let samples = self.samples(count + beside);
+        let shaped = |index: usize| {
+            let mut picture = RgbImage::new(width, height);
+            for (place, sample) in samples[index..index + beside].iter().enumerate() {
+                let scene = render(&self.world, &sample.scene, side, Style::World, index as u64)?;
+                let at = i64::try_from(place)? * i64::from(side);
+                let (left, top) = if width > height { (at, 0) } else { (0, at) };
+                image::imageops::replace(&mut picture, &scene, left, top);
+            }
+            Ok(picture)
+        };
+        (0..count).map(shaped).collect()
+    }
+
+    /// `count` random scenes of natural frequencies from a seed.
+    pub(crate) fn random(&self, seed: u64, count: usize) -> anyhow::Result<Vec<RgbImage>> {
+        let (side, mut sampler) = (self.world.picture_size, Sampler::new(&self.world, seed));
         let mut draw = |index: usize| {
             Ok(render(&self.world, &sampler.random(), side, Style::World, seed ^ ((index as u64) << 32))?)
         };
         (0..count).map(&mut draw).collect()
-    }
-
-    /// A picture of any shape: scenes of its shorter side, one beside the other.
-    pub(crate) fn shaped(&self, seed: u64, (width, height): (u32, u32)) -> anyhow::Result<RgbImage> {
-        let side = width.min(height);
-        let count = width.max(height).div_ceil(side);
-        let mut picture = RgbImage::new(width, height);
-        for (index, scene) in self.random(seed, count as usize, side)?.iter().enumerate() {
-            let at = i64::try_from(index)? * i64::from(side);
-            let (left, top) = if width > height { (at, 0) } else { (0, at) };
-            image::imageops::replace(&mut picture, scene, left, top);
-        }
-        Ok(picture)
     }
 }
 
@@ -118,9 +129,14 @@ mod tests {
     #[test]
     fn shapes_and_variants_are_as_asked_for() {
         let scenes = Scenes::load().unwrap();
-        let wide = scenes.shaped(1, (300, 100)).unwrap();
-        assert_eq!(wide.dimensions(), (300, 100));
-        let high = scenes.shaped(1, (64, 130)).unwrap();
+        let shape = |shape| -> Vec<RgbImage> { scenes.shaped(2, shape).unwrap() };
+        let wide = shape((300, 100));
+        assert_eq!((wide.len(), wide[1].dimensions()), (2, (300, 100)));
+        // The same scene, whatever the shape.
+        let square = shape((100, 100));
+        let left = image::imageops::crop_imm(&wide[1], 0, 0, 100, 100).to_image();
+        assert_eq!(left, square[1]);
+        let high = shape((64, 130)).remove(0);
         assert_eq!(high.dimensions(), (64, 130));
         let runs: HashSet<Vec<u8>> = (0..600).map(|run| variant(&high, run).into_raw()).collect();
         assert_eq!(runs.len(), 600);

@@ -108,17 +108,22 @@ impl Rounds {
     }
 
     fn ms_single(&self) -> f64 {
-        fastest(&self.single)
+        over_rounds(&self.single)
     }
 
     fn ms_many(&self) -> f64 {
-        fastest(&self.many)
+        over_rounds(&self.many)
     }
 }
 
-/// Milliseconds a picture of the fastest round: what else the machine did only adds.
-fn fastest(runs: &[Run]) -> f64 {
-    runs.iter().map(Run::ms_per_picture).fold(f64::INFINITY, f64::min)
+/// The reports of all rounds.
+fn reports(runs: &[Run]) -> anyhow::Result<Vec<&Report>> {
+    Ok(runs.iter().map(Run::reports).collect::<anyhow::Result<Vec<_>>>()?.concat())
+}
+
+/// Milliseconds a picture, over all rounds.
+fn over_rounds(runs: &[Run]) -> f64 {
+    runs.iter().map(Run::ms_per_picture).collect::<Times>().mean()
 }
 
 fn mean_ms(theirs: &ClueOutput) -> f64 {
@@ -262,8 +267,8 @@ fn tell(page: &mut Page, ours: &Rounds, theirs: &ClueOutput, comparison: &Compar
     let unsafe_ones = theirs.pictures.iter().filter(|picture| picture.verdict == "unsafe").count();
     page.text(&format!(
         "{} pictures of Mini OS Bench under the constitution `scene` ({unsafe_ones} of them unsafe), from a decoded \
-         picture to the verdict. Ours in {ROUNDS} rounds, each with an engine that remembers nothing; the fastest \
-         counts. The reference: {}, {} threads, {:.0} ms to prepare, {:.0} MiB at most.",
+         picture to the verdict. Ours in {ROUNDS} rounds before and after the reference, each with an \
+         engine that remembers nothing; their mean counts. The reference: {}, {} threads, {:.0} ms to prepare, {:.0} MiB at most.",
         comparison.pictures,
         reference::versions(&theirs.versions),
         theirs.threads,
@@ -280,9 +285,8 @@ fn tell(page: &mut Page, ours: &Rounds, theirs: &ClueOutput, comparison: &Compar
     };
     row("reference, one after the other", reference, &their_times, times(1.0));
     for (name, runs) in [("cluegate, 1 caller", &ours.single), ("cluegate, 16 callers", &ours.many)] {
-        let each = fastest(runs);
-        let best = runs.iter().min_by(|a, b| a.wall_ms.total_cmp(&b.wall_ms));
-        let latencies = best.map(Run::times).unwrap_or_default();
+        let each = over_rounds(runs);
+        let latencies: Times = runs.iter().flat_map(|run| &run.served).map(|served| served.ms).collect();
         row(name, each, &latencies, times(reference / each));
     }
     page.table(table)?;
@@ -323,7 +327,7 @@ fn by_stage<T: Serialize>(stages: &PerStage<T>) -> anyhow::Result<Vec<(String, f
     Ok(object.iter().map(|(name, value)| (name.clone(), value.as_f64().unwrap_or(f64::NAN))).collect())
 }
 
-/// Sums a figure of each report by stage.
+/// The mean of a figure of the reports, by stage.
 fn mean_by_stage<T: Serialize>(
     reports: &[&Report],
     figure: impl Fn(&Report) -> &PerStage<T>,
@@ -347,12 +351,8 @@ fn tell_stages(page: &mut Page, ours: &Rounds, theirs: &ClueOutput, decode_ms: f
          searched, for each question scored, for each token decoded); with 16 callers the time of a stage contains \
          waiting for the others.",
     )?;
-    let best = |runs: &'_ [Run]| -> anyhow::Result<usize> {
-        let fastest = (0..runs.len()).min_by(|a, b| runs[*a].wall_ms.total_cmp(&runs[*b].wall_ms));
-        fastest.context("there was no round")
-    };
-    let single = ours.single[best(&ours.single)?].reports()?;
-    let many = ours.many[best(&ours.many)?].reports()?;
+    let single = reports(&ours.single)?;
+    let many = reports(&ours.many)?;
     let times_single = mean_by_stage(&single, |report| &report.timings().stages)?;
     let times_many = mean_by_stage(&many, |report| &report.timings().stages)?;
     let passes = mean_by_stage(&single, |report| &report.passes().stages)?;

@@ -32,7 +32,7 @@ pub(super) fn overload(setting: &Setting<'_>, page: &mut Page, ms_single: f64) -
     let ours = Ours::open(&setting.arguments.common.suite)?;
     let prepared = ours.prepare(&Constitution::shipped("scene")?)?;
     let patience = Duration::from_secs_f64(PATIENCE * ms_single / 1e3);
-    let pictures = setting.scenes.random(11, REQUESTS, setting.scenes.world().picture_size)?;
+    let pictures = setting.scenes.random(11, REQUESTS)?;
     let requests: Vec<Request> = pictures
         .into_iter()
         .enumerate()
@@ -101,7 +101,7 @@ pub(super) fn soak(setting: &Setting<'_>, page: &mut Page) -> anyhow::Result<()>
     let mut table = Table::new(&["pictures", "resident MiB", "peak MiB"]);
     for step in 0..STEPS {
         let seed = 1_000 + step as u64;
-        let pictures = setting.scenes.random(seed, each, setting.scenes.world().picture_size)?;
+        let pictures = setting.scenes.random(seed, each)?;
         let requests: Vec<Request> = pictures
             .into_iter()
             .map(|picture| Request {

@@ -82,12 +82,13 @@ pub(crate) fn run(arguments: &EngineArgs) -> anyhow::Result<()> {
     crate::machine::reset_peak();
     doing("the whole of CLUE");
     let clue = clue::measure(&setting, &mut page)?;
-    doing("more requests than can be served in time");
-    load::overload(&setting, &mut page, clue.ms_single)?;
     if arguments.soak > 0 {
         doing("memory");
         load::soak(&setting, &mut page)?;
     }
+    let peak_memory_mb = crate::machine::peak_mb()?;
+    doing("more requests than can be served in time");
+    load::overload(&setting, &mut page, clue.ms_single)?;
     page.write(&arguments.common.out, "engine")?;
     let figures = Figures {
         ratio_single: rounded(clue.ratio_single),
@@ -98,7 +99,7 @@ pub(crate) fn run(arguments: &EngineArgs) -> anyhow::Result<()> {
         hf_shared_ms: rounded(statements.shared_ms),
         vllm_cpu_ms: statements.vllm_ms.map(rounded),
         marginal_statement_ratio: rounded(statements.marginal_ratio),
-        peak_memory_mb: rounded(crate::machine::peak_mb()?),
+        peak_memory_mb: rounded(peak_memory_mb),
     };
     say(&serde_json::to_string(&figures)?)
 }

@@ -24,9 +24,6 @@ const TENANTS: [usize; 5] = [1, 5, 20, 50, 100];
 /// Callers at once while the number of tenants grows.
 const TENANTS_CALLERS: usize = 16;
 
-/// Rules of each tenant.
-const TENANTS_RULES: usize = 12;
-
 fn request(picture: Picture, prepared: &Arc<Prepared>, tenant: usize) -> Request {
     let tenant = format!("tenant-{tenant}").into();
     Request { picture, prepared: Arc::clone(prepared), tenant, patience: None }
@@ -42,9 +39,9 @@ pub(super) fn callers(setting: &Setting<'_>, page: &mut Page, figures: &mut Figu
     let head =
         ["callers", "pictures", "pictures a second", "over one caller", "p50 ms", "p99 ms", "resident MiB"];
     let mut table = Table::new(&head);
-    for (seed, callers) in CALLERS.into_iter().enumerate() {
+    for (run, callers) in CALLERS.into_iter().enumerate() {
         let count = (2 * callers).max(6 * setting.arguments.repeat);
-        let pictures = setting.pictures(600 + seed as u64, count)?;
+        let pictures = setting.pictures(600 + run, count)?;
         let requests: Vec<Request> =
             pictures.into_iter().map(|picture| request(picture, &prepared, 0)).collect();
         let run = serve(&ours, &requests, callers)?;
@@ -89,18 +86,15 @@ pub(super) fn tenants(setting: &Setting<'_>, page: &mut Page, figures: &mut Figu
         "resident MiB",
     ];
     let mut table = Table::new(&head);
-    for (seed, tenants) in TENANTS.into_iter().enumerate() {
+    for (run, tenants) in TENANTS.into_iter().enumerate() {
         let ours = Ours::open(&setting.arguments.common.suite)?;
         let begin = Instant::now();
         let prepared = (0..tenants)
-            .map(|tenant| {
-                let name = format!("tenant-{tenant}");
-                ours.prepare(&constitutions::of_rules(world, &name, (TENANTS_RULES, tenant), true)?)
-            })
+            .map(|tenant| ours.prepare(&constitutions::of_tenant(world, tenant)?))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let preparing = millis(begin.elapsed());
         let count = (2 * tenants).max(8 * setting.arguments.repeat);
-        let pictures = setting.pictures(700 + seed as u64, count)?;
+        let pictures = setting.pictures(700 + run, count)?;
         let requests: Vec<Request> = pictures
             .into_iter()
             .enumerate()
@@ -127,8 +121,7 @@ pub(super) fn tenants(setting: &Setting<'_>, page: &mut Page, figures: &mut Figu
     }
     page.heading("Tenants with constitutions of their own")?;
     page.text(&format!(
-        "One engine, {TENANTS_CALLERS} callers, {TENANTS_RULES} rules a tenant, every tenant's rules others than its \
-         neighbour's. Preparing is the time for all constitutions together, done once."
+        "One engine, {TENANTS_CALLERS} callers, each tenant with the rules of `scene` and one of its own. Preparing is the time for all constitutions together, done once."
     ))?;
     page.table(table)?;
     let points = figures.tenants_per_second.clone();

@@ -8,13 +8,13 @@ use std::time::Instant;
 use clap::Args;
 use cluegate::constitution::Constitution;
 use cluegate::perception::{Call, Picture};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::Common;
 use crate::constitutions;
 use crate::ours::{Ours, Questions};
 use crate::page::{Page, doing, say};
-use crate::pictures::Scenes;
+use crate::pictures::{Scenes, variant};
 use crate::plot::{Line, Plot};
 use crate::stats::{Times, slope};
 use crate::streams::millis;
@@ -36,26 +36,39 @@ pub(crate) struct ScalingArgs {
 /// A series of the last line: `[how many, figure]` each.
 type Series = Vec<(f64, f64)>;
 
+/// Two digits after the point: no time here repeats to more.
+fn rounded<S: Serializer>(series: &Series, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(series.iter().map(|(x, y)| (x, (y * 100.0).round() / 100.0)))
+}
+
 /// The last line of the output.
 #[derive(Debug, Default, Serialize)]
 struct Figures {
     /// Statements and milliseconds for a picture with all of them.
+    #[serde(serialize_with = "rounded")]
     statements_ms: Series,
     /// One statement more, in milliseconds.
     marginal_statement_ms: f64,
     /// Rules and milliseconds a picture, the relevance scan on.
+    #[serde(serialize_with = "rounded")]
     rules_ms: Series,
     /// The same with every rule relevant.
+    #[serde(serialize_with = "rounded")]
     relevant_rules_ms: Series,
     /// Millions of pixels and milliseconds a picture, for a square that the judge sees at a fixed size.
+    #[serde(serialize_with = "rounded")]
     megapixels_ms: Series,
     /// Picture tokens of the judge and milliseconds for 24 statements, its limit lifted.
+    #[serde(serialize_with = "rounded")]
     image_tokens_ms: Series,
     /// Callers at once and pictures a second.
+    #[serde(serialize_with = "rounded")]
     callers_per_second: Series,
     /// Callers at once and the 99th percentile of their waiting, in milliseconds.
+    #[serde(serialize_with = "rounded")]
     callers_p99_ms: Series,
     /// Tenants with constitutions of their own, and pictures a second.
+    #[serde(serialize_with = "rounded")]
     tenants_per_second: Series,
     /// Most memory of this process, in MiB.
     peak_memory_mb: f64,
@@ -68,10 +81,10 @@ struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    /// Pictures of the usual size, the same for the same seed.
-    fn pictures(&self, seed: u64, count: usize) -> anyhow::Result<Vec<Picture>> {
-        let drawn = self.scenes.random(seed, count, self.scenes.world().picture_size)?;
-        Ok(drawn.into_iter().map(Picture::new).collect())
+    /// The first pictures of Mini OS Bench, so changed in one pixel that no run remembers another's.
+    fn pictures(&self, run: usize, count: usize) -> anyhow::Result<Vec<Picture>> {
+        let drawn = self.scenes.osbench(count)?;
+        Ok(drawn.iter().map(|picture| Picture::new(variant(picture, run))).collect())
     }
 }
 
@@ -112,9 +125,9 @@ fn statements(setting: &Setting<'_>, page: &mut Page, figures: &mut Figures) -> 
     let questions = Questions::open(&setting.arguments.common.suite)?;
     asking(&questions, setting.pictures(1, 2)?, &constitutions::statements(setting.scenes.world(), 24)?)?;
     let mut table = Table::new(&["statements", "median ms", "fastest ms", "ms a statement"]);
-    for (seed, count) in STATEMENTS.into_iter().enumerate() {
+    for (run, count) in STATEMENTS.into_iter().enumerate() {
         let statements = constitutions::statements(setting.scenes.world(), count)?;
-        let pictures = setting.pictures(100 + seed as u64, setting.arguments.repeat)?;
+        let pictures = setting.pictures(100 + run, setting.arguments.repeat)?;
         let times = asking(&questions, pictures, &statements)?;
         let median = times.median();
         table.row(count.to_string(), [ms(median), ms(times.min()), ms(median / count as f64)]);
@@ -154,17 +167,17 @@ fn judging(
 fn rules(setting: &Setting<'_>, page: &mut Page, figures: &mut Figures) -> anyhow::Result<()> {
     let ours = Ours::open(&setting.arguments.common.suite)?;
     let world = setting.scenes.world();
-    judging(&ours, &constitutions::of_rules(world, "warm-up", (12, 0), false)?, &setting.pictures(2, 2)?)?;
+    judging(&ours, &constitutions::of_rules(world, "warm-up", 12, false)?, &setting.pictures(2, 2)?)?;
     let head = ["rules", "ms, scan on", "relevant", "ms, all relevant", "preparing once, ms"];
     let mut table = Table::new(&head);
-    for (seed, count) in RULES.into_iter().enumerate() {
-        let pictures = setting.pictures(200 + seed as u64, setting.arguments.repeat)?;
+    for (run, count) in RULES.into_iter().enumerate() {
+        let pictures = setting.pictures(200 + run, setting.arguments.repeat)?;
         // Few pictures tell enough where each takes seconds.
         let few = &pictures[..if count > 30 { 3.min(pictures.len()) } else { pictures.len() }];
-        let all = constitutions::of_rules(world, "all-relevant", (count, 0), false)?;
+        let all = constitutions::of_rules(world, "all-relevant", count, false)?;
         let (times_all, _, preparing) = judging(&ours, &all, few)?;
-        let scanned = constitutions::of_rules(world, "scanned", (count, 0), true)?;
-        let pictures = setting.pictures(300 + seed as u64, setting.arguments.repeat)?;
+        let scanned = constitutions::of_rules(world, "scanned", count, true)?;
+        let pictures = setting.pictures(300 + run, setting.arguments.repeat)?;
         let (times, relevant, _) = judging(&ours, &scanned, &pictures)?;
         let cells = [ms(times.median()), format!("{relevant:.1}"), ms(times_all.median()), ms(preparing)];
         table.row(count.to_string(), cells);
@@ -197,7 +210,7 @@ mod tests {
 
     #[test]
     fn the_last_line_has_its_keys_and_pairs() {
-        let figures = Figures { statements_ms: vec![(1.0, 9.5)], ..Figures::default() };
+        let figures = Figures { statements_ms: vec![(1.0, 9.504)], ..Figures::default() };
         let value = serde_json::to_value(&figures).unwrap();
         assert_eq!(value["statements_ms"], serde_json::json!([[1.0, 9.5]]));
         let keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();

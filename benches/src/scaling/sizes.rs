@@ -10,6 +10,7 @@ use super::{Figures, Setting, asking, judging};
 use crate::constitutions;
 use crate::ours::{Ours, Questions};
 use crate::page::Page;
+use crate::pictures::variant;
 use crate::plot::{Line, Plot};
 use crate::table::{Table, ms};
 
@@ -45,10 +46,9 @@ fn shapes(setting: &Setting<'_>, page: &mut Page, figures: &mut Figures) -> anyh
     let scene = Constitution::shipped("scene")?;
     judging(&ours, &scene, &setting.pictures(4, 2)?)?;
     let mut table = Table::new(&["pixels", "median ms", "fastest ms"]);
-    for (place, shape) in SHAPES.into_iter().enumerate() {
-        let seed = |index: usize| 400 + (place * setting.arguments.repeat + index) as u64;
-        let picture = |index: usize| Ok(Picture::new(setting.scenes.shaped(seed(index), shape)?));
-        let pictures = (0..setting.arguments.repeat).map(picture).collect::<anyhow::Result<Vec<_>>>()?;
+    for shape in SHAPES {
+        let drawn = setting.scenes.shaped(setting.arguments.repeat, shape)?;
+        let pictures: Vec<Picture> = drawn.into_iter().map(Picture::new).collect();
         let (times, ..) = judging(&ours, &scene, &pictures)?;
         let (width, height) = shape;
         table.row(format!("{width} x {height}"), [ms(times.median()), ms(times.min())]);
@@ -59,7 +59,7 @@ fn shapes(setting: &Setting<'_>, page: &mut Page, figures: &mut Figures) -> anyh
     }
     page.heading("Sizes and shapes of pictures")?;
     page.text(
-        "The whole method under the constitution `scene`, scenes of the same seed side by side. The embedded judge sees \
+        "The whole method under the constitution `scene`; the same scenes in every size, and side by side. The embedded judge sees \
          every picture at 224 x 224 pixels; a picture that is not square has more parts for the relevance scan and \
          shows more objects.",
     )?;
@@ -82,14 +82,11 @@ fn tokens(setting: &Setting<'_>, page: &mut Page, figures: &mut Figures) -> anyh
     let mut table =
         Table::new(&["pixels", "picture tokens", "one statement, ms", "24 statements, ms", "one more, ms"]);
     let mut single_points = Vec::new();
-    for (place, side) in SIDES.into_iter().enumerate() {
-        let seed = 500 + 2 * place as u64;
-        let pictures = |seed: u64| -> anyhow::Result<Vec<Picture>> {
-            let drawn = setting.scenes.random(seed, setting.arguments.repeat, side)?;
-            Ok(drawn.into_iter().map(Picture::new).collect())
-        };
-        let all = asking(&questions, pictures(seed)?, &statements)?.median();
-        let single = asking(&questions, pictures(seed + 1)?, &statements[..1])?.median();
+    for side in SIDES {
+        let drawn = setting.scenes.shaped(setting.arguments.repeat, (side, side))?;
+        let pictures = |run: usize| drawn.iter().map(|picture| Picture::new(variant(picture, run))).collect();
+        let all = asking(&questions, pictures(0), &statements)?.median();
+        let single = asking(&questions, pictures(1), &statements[..1])?.median();
         let count = f64::from((side / 28).pow(2));
         let more = (all - single) / (STATEMENTS - 1) as f64;
         table.row(format!("{side} x {side}"), [format!("{count}"), ms(single), ms(all), ms(more)]);
