@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use cluegate::constitution::Constitution;
-use cluegate::judge::{InspectOptions, JudgeError, JudgeOptions, Prepared, Report, Templates};
+use cluegate::gate::{InspectionError, Inspector, JudgeProvider as _};
+use cluegate::judge::{Judge, JudgeOptions, Report, Templates};
 use cluegate::perception::{
     AnswerScore, Call, DecodeOptions, Picture, Prefix, Prompt, VisionLanguageModel, decode,
 };
@@ -20,20 +21,10 @@ impl Ours {
         Ok(Self(engine.with_context(|| format!("opening the models at {}", suite.display()))?))
     }
 
-    /// Computes what depends on the constitution only.
-    pub(crate) fn prepare(&self, constitution: &Constitution) -> anyhow::Result<Arc<Prepared>> {
-        Ok(Arc::new(self.0.judge().prepare(constitution)?))
-    }
-
-    /// The whole of CLUE for one picture, every stage on.
-    pub(crate) fn inspect(
-        &self,
-        picture: &Picture,
-        prepared: &Prepared,
-        call: Call,
-    ) -> Result<Report, JudgeError> {
-        let options = InspectOptions { call, ..InspectOptions::default() };
-        self.0.judge().inspect(picture, prepared, &options)
+    /// Computes what depends on the constitution only. Judges what the models do not know as well: a part of the
+    /// gateway that the programs in Python lack.
+    pub(crate) fn prepare(&self, constitution: &Constitution) -> anyhow::Result<Prepared> {
+        Ok(Prepared(self.0.judges(true).inspector(constitution.clone())?))
     }
 
     /// The cosine from which a rule is relevant to these models, where a constitution names none.
@@ -45,6 +36,34 @@ impl Ours {
     pub(crate) fn options() -> JudgeOptions {
         JudgeOptions::default()
     }
+}
+
+/// An engine made ready for one constitution.
+#[derive(Clone)]
+pub(crate) struct Prepared(Arc<dyn Inspector>);
+
+impl Prepared {
+    /// The whole of CLUE for one picture, every stage on.
+    pub(crate) fn inspect(&self, picture: &Picture, call: &Call) -> Result<Report, InspectionError> {
+        self.0.inspect(picture, call)
+    }
+}
+
+/// A judge over the models of `suite` whose questions to the judging model go through `wrap`, on the caller's thread.
+pub(crate) fn judge_through<T: VisionLanguageModel + 'static>(
+    suite: &Path,
+    wrap: impl FnOnce(Arc<dyn VisionLanguageModel>) -> T,
+) -> anyhow::Result<(Judge, Arc<T>)> {
+    let suite = cluegate::engine::open_suite(Some(suite))?;
+    let model = Arc::new(wrap(suite.judge()?));
+    let judge = Judge::new(
+        suite.relevance()?,
+        suite.detector()?,
+        Arc::clone(&model) as _,
+        Templates::shipped()?,
+        Ours::options(),
+    );
+    Ok((judge, model))
 }
 
 /// The judging model alone, asked yes/no questions about a picture.

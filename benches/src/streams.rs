@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use cluegate::judge::{JudgeError, Prepared, Report};
+use cluegate::gate::InspectionError;
+use cluegate::judge::Report;
 use cluegate::perception::{Call, Picture};
 
-use crate::ours::Ours;
+use crate::ours::Prepared;
 use crate::stats::Times;
 
 /// One picture to be judged.
@@ -17,7 +18,7 @@ pub(crate) struct Request {
     /// The picture, decoded.
     pub(crate) picture: Picture,
     /// What it is judged under.
-    pub(crate) prepared: Arc<Prepared>,
+    pub(crate) prepared: Prepared,
     /// For whom.
     pub(crate) tenant: Arc<str>,
     /// How long the caller waits.
@@ -31,7 +32,7 @@ pub(crate) struct Served {
     /// From the picture to the answer, in milliseconds.
     pub(crate) ms: f64,
     /// The verdict, or why there is none.
-    pub(crate) outcome: Result<Report, JudgeError>,
+    pub(crate) outcome: Result<Report, InspectionError>,
 }
 
 /// What became of all of them.
@@ -71,7 +72,7 @@ impl Run {
 ///
 /// # Errors
 /// A panic in the engine. A request without a verdict is no error here.
-pub(crate) fn serve(ours: &Ours, requests: &[Request], streams: usize) -> anyhow::Result<Run> {
+pub(crate) fn serve(requests: &[Request], streams: usize) -> anyhow::Result<Run> {
     let next = AtomicUsize::new(0);
     let begin = Instant::now();
     let worker = || {
@@ -84,7 +85,7 @@ pub(crate) fn serve(ours: &Ours, requests: &[Request], streams: usize) -> anyhow
             if let Some(patience) = request.patience {
                 call = call.until(begin + patience);
             }
-            let outcome = ours.inspect(&request.picture, &request.prepared, call);
+            let outcome = request.prepared.inspect(&request.picture, &call);
             served.push(Served { index, ms: millis(begin.elapsed()), outcome });
         }
     };

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use cluegate::constitution::Constitution;
-use cluegate::judge::{Outcome, PerStage, Report, RuleEvidence, StatementEvidence, Verdict};
+use cluegate::judge::{InspectOptions, Outcome, PerStage, Report, RuleEvidence, StatementEvidence, Verdict};
 use cluegate::perception::Picture;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Setting;
-use crate::ours::{Ours, decode_picture};
+use super::tokens::{Counter, Counting, STAGES};
+use crate::ours::{Ours, decode_picture, judge_through};
 use crate::page::{Page, doing};
 use crate::pictures;
 use crate::plot;
@@ -65,6 +65,7 @@ pub(super) fn measure(setting: &Setting<'_>, page: &mut Page) -> anyhow::Result<
     let comparison = compare(&ours, &theirs, &paths)?;
     tell(page, &ours, &theirs, &comparison)?;
     tell_stages(page, &ours, &theirs, decode_ms)?;
+    tell_tokens(setting, page, &scene, &decoded)?;
     let reference_ms = mean_ms(&theirs);
     Ok(Measured {
         ratio_single: reference_ms / ours.ms_single(),
@@ -97,12 +98,12 @@ impl Rounds {
                 .iter()
                 .map(|picture| Request {
                     picture: picture.clone(),
-                    prepared: Arc::clone(&prepared),
+                    prepared: prepared.clone(),
                     tenant: "".into(),
                     patience: None,
                 })
                 .collect();
-            runs.push(serve(&ours, &requests, streams)?);
+            runs.push(serve(&requests, streams)?);
         }
         Ok(())
     }
@@ -395,6 +396,42 @@ fn tell_stages(page: &mut Page, ours: &Rounds, theirs: &ClueOutput, decode_ms: f
         theirs.pictures.iter().map(|picture| sum_of(&picture.forwards)).sum::<f64>()
             / theirs.pictures.len() as f64
     ))
+}
+
+/// What the stages ask of the judging model, counted in a run of its own.
+fn tell_tokens(
+    setting: &Setting<'_>,
+    page: &mut Page,
+    scene: &Constitution,
+    decoded: &[Picture],
+) -> anyhow::Result<()> {
+    let suite = &setting.arguments.common.suite;
+    let counter = Counter::open(&super::judge_folder(suite)?)?;
+    let (judge, counting) = judge_through(suite, |model| Counting::new(model, counter))?;
+    let prepared = judge.prepare(scene)?;
+    for picture in decoded {
+        counting.next();
+        judge.inspect(picture, &prepared, &InspectOptions::default())?;
+    }
+    let mean = |count: usize| format!("{:.2}", count as f64 / decoded.len() as f64);
+    let head = [
+        "asked of the judging model",
+        "calls",
+        "questions",
+        "tokens, one at a time",
+        "tokens, shared",
+        "decoded",
+    ];
+    let mut table = Table::new(&head);
+    for (stage, asked) in STAGES.into_iter().zip(counting.stages()) {
+        let figures = [asked.calls, asked.questions, asked.alone, asked.shared, asked.decoded];
+        table.row(stage, figures.map(mean));
+    }
+    page.text(
+        "Means over the same pictures. `Shared` counts what pictures and questions have in common once for a picture, \
+         as the engine reads it; the tokens of a rating alone contain the thought that it is about.",
+    )?;
+    page.table(table)
 }
 
 /// A number, or the sum of the numbers in an object.

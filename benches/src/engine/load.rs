@@ -1,7 +1,6 @@
 //! More than can be served, and many pictures: what waits too long, and what memory does.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -38,18 +37,18 @@ pub(super) fn overload(setting: &Setting<'_>, page: &mut Page, ms_single: f64) -
         .enumerate()
         .map(|(index, picture)| Request {
             picture: Picture::new(picture),
-            prepared: Arc::clone(&prepared),
+            prepared: prepared.clone(),
             tenant: format!("tenant-{}", index % 8).into(),
             patience: Some(patience),
         })
         .collect();
-    let run = serve(&ours, &requests, CALLERS)?;
+    let run = serve(&requests, CALLERS)?;
     check_answers(&requests, &run)?;
     let mut by_outcome: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for served in &run.served {
         let outcome = match &served.outcome {
             Ok(_) => "verdict",
-            Err(error) => error.kind().as_str(),
+            Err(error) => error.kind(),
         };
         by_outcome.entry(outcome).or_default().push(served.ms);
     }
@@ -106,12 +105,12 @@ pub(super) fn soak(setting: &Setting<'_>, page: &mut Page) -> anyhow::Result<()>
             .into_iter()
             .map(|picture| Request {
                 picture: Picture::new(picture),
-                prepared: Arc::clone(&prepared),
+                prepared: prepared.clone(),
                 tenant: "".into(),
                 patience: None,
             })
             .collect();
-        let run = serve(&ours, &requests, 4)?;
+        let run = serve(&requests, 4)?;
         run.reports()?;
         drop((run, requests));
         let judged = (each * (step + 1)) as f64;

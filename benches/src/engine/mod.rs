@@ -4,6 +4,7 @@
 mod clue;
 mod load;
 mod statements;
+mod tokens;
 
 pub(crate) use statements::judge_folder;
 

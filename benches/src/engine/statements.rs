@@ -7,9 +7,9 @@ use anyhow::{Context as _, ensure};
 use cluegate::constitution::Constitution;
 use cluegate::perception::Picture;
 use image::RgbImage;
-use tokenizers::Tokenizer;
 
 use super::Setting;
+use super::tokens::Counter;
 use crate::ours::Questions;
 use crate::page::{Page, doing};
 use crate::pictures::{self, variant};
@@ -120,8 +120,10 @@ pub(super) fn measure(setting: &Setting<'_>, page: &mut Page) -> anyhow::Result<
         others.push(Other { name, times: output.ms.iter().flatten().copied().collect(), difference, output });
         rounds.ask(&questions, &pictures, &statements)?;
     }
-    let tokens = Tokens::count(&judge, &input)?;
-    tell(page, &rounds, &others, &tokens)
+    let counter = Counter::open(&judge)?;
+    let shared = counter.picture() + counter.text(&input.beginning);
+    let endings = input.statements.iter().map(|ending| counter.text(ending)).sum();
+    tell(page, &rounds, &others, (shared, endings))
 }
 
 /// Twenty statements of the constitution `scene`, and four more of its world.
@@ -161,45 +163,23 @@ fn largest_difference(ours: &[Vec<f64>], theirs: &[Vec<f64>]) -> anyhow::Result<
     Ok(pairs.map(|(a, b)| (a - b).abs()).map(|d| if d.is_nan() { 1.0 } else { d }).fold(0.0, f64::max))
 }
 
-/// Tokens of the questions about one picture.
-struct Tokens {
-    /// The picture and the constant beginning.
-    shared: usize,
-    /// All endings.
-    endings: usize,
-}
-
-impl Tokens {
-    /// Counts with the judge's own tokenizer; the few tokens of the chat's frame are left out.
-    fn count(judge: &Path, input: &StatementsInput) -> anyhow::Result<Self> {
-        let tokenizer = Tokenizer::from_file(judge.join("tokenizer.json"))
-            .map_err(|error| anyhow::anyhow!("the judge's tokenizer: {error}"))?;
-        let count = |text: &str| match tokenizer.encode(text, false) {
-            Ok(encoding) => Ok(encoding.len()),
-            Err(error) => Err(anyhow::anyhow!("{text:?} has no tokens: {error}")),
-        };
-        let text = std::fs::read_to_string(judge.join("preprocessor_config.json"))?;
-        let config: serde_json::Value = serde_json::from_str(&text)?;
-        let number = |key: &str| config[key].as_u64().with_context(|| format!("the judge's {key}"));
-        // The pictures of the scene world are squares of the size that the judge's processor makes of any picture.
-        let edge = number("patch_size")? * number("merge_size")?;
-        let picture = usize::try_from(number("max_pixels")? / (edge * edge))?;
-        let endings = input.statements.iter().map(|ending| count(ending)).sum::<anyhow::Result<usize>>()?;
-        Ok(Self { shared: picture + count(&input.beginning)?, endings })
-    }
-}
-
-fn tell(page: &mut Page, rounds: &Rounds, others: &[Other], tokens: &Tokens) -> anyhow::Result<Measured> {
+/// `shared` tokens are those of a picture and the beginning, `endings` those of all endings.
+fn tell(
+    page: &mut Page,
+    rounds: &Rounds,
+    others: &[Other],
+    (shared, endings): (usize, usize),
+) -> anyhow::Result<Measured> {
     let ours = Times::new(rounds.all.clone());
     let single = Times::new(rounds.single.clone());
     page.heading(&format!("{STATEMENTS} statements about one picture"))?;
     page.text(&format!(
         "{PICTURES} pictures of 224 px, each new to the engine: nothing is remembered. A picture and the beginning of \
          the question are {} tokens, the {STATEMENTS} endings together {}: {} tokens one query at a time, {} shared.",
-        tokens.shared,
-        tokens.endings,
-        STATEMENTS * tokens.shared + tokens.endings,
-        tokens.shared + tokens.endings,
+        shared,
+        endings,
+        STATEMENTS * shared + endings,
+        shared + endings,
     ))?;
     let head =
         ["", "median ms", "fastest ms", "times ours", "largest difference in score", "threads", "peak MB"];

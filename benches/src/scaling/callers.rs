@@ -1,17 +1,15 @@
 //! Many callers, and many tenants, over one engine.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use cluegate::constitution::Constitution;
-use cluegate::judge::Prepared;
 use cluegate::perception::Picture;
 
 use super::{Figures, Setting};
 use crate::constitutions;
 use crate::machine::resident_mb;
-use crate::ours::Ours;
+use crate::ours::{Ours, Prepared};
 use crate::page::Page;
 use crate::plot::{Line, Plot};
 use crate::stats::Times;
@@ -24,9 +22,9 @@ const TENANTS: [usize; 5] = [1, 5, 20, 50, 100];
 /// Callers at once while the number of tenants grows.
 const TENANTS_CALLERS: usize = 16;
 
-fn request(picture: Picture, prepared: &Arc<Prepared>, tenant: usize) -> Request {
+fn request(picture: Picture, prepared: &Prepared, tenant: usize) -> Request {
     let tenant = format!("tenant-{tenant}").into();
-    Request { picture, prepared: Arc::clone(prepared), tenant, patience: None }
+    Request { picture, prepared: prepared.clone(), tenant, patience: None }
 }
 
 /// Throughput and waiting against the number of callers.
@@ -35,7 +33,7 @@ pub(super) fn callers(setting: &Setting<'_>, page: &mut Page, figures: &mut Figu
     let prepared = ours.prepare(&Constitution::shipped("scene")?)?;
     let warm_up: Vec<Request> =
         setting.pictures(3, 4)?.into_iter().map(|picture| request(picture, &prepared, 0)).collect();
-    serve(&ours, &warm_up, 2)?.reports()?;
+    serve(&warm_up, 2)?.reports()?;
     let head =
         ["callers", "pictures", "pictures a second", "over one caller", "p50 ms", "p99 ms", "resident MiB"];
     let mut table = Table::new(&head);
@@ -44,7 +42,7 @@ pub(super) fn callers(setting: &Setting<'_>, page: &mut Page, figures: &mut Figu
         let pictures = setting.pictures(600 + run, count)?;
         let requests: Vec<Request> =
             pictures.into_iter().map(|picture| request(picture, &prepared, 0)).collect();
-        let run = serve(&ours, &requests, callers)?;
+        let run = serve(&requests, callers)?;
         run.reports()?;
         let (rate, waiting) = (1e3 / run.ms_per_picture(), run.times());
         figures.callers_per_second.push((callers as f64, rate));
@@ -100,7 +98,7 @@ pub(super) fn tenants(setting: &Setting<'_>, page: &mut Page, figures: &mut Figu
             .enumerate()
             .map(|(index, picture)| request(picture, &prepared[index % tenants], index % tenants))
             .collect();
-        let run = serve(&ours, &requests, TENANTS_CALLERS)?;
+        let run = serve(&requests, TENANTS_CALLERS)?;
         run.reports()?;
         let mut by_tenant: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
         for served in &run.served {
