@@ -15,8 +15,8 @@ const ROWS: usize = 128;
 /// Up to so many query rows take the kernel for few.
 const FEW: usize = 16;
 
-/// Keys and values, `[rows, tokens, kv heads, head]` each, in any order in memory as long as heads lie in one piece;
-/// one row stands for all.
+/// Keys and values, `[kv heads * rows, tokens, head]` each, the rows of a head beside each other, with any strides but
+/// the last; `[kv heads, tokens, head]` stands for every row.
 pub(crate) type KeysValues<'a> = (&'a Tensor, &'a Tensor);
 
 /// What a query sees of its own row. At least one token of row or past must be left to see.
@@ -65,15 +65,15 @@ struct Arguments {
 #[allow(unsafe_code)]
 unsafe impl DeviceRepr for Arguments {}
 
-/// What queries (`[rows, tokens, heads, head]`) gather from a past and from their own row: `[rows, tokens, heads *
+/// What queries (`[rows, tokens, heads, head]`, any strides but the last) gather from a past and from their own row: `[rows, tokens, heads *
 /// head]`. Scores are multiplied by `scale`.
 ///
 /// # Errors
 /// Shapes that do not fit each other, a head of another width than [`HEADS`], and those of the driver.
 pub(crate) fn attention(
     queries: &Tensor,
-    past: Option<KeysValues<'_>>,
-    own: KeysValues<'_>,
+    kv_heads: usize,
+    (past, own): (Option<KeysValues<'_>>, KeysValues<'_>),
     visible: Visible<'_>,
     scale: f32,
 ) -> Result<Tensor> {
@@ -81,7 +81,6 @@ pub(crate) fn attention(
     if !HEADS.contains(&head) {
         bail!("a head is {head} wide, there are kernels for {HEADS:?}")
     }
-    let kv_heads = own.0.dim(2)?;
     if kv_heads == 0 || heads % kv_heads != 0 || rows == 0 || tokens == 0 {
         bail!("queries {:?} do not fit {kv_heads} key-value heads", queries.shape())
     }
@@ -137,14 +136,15 @@ pub(crate) fn attention(
     Ok(tensor(out, device, (rows, tokens, heads * head)))
 }
 
-/// Strides of row, token and head, in elements.
-fn strides_of(strides: &[usize]) -> Result<[i64; 3]> {
-    match *strides {
-        [row, token, head, 1] if [row, token, head].iter().all(|stride| stride % 8 == 0) => {
-            Ok([row as i64, token as i64, head as i64])
-        }
-        _ => bail!("heads in one piece, at multiples of 8 elements, are needed; the strides are {strides:?}"),
+/// All strides but the last, in elements: heads lie in one piece, at multiples of what a thread loads.
+fn strides_of<const N: usize>(strides: &[usize]) -> Result<[i64; N]> {
+    if let Some((1, outer)) = strides.split_last()
+        && outer.iter().all(|stride| stride % 8 == 0)
+        && let Ok(outer) = outer.iter().map(|&stride| stride as i64).collect::<Vec<_>>().try_into()
+    {
+        return Ok(outer);
     }
+    bail!("heads in one piece, at multiples of 8 elements, are needed; the strides are {strides:?}")
 }
 
 /// A number for each row.
@@ -161,14 +161,13 @@ struct Held<'a> {
     keys: Input<'a>,
     values: Input<'a>,
     length: usize,
-    shared: bool,
+    rows: usize,
 }
 
 impl<'a> Held<'a> {
     fn new((keys, values): KeysValues<'a>, rows: usize, kv_heads: usize, head: usize) -> Result<Self> {
-        let (own_rows, length, own_heads, own_head) = keys.dims4()?;
-        let shared = own_rows == 1;
-        let fits = (shared || own_rows == rows) && (own_heads, own_head) == (kv_heads, head);
+        let (all, length, own_head) = keys.dims3()?;
+        let fits = (all == kv_heads || all == kv_heads * rows) && own_head == head;
         if !fits || keys.dims() != values.dims() || keys.stride() != values.stride() {
             bail!(
                 "keys {:?} and values {:?} do not fit each other or {rows} rows of {kv_heads} heads of {head}",
@@ -176,17 +175,17 @@ impl<'a> Held<'a> {
                 values.layout()
             )
         }
-        Ok(Self { keys: Input::new(keys), values: Input::new(values), length, shared })
+        Ok(Self { keys: Input::new(keys), values: Input::new(values), length, rows: all / kv_heads })
     }
 
     fn raw(&self) -> Result<RawStretch> {
-        let [row, token, head] = strides_of(self.keys.layout.stride())?;
+        let [row, token] = strides_of(self.keys.layout.stride())?;
         Ok(RawStretch {
             keys: self.keys.address::<bf16>()?,
             values: self.values.address::<bf16>()?,
-            row: if self.shared { 0 } else { row },
+            row: if self.rows == 1 { 0 } else { row },
             token,
-            head,
+            head: row * self.rows as i64,
         })
     }
 }

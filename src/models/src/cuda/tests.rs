@@ -21,12 +21,13 @@ fn gap(found: &Tensor, expected: &Tensor) -> f32 {
     norm((wide(found) - expected).unwrap()) / norm(expected.clone())
 }
 
-/// Attention as it is defined, one row and one head at a time: over a past and those tokens `first..last` of the own
+/// Attention as it is defined, one row and one head at a time, keys and values `[kv heads * rows, tokens, head]`: over a
+/// past and those tokens `first..last` of the own
 /// row, of which causal queries see what does not come after them.
 fn reference(
     queries: &Tensor,
-    past: Option<(&Tensor, &Tensor)>,
-    own: (&Tensor, &Tensor),
+    kv: usize,
+    (past, own): (Option<(&Tensor, &Tensor)>, (&Tensor, &Tensor)),
     (causal, spans): (bool, &[(usize, usize)]),
     scale: f64,
 ) -> Tensor {
@@ -38,10 +39,9 @@ fn reference(
         let (first, last) = spans[row];
         for h in 0..heads {
             let pick = |xs: &Tensor| {
-                let (stored, length, kv, _) = xs.dims4().unwrap();
-                let xs = xs.narrow(0, row.min(stored - 1), 1).unwrap();
-                let xs = xs.narrow(2, h / (heads / kv), 1).unwrap().contiguous().unwrap();
-                wide(&xs).reshape((length, head)).unwrap()
+                let stored = xs.dim(0).unwrap() / kv;
+                let at = h / (heads / kv) * stored + row.min(stored - 1);
+                wide(&xs.get(at).unwrap().contiguous().unwrap())
             };
             let together = |past: Option<&Tensor>, own: &Tensor| {
                 let parts: Vec<Tensor> = past.into_iter().chain([own]).map(pick).collect();
@@ -75,20 +75,20 @@ fn cuda_attention_is_softmax_attention() {
             [(1, 700, 16, 1, 0), (5, 45, 2, 7, 1403), (1, 333, 4, 7, 512), (3, 1, 4, 7, 77), (2, 2, 3, 1, 0)]
         {
             let heads = kv * group;
-            let all = random(&device, (rows, tokens, heads + 2 * kv, head));
-            let queries = all.narrow(2, 0, heads).unwrap();
-            let (k, v) = (all.narrow(2, heads, kv).unwrap(), all.narrow(2, heads + kv, kv).unwrap());
-            let stored = |_| {
-                let all = random(&device, (1, kv, past + 9, head));
-                all.narrow(2, 0, past.max(1)).unwrap().transpose(1, 2).unwrap()
+            let queries = random(&device, (rows, tokens, heads + 3, head)).narrow(2, 1, heads).unwrap();
+            let stored = |rows: usize, length: usize| {
+                let all = random(&device, (kv * rows, length + 9, head));
+                all.narrow(1, 5, length.max(1)).unwrap()
             };
-            let (past_keys, past_values) = (stored(0), stored(1));
+            let (k, v) = (stored(rows, tokens), stored(rows, tokens));
+            let (past_keys, past_values) = (stored(1, past), stored(1, past));
             let shared = (past > 0).then_some((&past_keys, &past_values));
             for causal in [false, true] {
                 let visible = Visible { causal, ..Visible::default() };
-                let found = attention(&queries, shared, (&k, &v), visible, 0.1).unwrap();
+                let found = attention(&queries, kv, (shared, (&k, &v)), visible, 0.1).unwrap();
                 let spans = vec![(0, tokens); rows];
-                let gap = gap(&found, &reference(&queries, shared, (&k, &v), (causal, &spans), 0.1));
+                let expected = reference(&queries, kv, (shared, (&k, &v)), (causal, &spans), 0.1);
+                let gap = gap(&found, &expected);
                 assert!(gap < 1e-2, "head {head}, rows {rows}, tokens {tokens}, past {past}: off by {gap}");
             }
         }
@@ -104,21 +104,21 @@ fn cuda_attention_counts_from_starts_to_ends() {
     let on_gpu = |numbers: Vec<u32>| Tensor::new(numbers, &device).unwrap();
     let starts = on_gpu(spans.iter().map(|span| span.0 as u32).collect());
     let ends = on_gpu(spans.iter().map(|span| span.1 as u32).collect());
-    let keys = random(&device, (rows, kv, capacity, head)).transpose(1, 2).unwrap();
-    let values = random(&device, (rows, kv, capacity, head)).transpose(1, 2).unwrap();
+    let keys = random(&device, (kv * rows, capacity, head));
+    let values = random(&device, (kv * rows, capacity, head));
     for tokens in [1, 20] {
         let queries = random(&device, (rows, tokens, kv * group, head));
         let visible = Visible { causal: false, starts: Some(&starts), ends: Some(&ends) };
-        let found = attention(&queries, None, (&keys, &values), visible, 0.09).unwrap();
-        let gap = gap(&found, &reference(&queries, None, (&keys, &values), (false, &spans), 0.09));
+        let found = attention(&queries, kv, (None, (&keys, &values)), visible, 0.09).unwrap();
+        let gap = gap(&found, &reference(&queries, kv, (None, (&keys, &values)), (false, &spans), 0.09));
         assert!(gap < 1e-2, "{tokens} tokens: off by {gap}");
     }
     let queries = random(&device, (rows, 20, kv * group, head));
     let spans = [0u32, 100, 879, 3, 64, 500].map(|start| (start as usize, capacity));
     let starts = on_gpu(spans.iter().map(|span| span.0 as u32).collect());
     let visible = Visible { causal: true, starts: Some(&starts), ends: None };
-    let found = attention(&queries, None, (&keys, &values), visible, 0.09).unwrap();
-    let gap = gap(&found, &reference(&queries, None, (&keys, &values), (true, &spans), 0.09));
+    let found = attention(&queries, kv, (None, (&keys, &values)), visible, 0.09).unwrap();
+    let gap = gap(&found, &reference(&queries, kv, (None, (&keys, &values)), (true, &spans), 0.09));
     assert!(gap < 1e-2, "causal: off by {gap}");
 }
 

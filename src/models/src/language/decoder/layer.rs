@@ -61,14 +61,35 @@ impl Context<'_, '_> {
     }
 }
 
+/// What queries see of their own row.
+pub(super) enum Visible {
+    /// All of it.
+    Everything,
+    /// Added to the scores: broadcasts to `[kv heads, batch, group, queries, columns]`.
+    Added(Tensor),
+    /// For the fused kernel: only what does not come after a query, and of each row only the columns from its start to
+    /// its end, where these are given.
+    #[cfg(feature = "cuda")]
+    Spans { causal: bool, starts: Option<Tensor>, ends: Option<Tensor> },
+}
+
+/// Where and in what precision attention is computed, and whether by the fused kernel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) device: &'a Device,
+    pub(super) dtype: DType,
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+    pub(super) fused: bool,
+}
+
 /// The last real token of each row.
 pub(super) struct Picks {
     /// Indices into `[batch * length]`.
     indices: Tensor,
     /// Angles at these tokens.
     turn: Turn,
-    /// What each of them may see of its own row, `[batch, 1, 1, columns]`; `None` if everything.
-    mask: Option<Tensor>,
+    /// What each of them may see of its own row.
+    visible: Visible,
     batch: usize,
 }
 
@@ -79,40 +100,57 @@ impl Picks {
         padded: usize,
         angles: Angles,
         (starts, before): (&[usize], usize),
-        (dtype, device): (DType, &Device),
+        place: Place<'_>,
     ) -> Result<Self> {
         let batch = lengths.len();
         let flat: Vec<u32> =
             lengths.iter().enumerate().map(|(row, n)| (row * padded + n - 1) as u32).collect();
-        let whole = lengths.iter().all(|&n| n == padded) && starts.iter().all(|&start| start == 0);
-        let mask = if whole {
-            None
-        } else {
-            let columns = before + padded;
-            let rows = lengths.iter().zip(starts);
-            let values: Vec<f32> = rows
-                .flat_map(|(&n, &start)| (0..columns).map(move |at| hidden(at >= start && at < before + n)))
-                .collect();
-            Some(Tensor::from_vec(values, (batch, 1, 1, columns), device)?.to_dtype(dtype)?)
-        };
-        let indices = Tensor::from_vec(flat, batch, device)?;
-        Ok(Self { indices, turn: Turn { angles, rows: 1 }, mask, batch })
+        let visible = Self::visible(lengths, padded, (starts, before), place)?;
+        let indices = Tensor::from_vec(flat, batch, place.device)?;
+        Ok(Self { indices, turn: Turn { angles, rows: 1 }, visible, batch })
+    }
+
+    fn visible(
+        lengths: &[usize],
+        padded: usize,
+        (starts, before): (&[usize], usize),
+        place: Place<'_>,
+    ) -> Result<Visible> {
+        let aligned = starts.iter().all(|&start| start == 0);
+        let whole = lengths.iter().all(|&n| n == padded);
+        if aligned && whole {
+            return Ok(Visible::Everything);
+        }
+        #[cfg(feature = "cuda")]
+        if place.fused {
+            let starts = if aligned { None } else { Some(numbers(starts.iter().copied(), place.device)?) };
+            let ends = lengths.iter().map(|&n| before + n);
+            let ends = if whole { None } else { Some(numbers(ends, place.device)?) };
+            return Ok(Visible::Spans { causal: false, starts, ends });
+        }
+        let columns = before + padded;
+        let values: Vec<f32> = lengths
+            .iter()
+            .zip(starts)
+            .flat_map(|(&n, &start)| (0..columns).map(move |at| hidden(at >= start && at < before + n)))
+            .collect();
+        let mask = Tensor::from_vec(values, (lengths.len(), 1, 1, columns), place.device)?;
+        Ok(Visible::Added(mask.to_dtype(place.dtype)?))
     }
 }
 
-/// What a token may see of its own row, which starts at `starts[i]` and had `before` columns: `[length, columns]` if
-/// all rows start at the first one, `[rows, 1, length, columns]` else; `None` if a single token sees everything.
-pub(super) fn causal_mask(
-    starts: &[usize],
-    before: usize,
-    length: usize,
-    dtype: DType,
-    device: &Device,
-) -> Result<Option<Tensor>> {
+/// What tokens may see of their own row, which starts at `starts[i]` and had `before` columns: nothing that comes after
+/// them.
+pub(super) fn causal(starts: &[usize], before: usize, length: usize, place: Place<'_>) -> Result<Visible> {
     let columns = before + length;
     let aligned = starts.iter().all(|&start| start == 0);
     if aligned && length == 1 {
-        return Ok(None);
+        return Ok(Visible::Everything);
+    }
+    #[cfg(feature = "cuda")]
+    if place.fused {
+        let starts = if aligned { None } else { Some(numbers(starts.iter().copied(), place.device)?) };
+        return Ok(Visible::Spans { causal: true, starts, ends: None });
     }
     let starts = if aligned { &starts[..1] } else { starts };
     let mut values = Vec::with_capacity(starts.len() * length * columns);
@@ -122,11 +160,16 @@ pub(super) fn causal_mask(
         }
     }
     let mask = if aligned {
-        Tensor::from_vec(values, (length, columns), device)?
+        Tensor::from_vec(values, (length, columns), place.device)?
     } else {
-        Tensor::from_vec(values, (starts.len(), 1, length, columns), device)?
+        Tensor::from_vec(values, (starts.len(), 1, length, columns), place.device)?
     };
-    Ok(Some(mask.to_dtype(dtype)?))
+    Ok(Visible::Added(mask.to_dtype(place.dtype)?))
+}
+
+#[cfg(feature = "cuda")]
+fn numbers(values: impl Iterator<Item = usize>, device: &Device) -> Result<Tensor> {
+    Tensor::new(values.map(|value| value as u32).collect::<Vec<_>>(), device)
 }
 
 /// Added to a score.
@@ -167,13 +210,12 @@ impl Layer {
         xs: &Tensor,
         rows: Rows,
         turn: &Turn,
-        mask: Option<&Tensor>,
+        visible: &Visible,
         context: &mut Context<'_, '_>,
     ) -> Result<Tensor> {
         let normed = self.norm1.forward(xs)?;
         let seen = context.see(index, self.attention.keys_values(&normed, rows, turn)?)?;
-        let queries = self.attention.queries(&normed, rows, turn)?;
-        self.finish(xs, &self.attention.mix(&queries, &seen, mask)?)
+        self.finish(xs, &self.attention.gather(&normed, rows, turn, &seen, visible)?)
     }
 
     /// The layer at the picked tokens only, `[batch, hidden]`.
@@ -190,8 +232,7 @@ impl Layer {
         let seen = context.see(index, self.attention.keys_values(&normed, rows, turn)?)?;
         let rows = Rows { batch: picks.batch, length: 1 };
         let picked = normed.index_select(&picks.indices, 0)?;
-        let queries = self.attention.queries(&picked, rows, &picks.turn)?;
-        let mixed = self.attention.mix(&queries, &seen, picks.mask.as_ref())?;
+        let mixed = self.attention.gather(&picked, rows, &picks.turn, &seen, &picks.visible)?;
         self.finish(&xs.index_select(&picks.indices, 0)?, &mixed)
     }
 
@@ -252,6 +293,54 @@ impl Attention {
         let by_row = |xs: Tensor| xs.reshape(shape)?.permute((2, 0, 1, 3))?.contiguous()?.flatten(0, 1);
         let keys = turn.turn(&self.key.forward(normed)?, self.kv_heads)?;
         Ok((by_row(keys)?, by_row(self.value.forward(normed)?)?))
+    }
+
+    /// What the tokens gather from their own row and from a shared past, `[batch * length, heads * head]`.
+    fn gather(
+        &self,
+        normed: &Tensor,
+        rows: Rows,
+        turn: &Turn,
+        seen: &Seen,
+        visible: &Visible,
+    ) -> Result<Tensor> {
+        let mask = match visible {
+            Visible::Everything => None,
+            Visible::Added(mask) => Some(mask),
+            #[cfg(feature = "cuda")]
+            Visible::Spans { .. } => None,
+        };
+        #[cfg(feature = "cuda")]
+        if mask.is_none() && crate::cuda::applies(normed) && crate::cuda::HEADS.contains(&self.head) {
+            return self.gather_fused(normed, rows, turn, seen, visible);
+        }
+        self.mix(&self.queries(normed, rows, turn)?, seen, mask)
+    }
+
+    /// The same in one kernel.
+    #[cfg(feature = "cuda")]
+    fn gather_fused(
+        &self,
+        normed: &Tensor,
+        rows: Rows,
+        turn: &Turn,
+        seen: &Seen,
+        visible: &Visible,
+    ) -> Result<Tensor> {
+        let heads = self.kv_heads * self.group;
+        let queries = turn.turn(&self.query.forward(normed)?, heads)?;
+        let queries = queries.reshape((rows.batch, rows.length, heads, self.head))?;
+        let spans = match visible {
+            Visible::Spans { causal, starts, ends } => {
+                crate::cuda::Visible { causal: *causal, starts: starts.as_ref(), ends: ends.as_ref() }
+            }
+            _ => crate::cuda::Visible::default(),
+        };
+        let own = (&seen.own.0, &seen.own.1);
+        let past = seen.shared.as_ref().map(|(keys, values)| (keys, values));
+        // Queries come scaled.
+        let mixed = crate::cuda::attention(&queries, self.kv_heads, (past, own), spans, 1.0)?;
+        mixed.reshape((rows.batch * rows.length, heads * self.head))
     }
 
     /// Queries, `[kv heads, batch, group, length, head]`.

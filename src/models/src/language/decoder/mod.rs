@@ -23,7 +23,7 @@ use candle_nn::{Embedding, Linear, Module, RmsNorm, VarBuilder};
 
 pub use self::config::DecoderConfig;
 pub(crate) use self::key_values::{KeyValues, Past, Piece, Shape};
-use self::layer::{Context, Layer, Picks, Rows, Turn, causal_mask};
+use self::layer::{Context, Layer, Picks, Place, Rows, Turn, Visible, causal};
 use crate::rope::{Angles, inverse_frequencies};
 
 /// Time, row and column of a token; all three equal for text.
@@ -108,18 +108,18 @@ impl Decoder {
         let rows = Rows { batch: sequences.rows(), length: positions.len() / sequences.rows() };
         let before = sequences.end();
         let angles = self.angles(positions)?;
-        let mask = causal_mask(sequences.starts(), before, rows.length, self.dtype, &self.device)?;
+        let visible = causal(sequences.starts(), before, rows.length, self.place())?;
         let picks = lengths.map(|lengths| {
             // Every token has an angle of its own.
             let ends = lengths.iter().enumerate().map(|(row, &n)| row * rows.length + n - 1);
             let angles = angles.at(&indices(ends, &self.device)?)?;
             let seen = (sequences.starts(), before);
-            Picks::new(lengths, rows.length, angles, seen, (self.dtype, &self.device))
+            Picks::new(lengths, rows.length, angles, seen, self.place())
         });
         let picks = picks.transpose()?;
         let turn = Turn { angles, rows: 1 };
         let mut context = Context::Append(sequences);
-        let xs = self.run(embeddings.clone(), rows, &turn, mask.as_ref(), picks.as_ref(), &mut context)?;
+        let xs = self.run(embeddings.clone(), rows, &turn, &visible, picks.as_ref(), &mut context)?;
         sequences.grow(rows.length);
         if lengths.is_some() { Ok(Some(self.logits(&xs)?)) } else { Ok(None) }
     }
@@ -139,14 +139,14 @@ impl Decoder {
         let angles = self.angles(positions)?;
         // What follows a token, padding included, is hidden from it by the causal mask.
         let starts = vec![0; rows.batch];
-        let mask = causal_mask(&starts, 0, rows.length, self.dtype, &self.device)?;
+        let visible = causal(&starts, 0, rows.length, self.place())?;
         let at_ends = angles.at(&indices(lengths.iter().map(|&n| n - 1), &self.device)?)?;
-        let picks = Picks::new(lengths, rows.length, at_ends, (&starts, 0), (self.dtype, &self.device))?;
+        let picks = Picks::new(lengths, rows.length, at_ends, (&starts, 0), self.place())?;
         let turn = Turn { angles, rows: rows.batch };
         let mut kept = Vec::with_capacity(self.layers.len());
         let mut context = Context::Shared { past, kept: keep.then_some(&mut kept) };
         let xs = self.embed(tokens)?;
-        let xs = self.run(xs, rows, &turn, mask.as_ref(), Some(&picks), &mut context)?;
+        let xs = self.run(xs, rows, &turn, &visible, Some(&picks), &mut context)?;
         let kept = keep.then(|| KeyValues::computed(kept, rows.batch)).transpose()?;
         Ok((self.logits(&xs)?, kept))
     }
@@ -158,19 +158,28 @@ impl Decoder {
         mut xs: Tensor,
         rows: Rows,
         turn: &Turn,
-        mask: Option<&Tensor>,
+        visible: &Visible,
         picks: Option<&Picks>,
         context: &mut Context<'_, '_>,
     ) -> Result<Tensor> {
         for (index, layer) in self.layers.iter().enumerate() {
             let last = index + 1 == self.layers.len();
             xs = match picks {
-                _ if !last => layer.forward(index, &xs, rows, turn, mask, context)?,
+                _ if !last => layer.forward(index, &xs, rows, turn, visible, context)?,
                 Some(picks) => layer.forward_picked(index, &xs, rows, turn, picks, context)?,
                 None => layer.remember(index, &xs, rows, turn, context)?,
             };
         }
         Ok(xs)
+    }
+
+    fn place(&self) -> Place<'_> {
+        #[cfg(feature = "cuda")]
+        let fused =
+            crate::cuda::applies(self.head.weight()) && crate::cuda::HEADS.contains(&self.config.head_dim);
+        #[cfg(not(feature = "cuda"))]
+        let fused = false;
+        Place { device: &self.device, dtype: self.dtype, fused }
     }
 
     fn logits(&self, xs: &Tensor) -> Result<Tensor> {
