@@ -10,7 +10,11 @@ use cluegate_constitution::Constitution;
 use cluegate_gate::{InspectionError, Inspector, JudgeProvider, SharedJudge, Unfinished};
 use cluegate_judge::{Judge, JudgeOptions, Report, TemplateError, Templates};
 use cluegate_models::{Domain, FileTree, ModelError, Suite};
-use cluegate_perception::{Call, Detection, Picture, RegionDetector, RelevanceEncoder};
+use cluegate_perception::{Call, Detection, PerceptionError, Picture, RelevanceEncoder};
+use cluegate_workers::{
+    Admission, AdmissionOptions, DetectorWorker, LanguageOptions, LanguageStatistics, LanguageWorker,
+    RelevanceWorker, Statistics, WorkerOptions,
+};
 use thiserror::Error;
 
 use crate::CandleGenerator;
@@ -30,6 +34,9 @@ pub enum EngineError {
     /// The generator.
     #[error("the generator: {0}")]
     Generator(#[from] DiffusionError),
+    /// A model's thread could not be started.
+    #[error(transparent)]
+    Worker(#[from] PerceptionError),
     /// No models were named, and none are compiled in.
     #[error(
         "this program was built without the embedded suite (feature `mini`): name a models file with --models"
@@ -37,12 +44,28 @@ pub enum EngineError {
     NoSuite,
 }
 
-/// Models that were opened, and the judge over them.
+/// The bounds of an engine. Every default is stated where its type is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EngineOptions {
+    /// How many pictures may be in work at a time, over all tenants; the next one is refused at once, as `overloaded`.
+    pub pictures: AdmissionOptions,
+    /// The relevance encoder's queue and batches.
+    pub relevance: WorkerOptions,
+    /// The detector's queue and batches.
+    pub detector: WorkerOptions,
+    /// The judging model's queues and batches.
+    pub judge: LanguageOptions,
+}
+
+/// Models that were opened, each on a thread of its own, and the judge over them. Whoever shares an engine shares its
+/// models: requests that come at the same time are computed together.
 pub struct Engine {
     suite: Suite,
     judge: Arc<Judge>,
-    relevance: Arc<dyn RelevanceEncoder>,
-    detector: Arc<dyn RegionDetector>,
+    relevance: Arc<RelevanceWorker>,
+    detector: Arc<DetectorWorker>,
+    language: Arc<LanguageWorker>,
+    pictures: Admission,
     domain: Option<Arc<Domain>>,
 }
 
@@ -73,27 +96,48 @@ impl Engine {
     /// # Errors
     /// See [`EngineError`].
     pub fn open(models: Option<&Path>) -> Result<Self, EngineError> {
+        Self::open_with(models, &EngineOptions::default())
+    }
+
+    /// The same within other bounds.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub fn open_with(models: Option<&Path>, options: &EngineOptions) -> Result<Self, EngineError> {
         let suite = open_suite(models)?;
-        let (relevance, detector) = (suite.relevance()?, suite.detector()?);
+        let relevance = Arc::new(RelevanceWorker::start(suite.relevance()?, options.relevance)?);
+        let detector = Arc::new(DetectorWorker::start(suite.detector()?, options.detector)?);
+        let language = Arc::new(LanguageWorker::start(suite.judge()?, options.judge)?);
         let judge = Judge::new(
-            Arc::clone(&relevance),
-            Arc::clone(&detector),
-            suite.judge()?,
+            Arc::clone(&relevance) as _,
+            Arc::clone(&detector) as _,
+            Arc::clone(&language) as _,
             Templates::shipped()?,
             JudgeOptions::default(),
         );
         let domain = suite.domain()?.map(Arc::new);
-        Ok(Self { suite, judge: Arc::new(judge), relevance, detector, domain })
+        let pictures = Admission::new("places for pictures in work", options.pictures);
+        Ok(Self { suite, judge: Arc::new(judge), relevance, detector, language, pictures, domain })
     }
 
-    /// The judge, without the test of the models' domain.
+    /// The judge, without the test of the models' domain and without a bound on the pictures in work.
     pub fn judge(&self) -> &Arc<Judge> {
         &self.judge
     }
 
     /// The relevance encoder, which the domain test sees with.
-    pub fn relevance(&self) -> &Arc<dyn RelevanceEncoder> {
-        &self.relevance
+    pub fn relevance(&self) -> &dyn RelevanceEncoder {
+        self.relevance.as_ref()
+    }
+
+    /// What the models' threads have done so far.
+    pub fn statistics(&self) -> EngineStatistics {
+        EngineStatistics {
+            pictures_in_work: self.pictures.in_flight(),
+            relevance: self.relevance.statistics(),
+            detector: self.detector.statistics(),
+            judge: self.language.statistics(),
+        }
     }
 
     /// What the models know, if they say so.
@@ -101,11 +145,13 @@ impl Engine {
         self.domain.as_deref()
     }
 
-    /// A provider of judges that refuse what the models do not know, unless `force` is set.
-    pub fn judges(&self, force: bool) -> DomainJudges {
-        DomainJudges {
-            judges: SharedJudge::new(Arc::clone(&self.judge), Arc::clone(&self.detector)),
+    /// A provider of judges that refuse what the models do not know, unless `force` is set, and more pictures than may
+    /// be in work.
+    pub fn judges(&self, force: bool) -> EngineJudges {
+        EngineJudges {
+            judges: SharedJudge::new(Arc::clone(&self.judge), Arc::clone(&self.detector) as _),
             relevance: Arc::clone(&self.relevance),
+            pictures: self.pictures.clone(),
             domain: self.domain.clone().filter(|_| !force),
         }
     }
@@ -127,14 +173,28 @@ fn pipeline_fingerprint(folder: &FileTree) -> Result<String, ModelError> {
     cluegate_models::fingerprint(folder, &PARTS)
 }
 
+/// Snapshots of an engine's threads, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EngineStatistics {
+    /// Pictures under judgment now.
+    pub pictures_in_work: usize,
+    /// The relevance encoder.
+    pub relevance: Statistics,
+    /// The detector.
+    pub detector: Statistics,
+    /// The judging model.
+    pub judge: LanguageStatistics,
+}
+
 /// Makes judges that know their limits. See [`Engine::judges`].
-pub struct DomainJudges {
+pub struct EngineJudges {
     judges: SharedJudge,
-    relevance: Arc<dyn RelevanceEncoder>,
+    relevance: Arc<RelevanceWorker>,
+    pictures: Admission,
     domain: Option<Arc<Domain>>,
 }
 
-impl DomainJudges {
+impl EngineJudges {
     /// Asks for a rationale with every reasoning, for reports that people read.
     #[must_use]
     pub fn with_rationale(mut self, rationale: bool) -> Self {
@@ -143,14 +203,16 @@ impl DomainJudges {
     }
 }
 
-impl JudgeProvider for DomainJudges {
+impl JudgeProvider for EngineJudges {
     fn inspector(&self, constitution: Constitution) -> Result<Arc<dyn Inspector>, InspectionError> {
-        let Some(domain) = &self.domain else { return self.judges.inspector(constitution) };
-        refuse_foreign_words(&constitution, domain)?;
-        Ok(Arc::new(DomainInspector {
+        if let Some(domain) = &self.domain {
+            refuse_foreign_words(&constitution, domain)?;
+        }
+        Ok(Arc::new(EngineInspector {
             inspector: self.judges.inspector(constitution)?,
             relevance: Arc::clone(&self.relevance),
-            domain: Arc::clone(domain),
+            pictures: self.pictures.clone(),
+            domain: self.domain.clone(),
         }))
     }
 }
@@ -178,13 +240,37 @@ fn refuse_foreign_words(constitution: &Constitution, domain: &Domain) -> Result<
     ))
 }
 
-struct DomainInspector {
+struct EngineInspector {
     inspector: Arc<dyn Inspector>,
-    relevance: Arc<dyn RelevanceEncoder>,
-    domain: Arc<Domain>,
+    relevance: Arc<RelevanceWorker>,
+    pictures: Admission,
+    domain: Option<Arc<Domain>>,
 }
 
-impl Inspector for DomainInspector {
+impl EngineInspector {
+    fn refuse_foreign_pictures(
+        &self,
+        picture: &Picture,
+        domain: &Domain,
+        call: &Call,
+    ) -> Result<(), InspectionError> {
+        // The encoder cuts the middle out of a wide picture, and its edges are judged as well.
+        for (index, view) in cluegate_judge::views(picture).iter().enumerate() {
+            if let Some(outside) = domain.check_picture(view, self.relevance.as_ref(), call)? {
+                let message = format!(
+                    "{} is {outside}. What these models know: {} {}",
+                    if index == 0 { "the picture" } else { "a part of the picture" },
+                    domain.name(),
+                    domain.advice()
+                );
+                return Err(InspectionError::new(OUT_OF_DOMAIN, message));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inspector for EngineInspector {
     fn constitution(&self) -> &Constitution {
         self.inspector.constitution()
     }
@@ -194,17 +280,9 @@ impl Inspector for DomainInspector {
     }
 
     fn inspect(&self, picture: &Picture, call: &Call) -> Result<Report, InspectionError> {
-        // The encoder cuts the middle out of a wide picture, and its edges are judged as well.
-        for (index, view) in cluegate_judge::views(picture).iter().enumerate() {
-            if let Some(outside) = self.domain.check_picture(view, self.relevance.as_ref(), call)? {
-                let message = format!(
-                    "{} is {outside}. What these models know: {} {}",
-                    if index == 0 { "the picture" } else { "a part of the picture" },
-                    self.domain.name(),
-                    self.domain.advice()
-                );
-                return Err(InspectionError::new(OUT_OF_DOMAIN, message));
-            }
+        let _place = self.pictures.admit(call)?;
+        if let Some(domain) = &self.domain {
+            self.refuse_foreign_pictures(picture, domain, call)?;
         }
         self.inspector.inspect(picture, call)
     }
@@ -216,6 +294,7 @@ impl Inspector for DomainInspector {
         call: &Call,
     ) -> Result<Report, InspectionError> {
         // A blurred or covered picture lies outside the domain for that alone.
+        let _place = self.pictures.admit(call)?;
         self.inspector.inspect_unfinished(picture, kind, call)
     }
 
@@ -226,6 +305,7 @@ impl Inspector for DomainInspector {
         min_confidence: f32,
         call: &Call,
     ) -> Result<Vec<Detection>, InspectionError> {
+        let _place = self.pictures.admit(call)?;
         self.inspector.locate(picture, words, min_confidence, call)
     }
 }

@@ -3,9 +3,9 @@
 //! The crates of the workspace, wired together here and nowhere else:
 //!
 //! ```text
-//! perception <- constitution <- judge <- gate          models -> perception
+//! perception <- constitution <- judge <- gate          models, workers -> perception
 //!                                 ^       ^             candle_diffusion -> models
-//!                                 +-- this crate --+--> models, candle_diffusion, mini
+//!                                 +-- this crate --+--> models, workers, candle_diffusion, mini
 //! ```
 //!
 //! - [`Engine`] opens a set of models (the embedded suite, or a models file) and makes a judge of them;
@@ -23,6 +23,7 @@ pub use cluegate_judge as judge;
 pub use cluegate_mini as mini;
 pub use cluegate_models as models;
 pub use cluegate_perception as perception;
+pub use cluegate_workers as workers;
 
-pub use engine::{Engine, EngineError};
+pub use engine::{Engine, EngineError, EngineOptions, EngineStatistics};
 pub use generator::CandleGenerator;

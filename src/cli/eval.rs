@@ -46,9 +46,8 @@ fn refused_by_domain(
     let mut refused = 0;
     for sample in samples {
         let picture = Picture::new(sample.picture(world, style)?);
-        refused += usize::from(
-            domain.check_picture(&picture, engine.relevance().as_ref(), &Call::default())?.is_some(),
-        );
+        refused +=
+            usize::from(domain.check_picture(&picture, engine.relevance(), &Call::default())?.is_some());
     }
     Ok(Some(refused))
 }

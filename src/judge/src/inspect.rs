@@ -19,6 +19,7 @@ use crate::regions::{self, CentralObjects};
 use crate::relevance;
 use crate::report::{Passes, Report, Stage, Timings};
 use crate::templates::RATING_START;
+use crate::views::Views;
 
 /// How far a probability may leave 0 to 1 by rounding, when it is a sum over a large vocabulary.
 const PROBABILITY_TOLERANCE: f64 = 1e-3;
@@ -136,6 +137,7 @@ pub(crate) struct Inspection<'a> {
     prepared: &'a Prepared,
     options: &'a InspectOptions,
     session: Session,
+    views: Views<'a>,
 }
 
 impl<'a> Inspection<'a> {
@@ -145,7 +147,8 @@ impl<'a> Inspection<'a> {
         prepared: &'a Prepared,
         options: &'a InspectOptions,
     ) -> Self {
-        Self { judge, picture, prepared, options, session: Session::new(options.call.clone()) }
+        let views = Views::new(picture, judge.options.min_crop_side);
+        Self { judge, picture, prepared, options, session: Session::new(options.call.clone()), views }
     }
 
     pub(crate) fn run(mut self) -> Result<Report, JudgeError> {
@@ -252,11 +255,11 @@ impl<'a> Inspection<'a> {
                     _ => None,
                 })
                 .collect();
+            let templates = &self.judge.templates;
             let prompts: Vec<Prompt> = keys
                 .iter()
                 .map(|(statement, look)| {
-                    let templates = &self.judge.templates;
-                    let picture = self.view(known, *statement, *look);
+                    let picture = self.views.see(&known.objects[*statement], *look);
                     let text = &self.prepared.plan.statements[*statement].text;
                     Prompt::new(templates.statement_prefix(Some(picture)), templates.statement_suffix(text))
                 })
@@ -274,21 +277,6 @@ impl<'a> Inspection<'a> {
         self.reason(known, &statements)
     }
 
-    /// The picture that a look sees.
-    fn view(&self, known: &Known<'_>, statement: usize, look: Look) -> Picture {
-        let objects = &known.objects[statement];
-        match (look, objects.crop) {
-            (Look::Seen, Some(region)) => {
-                pictures::crop(self.picture, &region, self.judge.options.min_crop_side)
-            }
-            (Look::Seen, None) | (Look::Whole, _) => self.picture.clone(),
-            (Look::Removed, _) => {
-                let regions: Vec<_> = objects.found.iter().map(|found| found.region()).collect();
-                pictures::without_regions(self.picture, &regions)
-            }
-        }
-    }
-
     /// The two-turn cascade for each statement: a chain of thought, then its rating, scored at the token where it
     /// stands in the JSON instead of decoded (clue.md, "Rating without decoding").
     fn reason(&mut self, known: &mut Known<'_>, statements: &[usize]) -> Result<(), JudgeError> {
@@ -299,7 +287,7 @@ impl<'a> Inspection<'a> {
         let first_turns: Vec<Prompt> = statements
             .iter()
             .map(|statement| {
-                let picture = self.view(known, *statement, Look::Seen);
+                let picture = self.views.see(&known.objects[*statement], Look::Seen);
                 Prompt::new(templates.reasoning_prefix(picture), templates.reasoning_suffix(text(*statement)))
             })
             .collect();
@@ -394,6 +382,7 @@ impl<'a> Inspection<'a> {
             stages: self.options.stages,
             timings_ms,
             passes: self.session.passes,
+            from_cache: false,
         })
     }
 }

@@ -8,6 +8,10 @@
 //! that of few large batches, and the result that of Algorithm 1 taken rule by rule, question by question: the tests
 //! hold this crate against a second, literal form of it.
 //!
+//! What does not change is not computed twice: `M(None, c)` is kept in a [`Cache`](cluegate_cache::Cache), on disk if
+//! the judge is given one that is ([`Judge::with_cache`]), and the reports of pictures judged before can be kept in
+//! memory ([`Judge::with_verdicts`]).
+//!
 //! Nothing here turns a failure into a verdict: see [`JudgeError`].
 
 mod error;
@@ -28,6 +32,8 @@ mod report;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod verdicts;
+mod views;
 
 pub use error::{JudgeError, JudgeErrorKind};
 pub use evidence::{

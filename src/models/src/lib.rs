@@ -13,11 +13,13 @@ pub mod domain;
 pub mod error;
 pub mod files;
 pub mod language;
+mod layers;
 mod ops;
 pub mod owlv2;
 pub mod pixels;
 pub mod qwen2_vl;
 mod rope;
+mod seen;
 pub mod suite;
 pub mod weights;
 

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device};
-use cluegate_perception::{RegionDetector, RelevanceEncoder, VisionLanguageModel};
+use cluegate_cache::Cache;
+use cluegate_perception::{RegionDetector, RelevanceEncoder, LocalLanguageModel};
 use serde::Deserialize;
 
 use crate::clip::ClipModel;
@@ -66,10 +67,11 @@ pub struct Suite {
     path: String,
     device: Device,
     dtype: DType,
+    cache: Cache,
     relevance: Part<dyn RelevanceEncoder>,
     threshold: Option<f32>,
     detector: Part<dyn RegionDetector>,
-    judge: Part<dyn VisionLanguageModel>,
+    judge: Part<dyn LocalLanguageModel>,
     generator: Option<FileTree>,
     tree: FileTree,
 }
@@ -135,6 +137,7 @@ impl Suite {
         Ok(Self {
             device: Device::Cpu,
             dtype: DType::F32,
+            cache: Cache::in_memory(),
             relevance: Part::new(tree, relevance.map(|part| part.folder.as_str()))?,
             threshold,
             detector: Part::new(tree, folder(&raw.detector).as_deref())?,
@@ -152,13 +155,21 @@ impl Suite {
         self
     }
 
+    /// The same suite, whose models keep what they compute from texts alone in `cache`. For a suite of which nothing
+    /// is loaded yet.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Cache) -> Self {
+        self.cache = cache;
+        self
+    }
+
     /// The relevance encoder.
     ///
     /// # Errors
     /// A missing section, an unsupported family, or what its loader refuses.
     pub fn relevance(&self) -> Result<Arc<dyn RelevanceEncoder>> {
         self.relevance.get(&self.path, "relevance", |folder| {
-            load_relevance_on(folder, self.threshold, &self.device, self.dtype)
+            load_relevance_on(folder, self.threshold, &self.device, self.dtype, &self.cache)
         })
     }
 
@@ -167,7 +178,7 @@ impl Suite {
     /// # Errors
     /// A missing section, an unsupported family, or what its loader refuses.
     pub fn detector(&self) -> Result<Arc<dyn RegionDetector>> {
-        let load = |folder: &FileTree| load_detector_on(folder, &self.device, self.dtype);
+        let load = |folder: &FileTree| load_detector_on(folder, &self.device, self.dtype, &self.cache);
         self.detector.get(&self.path, "detector", load)
     }
 
@@ -175,7 +186,7 @@ impl Suite {
     ///
     /// # Errors
     /// A missing section, an unsupported family, or what its loader refuses.
-    pub fn judge(&self) -> Result<Arc<dyn VisionLanguageModel>> {
+    pub fn judge(&self) -> Result<Arc<dyn LocalLanguageModel>> {
         let load = |folder: &FileTree| load_judge_on(folder, &self.device, self.dtype);
         self.judge.get(&self.path, "judge", load)
     }
@@ -201,7 +212,7 @@ impl Suite {
 ///
 /// # Errors
 /// `Unsupported` for another family, or what its loader refuses.
-pub fn load_judge(folder: &FileTree) -> Result<Arc<dyn VisionLanguageModel>> {
+pub fn load_judge(folder: &FileTree) -> Result<Arc<dyn LocalLanguageModel>> {
     load_judge_on(folder, &Device::Cpu, DType::F32)
 }
 
@@ -210,7 +221,7 @@ pub fn load_judge(folder: &FileTree) -> Result<Arc<dyn VisionLanguageModel>> {
 /// # Errors
 /// `Unsupported` for another family, or what its loader refuses.
 pub fn load_detector(folder: &FileTree) -> Result<Arc<dyn RegionDetector>> {
-    load_detector_on(folder, &Device::Cpu, DType::F32)
+    load_detector_on(folder, &Device::Cpu, DType::F32, &Cache::in_memory())
 }
 
 /// Loads a relevance encoder of any supported family from its folder, on the CPU in f32.
@@ -218,19 +229,19 @@ pub fn load_detector(folder: &FileTree) -> Result<Arc<dyn RegionDetector>> {
 /// # Errors
 /// `Unsupported` for another family, or what its loader refuses.
 pub fn load_relevance(folder: &FileTree) -> Result<Arc<dyn RelevanceEncoder>> {
-    load_relevance_on(folder, None, &Device::Cpu, DType::F32)
+    load_relevance_on(folder, None, &Device::Cpu, DType::F32, &Cache::in_memory())
 }
 
-fn load_judge_on(folder: &FileTree, device: &Device, dtype: DType) -> Result<Arc<dyn VisionLanguageModel>> {
+fn load_judge_on(folder: &FileTree, device: &Device, dtype: DType) -> Result<Arc<dyn LocalLanguageModel>> {
     match family(folder)?.as_str() {
         "qwen2_vl" => Ok(Arc::new(Qwen2Vl::load(folder, device, dtype)?)),
         other => Err(unsupported(folder, other, "qwen2_vl")),
     }
 }
 
-fn load_detector_on(folder: &FileTree, device: &Device, dtype: DType) -> Result<Arc<dyn RegionDetector>> {
+fn load_detector_on(folder: &FileTree, device: &Device, dtype: DType, cache: &Cache) -> Result<Arc<dyn RegionDetector>> {
     match family(folder)?.as_str() {
-        "owlv2" => Ok(Arc::new(Owlv2Model::load(folder, device, dtype)?)),
+        "owlv2" => Ok(Arc::new(Owlv2Model::load(folder, device, dtype)?.with_cache(cache.clone()))),
         other => Err(unsupported(folder, other, "owlv2")),
     }
 }
@@ -240,10 +251,11 @@ fn load_relevance_on(
     threshold: Option<f32>,
     device: &Device,
     dtype: DType,
+    cache: &Cache,
 ) -> Result<Arc<dyn RelevanceEncoder>> {
     match family(folder)?.as_str() {
         "clip" => {
-            let model = ClipModel::load(folder, device, dtype)?;
+            let model = ClipModel::load(folder, device, dtype)?.with_cache(cache.clone());
             Ok(Arc::new(match threshold {
                 Some(threshold) => model.with_threshold(threshold),
                 None => model,
