@@ -1,5 +1,6 @@
 //! Why no verdict could be reached.
 
+use cluegate_cache::Uncomputed;
 use cluegate_perception::{PerceptionError, PerceptionErrorKind};
 use thiserror::Error;
 
@@ -153,6 +154,12 @@ pub enum JudgeError {
         /// What differs.
         what: &'static str,
     },
+}
+
+impl From<Uncomputed> for JudgeError {
+    fn from(error: Uncomputed) -> Self {
+        Self::AnswerCount { stage: Stage::Statements, expected: error.expected, came: error.came }
+    }
 }
 
 impl JudgeError {

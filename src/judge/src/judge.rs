@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cluegate_cache::{Bound, Cache};
 use cluegate_constitution::Constitution;
 use cluegate_perception::{
     Call, PerceptionError, PerceptionErrorKind, Picture, Prompt, RegionDetector, RelevanceEncoder,
@@ -13,12 +14,13 @@ use crate::inspect::{Inspection, Session};
 use crate::options::{InspectOptions, JudgeOptions};
 use crate::pictures::MAX_VIEWS;
 use crate::prepared::{Plan, Prepared};
-use crate::priors::{PriorKey, Priors};
+use crate::priors::scores_without_image;
 use crate::relevance;
 use crate::report::{Models, Report, Stage};
 use crate::templates::Templates;
+use crate::verdicts::{VerdictKey, Verdicts};
 
-/// The CLUE judge over three models. Shared by reference between threads; holds no state but the cache of priors.
+/// The CLUE judge over three models. Shared by reference between threads; holds no state but its caches.
 pub struct Judge {
     pub(crate) encoder: Arc<dyn RelevanceEncoder>,
     pub(crate) detector: Arc<dyn RegionDetector>,
@@ -26,11 +28,12 @@ pub struct Judge {
     pub(crate) templates: Templates,
     pub(crate) options: JudgeOptions,
     models: Models,
-    priors: Priors,
+    cache: Cache,
+    pub(crate) verdicts: Option<Verdicts>,
 }
 
 impl Judge {
-    /// A judge over these models.
+    /// A judge over these models. It keeps `M(None, c)` as long as it lives, and no reports.
     pub fn new(
         encoder: Arc<dyn RelevanceEncoder>,
         detector: Arc<dyn RegionDetector>,
@@ -43,8 +46,30 @@ impl Judge {
             detector: detector.fingerprint().clone(),
             judge: vlm.fingerprint().clone(),
         };
-        Self { encoder, detector, vlm, templates, options, models, priors: Priors::default() }
+        let cache = Cache::in_memory();
+        Self { encoder, detector, vlm, templates, options, models, cache, verdicts: None }
     }
+
+    /// The same judge with another cache for `M(None, c)`, such as one on disk that outlives it.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Cache) -> Self {
+        self.cache = cache;
+        self
+    }
+
+    /// The same judge, keeping reports within `bound` (a report's size is about that of its JSON), so that
+    /// [`Self::inspect`] judges the same picture once. The same means: every pixel, the revision of the constitution,
+    /// the models, templates, stages and the rationale. Two inspections of the same at the same time are one, and a
+    /// report that was found instead of computed says so ([`Report::from_cache`]). Errors are not kept, and nothing is
+    /// on disk: a file could forge the permission to release a picture.
+    #[must_use]
+    pub fn with_verdicts(mut self, bound: Bound) -> Self {
+        self.verdicts = Some(Verdicts::new(bound));
+        self
+    }
+
+    /// What [`Self::with_verdicts`] is meant to be given: 4,096 reports and 64 MiB.
+    pub const VERDICTS: Bound = Bound { entries: 4096, bytes: 64 << 20 };
 
     /// Fingerprints of the models.
     pub fn models(&self) -> &Models {
@@ -90,38 +115,15 @@ impl Judge {
 
     /// `M(None, c)` of every statement of the plan; those not yet known are asked in one batch.
     fn priors(&self, session: &mut Session, plan: &Plan) -> Result<Vec<f64>, JudgeError> {
+        let statements: Vec<&str> = plan.statements.iter().map(|statement| statement.text.as_str()).collect();
         let template = self.templates.statement_hash();
-        let key = |statement: &str| PriorKey {
-            model: self.models.judge.clone(),
-            template: template.clone(),
-            statement: statement.to_owned(),
-        };
-        let mut unknown: Vec<&str> = Vec::new();
-        for statement in &plan.statements {
-            let text = statement.text.as_str();
-            if !unknown.contains(&text) && self.priors.get(&key(text)).is_none() {
-                unknown.push(text);
-            }
-        }
-        let prompts: Vec<Prompt> = unknown
-            .iter()
-            .map(|text| {
+        scores_without_image(&self.cache, &self.models.judge, &template, &statements, |unknown| {
+            let prompt = |text: &&str| {
                 Prompt::new(self.templates.statement_prefix(None), self.templates.statement_suffix(text))
-            })
-            .collect();
-        let scores = session.score(self.vlm.as_ref(), Stage::Statements, &prompts)?;
-        for (text, score) in unknown.into_iter().zip(scores) {
-            self.priors.insert(key(text), score);
-        }
-        plan.statements
-            .iter()
-            .map(|statement| {
-                self.priors.get(&key(&statement.text)).ok_or_else(|| JudgeError::MissingAnswer {
-                    stage: Stage::Statements,
-                    expected: format!("a score without an image for {:?}", statement.text),
-                })
-            })
-            .collect()
+            };
+            let prompts: Vec<Prompt> = unknown.iter().map(prompt).collect();
+            session.score(self.vlm.as_ref(), Stage::Statements, &prompts)
+        })
     }
 
     /// Judges one picture under every rule of a prepared constitution.
@@ -154,7 +156,18 @@ impl Judge {
             let source = PerceptionError::new(PerceptionErrorKind::Request, message);
             return Err(JudgeError::Perception { stage: Stage::Relevance, source });
         }
-        Inspection::new(self, picture, prepared, options).run()
+        let judge = || Inspection::new(self, picture, prepared, options).run();
+        let Some(verdicts) = &self.verdicts else { return judge() };
+        let key = VerdictKey {
+            picture: picture.hash(),
+            revision: prepared.constitution.revision(),
+            models: prepared.models.clone(),
+            templates: prepared.templates.clone(),
+            relevance_threshold: prepared.relevance_threshold.to_bits(),
+            stages: options.stages,
+            rationale: options.rationale,
+        };
+        verdicts.get_or_judge(key, &options.call, judge)
     }
 }
 

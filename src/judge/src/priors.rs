@@ -1,32 +1,36 @@
 //! `M(None, c)`: what the model answers without a picture. It depends on the model, the statement template and the
-//! statement only, so it is asked once and kept.
+//! statement only, so it is asked once and kept, on disk too if the judge was given a cache that is.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-
+use cluegate_cache::{Cache, Scope};
 use cluegate_perception::Fingerprint;
 
-/// What a prior depends on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct PriorKey {
-    pub(crate) model: Fingerprint,
-    /// Hash of the statement template.
-    pub(crate) template: String,
-    pub(crate) statement: String,
-}
+use crate::error::JudgeError;
+use crate::report::Stage;
 
-/// The priors known so far, in memory. A cache on disk belongs here, behind these two methods: the key is already
-/// what must name its entries.
-#[derive(Debug, Default)]
-pub(crate) struct Priors(Mutex<HashMap<PriorKey, f64>>);
+const KIND: &str = "score without an image";
 
-impl Priors {
-    pub(crate) fn get(&self, key: &PriorKey) -> Option<f64> {
-        // A map of plain numbers is never left half-written, so a panic elsewhere does not spoil it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
-    }
-
-    pub(crate) fn insert(&self, key: PriorKey, prior: f64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, prior);
-    }
+/// `M(None, c)` of each statement, 0 to 1. Those that the cache does not know are asked in one call of `ask`, which
+/// answers each once, in their order; it is not called if all are known.
+pub(crate) fn scores_without_image(
+    cache: &Cache,
+    model: &Fingerprint,
+    template: &str,
+    statements: &[&str],
+    ask: impl FnOnce(&[&str]) -> Result<Vec<f64>, JudgeError>,
+) -> Result<Vec<f64>, JudgeError> {
+    let scope = Scope { kind: KIND, model, template, width: 1 };
+    let rows = cache.get_or_compute(&scope, statements, |unknown| {
+        Ok::<_, JudgeError>(ask(unknown)?.into_iter().map(|score| vec![score]).collect())
+    })?;
+    let score = |(statement, row): (&&str, &[f64])| match row {
+        [score] if (0.0..=1.0).contains(score) => Ok(*score),
+        other => Err(JudgeError::OutOfRange {
+            stage: Stage::Statements,
+            what: format!("the score without an image of {statement:?}"),
+            value: other.first().copied().unwrap_or(f64::NAN),
+            min: 0.0,
+            max: 1.0,
+        }),
+    };
+    statements.iter().zip(rows.iter().map(|row| &**row)).map(score).collect()
 }

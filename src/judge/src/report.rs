@@ -1,6 +1,7 @@
 //! The result of an inspection. Only [`Judge::inspect`](crate::Judge::inspect) makes one.
 
 use std::fmt;
+use std::time::Duration;
 
 use cluegate_constitution::Revision;
 use cluegate_perception::{ContentHash, Fingerprint};
@@ -132,6 +133,7 @@ pub struct Report {
     pub(crate) stages: Stages,
     pub(crate) timings_ms: Timings,
     pub(crate) passes: Passes,
+    pub(crate) from_cache: bool,
 }
 
 fn hash_in_hex<S: Serializer>(hash: &ContentHash, serializer: S) -> Result<S::Ok, S::Error> {
@@ -189,9 +191,22 @@ impl Report {
         &self.timings_ms
     }
 
-    /// How often models were asked.
+    /// How often models were asked; never, for a report from the cache.
     pub fn passes(&self) -> &Passes {
         &self.passes
+    }
+
+    /// Whether this picture was judged before under the same constitution, by the same models with the same options,
+    /// and this is the report of then; see [`Judge::with_verdicts`](crate::Judge::with_verdicts). Timings and passes
+    /// are those of finding it: nothing but the total, and none.
+    pub fn from_cache(&self) -> bool {
+        self.from_cache
+    }
+
+    /// This report, found again in `time`.
+    pub(crate) fn recalled(&self, time: Duration) -> Self {
+        let timings_ms = Timings { total: time.as_secs_f64() * 1e3, ..Timings::default() };
+        Self { timings_ms, passes: Passes::default(), from_cache: true, ..self.clone() }
     }
 
     /// The boxes that a redaction should cover: for each violated rule the central objects of the statements that

@@ -1,5 +1,6 @@
 //! Tests of the judge over scripted models.
 
+mod caches;
 mod failures;
 mod lines;
 mod literal;
