@@ -4,20 +4,33 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use cluegate::EngineOptions;
 use cluegate::constitution::Constitution;
 use cluegate::gate::{InspectionError, Inspector, JudgeProvider as _};
 use cluegate::judge::{Judge, JudgeOptions, Report, Templates};
 use cluegate::perception::{
     AnswerScore, Call, DecodeOptions, Picture, Prefix, Prompt, VisionLanguageModel, decode,
 };
+use cluegate::workers::AdmissionOptions;
 
 /// The judge over a set of models, as a gateway holds it.
 pub(crate) struct Ours(cluegate::Engine);
 
 impl Ours {
-    /// Opens the models of `suite`, a models file or a folder with one; nothing is remembered from earlier engines.
+    /// Opens the models of `suite`, a models file or a folder with one, within the bounds that ship; nothing is
+    /// remembered from earlier engines.
     pub(crate) fn open(suite: &Path) -> anyhow::Result<Self> {
-        let engine = cluegate::Engine::open(Some(suite));
+        Self::open_with(suite, &EngineOptions::default())
+    }
+
+    /// The same with places for so many pictures in work that none of `callers` is refused one.
+    pub(crate) fn open_for(suite: &Path, callers: usize) -> anyhow::Result<Self> {
+        let places = AdmissionOptions { limit: callers, per_tenant: callers };
+        Self::open_with(suite, &EngineOptions { pictures: places, ..EngineOptions::default() })
+    }
+
+    fn open_with(suite: &Path, options: &EngineOptions) -> anyhow::Result<Self> {
+        let engine = cluegate::Engine::open_with(Some(suite), options);
         Ok(Self(engine.with_context(|| format!("opening the models at {}", suite.display()))?))
     }
 
@@ -75,7 +88,7 @@ pub(crate) struct Questions {
 impl Questions {
     /// Opens the judging model of `suite`.
     pub(crate) fn open(suite: &Path) -> anyhow::Result<Self> {
-        let model = cluegate::engine::open_suite(Some(suite))?.judge()?;
+        let model: Arc<dyn VisionLanguageModel> = cluegate::engine::open_suite(Some(suite))?.judge()?;
         Ok(Self { model, templates: Templates::shipped()? })
     }
 

@@ -29,7 +29,8 @@ fn request(picture: Picture, prepared: &Prepared, tenant: usize) -> Request {
 
 /// Throughput and waiting against the number of callers.
 pub(super) fn callers(setting: &Setting<'_>, page: &mut Page, figures: &mut Figures) -> anyhow::Result<()> {
-    let ours = Ours::open(&setting.arguments.common.suite)?;
+    let most = CALLERS.into_iter().max().unwrap_or(1);
+    let ours = Ours::open_for(&setting.arguments.common.suite, most)?;
     let prepared = ours.prepare(&Constitution::shipped("scene")?)?;
     let warm_up: Vec<Request> =
         setting.pictures(3, 4)?.into_iter().map(|picture| request(picture, &prepared, 0)).collect();
