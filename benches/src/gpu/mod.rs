@@ -115,6 +115,7 @@ struct LoopOutput {
 }
 
 /// Milliseconds of the engine.
+#[derive(Debug)]
 struct Ours {
     preprocessing: f64,
     vision: f64,
@@ -161,6 +162,8 @@ pub(crate) fn run(arguments: &GpuArgs) -> anyhow::Result<()> {
     };
     judge::picture().save(&input.picture)?;
     drop(judge);
+    // Said at once: the other program may fail.
+    doing(&format!("{ours:?}"));
     doing("transformers");
     let program = arguments.reference.join("gpu_loop.py");
     let theirs: LoopOutput =
