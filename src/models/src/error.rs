@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use cluegate_cache::Uncomputed;
 use cluegate_perception::{PerceptionError, PerceptionErrorKind};
 use thiserror::Error;
 
@@ -208,6 +209,12 @@ impl From<candle_core::Error> for ModelError {
             },
             other => Self::Tensor { op: UNKNOWN_STAGE.to_owned(), detail: other.to_string() },
         }
+    }
+}
+
+impl From<Uncomputed> for ModelError {
+    fn from(error: Uncomputed) -> Self {
+        Self::Tensor { op: UNKNOWN_STAGE.to_owned(), detail: error.to_string() }
     }
 }
 

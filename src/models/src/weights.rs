@@ -86,8 +86,8 @@ impl Weights {
         }
     }
 
-    /// BLAKE3 over the weight files and over those of `others` (configuration, tokenizer) that exist in `tree`, as
-    /// lower-case hexadecimal.
+    /// BLAKE3 over the weight files and over those of `others` (configuration, tokenizer) that exist in `tree`, and
+    /// over the type in which is computed if it is not f32, as lower-case hexadecimal.
     ///
     /// # Errors
     /// `Unreadable` if one of `others` cannot be read.
@@ -97,6 +97,10 @@ impl Weights {
         for file in &self.store.files {
             hasher.update(&(file.len() as u64).to_le_bytes());
             hasher.update(file);
+        }
+        // The same weights answer otherwise when they are rounded.
+        if self.dtype != DType::F32 {
+            hasher.update(self.dtype.as_str().as_bytes());
         }
         Ok(hasher.finalize().to_hex().to_string())
     }

@@ -4,8 +4,6 @@
 //! Unlike candle's own port it knows both activations and both ways to find the end token, and it never invents a
 //! tensor that the checkpoint lacks.
 
-mod activation;
-mod cache;
 mod config;
 mod encoder;
 mod processor;
@@ -14,21 +12,21 @@ mod towers;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use cluegate_cache::{Bound, Cache, Scope};
 use cluegate_perception::{Call, Embedding, Fingerprint, Picture, RelevanceEncoder};
 
-pub use activation::Activation;
 pub use config::{DualConfig, TextConfig, VisionConfig};
 pub use encoder::{Encoder, EncoderConfig};
 pub use processor::ClipProcessor;
 pub use tokenizer::ClipTokenizer;
 pub use towers::{TextTower, VisionTower};
 
-pub(crate) use cache::RecentCache;
-pub(crate) use encoder::{Affine, normalise_rows};
 pub(crate) use processor::RawProcessor;
 
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
+pub use crate::layers::Activation;
+use crate::seen::Seen;
 use crate::weights::Weights;
 
 /// From which cosine a rule counts as relevant with CLIP ViT-B/16 (CLUE s 4.1).
@@ -40,8 +38,16 @@ const BATCH: usize = 16;
 /// Texts of one forward pass.
 const TEXT_BATCH: usize = 64;
 
-/// Texts whose embeddings are remembered: several constitutions' worth.
-const CACHED_TEXTS: usize = 1024;
+/// Embeddings of pictures that are remembered. The domain test and the relevance scan look at the same views of a
+/// picture, and so does the next tenant.
+const SEEN: Bound = Bound { entries: 4096, bytes: 16 << 20 };
+
+/// What a remembered picture takes beside the values of its embedding.
+const SEEN_OVERHEAD: usize = 192;
+
+/// Kind of the numbers in the cache: projected end states of texts, not normalised, so that what is read from it
+/// becomes the same unit vector as what was computed.
+const TEXT_FEATURES: &str = "relevance text features";
 
 /// Files beside the weights that decide about the answers.
 const FILES: [&str; 4] =
@@ -62,7 +68,8 @@ pub struct ClipModel {
     dtype: DType,
     threshold: f32,
     fingerprint: Fingerprint,
-    texts: RecentCache<String, Embedding>,
+    cache: Cache,
+    seen: Seen<Embedding>,
 }
 
 impl ClipModel {
@@ -99,7 +106,8 @@ impl ClipModel {
             dtype,
             threshold: DEFAULT_THRESHOLD,
             fingerprint: weights.fingerprint(tree, &FILES)?,
-            texts: RecentCache::new(CACHED_TEXTS),
+            cache: Cache::in_memory(),
+            seen: Seen::new(SEEN),
         })
     }
 
@@ -122,6 +130,13 @@ impl ClipModel {
     #[must_use]
     pub fn with_threshold(mut self, threshold: f32) -> Self {
         self.threshold = threshold;
+        self
+    }
+
+    /// The same model with another cache for its texts, such as one on disk that outlives it.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Cache) -> Self {
+        self.cache = cache;
         self
     }
 
@@ -156,48 +171,56 @@ impl ClipModel {
     }
 
     fn pictures(&self, pictures: &[Picture]) -> Result<Vec<Embedding>> {
-        let mut embeddings = Vec::with_capacity(pictures.len());
-        for part in pictures.chunks(BATCH) {
+        let all: Vec<&Picture> = pictures.iter().collect();
+        let known = self.seen.get_or_look(&all, BATCH, |part| {
+            let part: Vec<Picture> = part.iter().map(|picture| (*picture).clone()).collect();
             let features =
-                self.picture_features(&self.pixel_values(part)?).map_err(|e| e.at("vision tower"))?;
-            embeddings.extend(unit_rows(&features, "the embedding of a picture")?);
-        }
-        Ok(embeddings)
+                self.picture_features(&self.pixel_values(&part)?).map_err(|e| e.at("vision tower"))?;
+            let rows = rows(&features, "the embedding of a picture")?.into_iter();
+            let sized = |row: Vec<f32>| {
+                let bytes = SEEN_OVERHEAD + size_of_val(row.as_slice());
+                (Embedding::normalised(row), bytes)
+            };
+            Ok(rows.map(sized).collect())
+        })?;
+        Ok(pictures.iter().filter_map(|picture| known.get(&picture.hash()).cloned()).collect())
     }
 
     fn texts(&self, texts: &[&str]) -> Result<Vec<Embedding>> {
-        let mut embeddings: Vec<Option<Embedding>> = texts.iter().map(|text| self.texts.get(*text)).collect();
-        let mut missing: Vec<&str> = texts
-            .iter()
-            .zip(&embeddings)
-            .filter(|(_, known)| known.is_none())
-            .map(|(text, _)| *text)
-            .collect();
-        missing.sort_unstable();
-        missing.dedup();
-        for part in missing.chunks(TEXT_BATCH) {
-            let ids = part.iter().map(|text| self.tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
-            let features = self.text_features(&ids).map_err(|e| e.at("text tower"))?;
-            for (text, embedding) in part.iter().zip(unit_rows(&features, "the embedding of a text")?) {
-                for (slot, _) in embeddings.iter_mut().zip(texts).filter(|(_, other)| *other == text) {
-                    *slot = Some(embedding.clone());
-                }
-                self.texts.insert((*text).to_owned(), embedding);
+        let width = self.text_projection.dim(0)?;
+        let scope = Scope { kind: TEXT_FEATURES, model: &self.fingerprint, template: "", width };
+        let features = self.cache.get_or_compute(&scope, texts, |missing| {
+            let mut features = Vec::with_capacity(missing.len());
+            for part in missing.chunks(TEXT_BATCH) {
+                let ids = part.iter().map(|text| self.tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
+                let part = self.text_features(&ids).map_err(|e| e.at("text tower"))?;
+                features.extend(rows(&part, "the embedding of a text")?.into_iter().map(widened));
             }
-        }
-        Ok(embeddings.into_iter().flatten().collect())
+            Ok::<_, ModelError>(features)
+        })?;
+        Ok(features.iter().map(|row| Embedding::normalised(narrowed(row))).collect())
     }
 }
 
-/// Rows as unit vectors.
-fn unit_rows(features: &Tensor, what: &str) -> Result<Vec<Embedding>> {
+/// The rows of a matrix, each of which has a direction.
+pub(crate) fn rows(features: &Tensor, what: &str) -> Result<Vec<Vec<f32>>> {
     let rows = features.to_dtype(DType::F32)?.to_vec2::<f32>()?;
     if rows.iter().flatten().any(|value| !value.is_finite())
         || rows.iter().any(|row| row.iter().all(|v| *v == 0.0))
     {
         return Err(ModelError::NotANumber(what.to_owned()));
     }
-    Ok(rows.into_iter().map(Embedding::normalised).collect())
+    Ok(rows)
+}
+
+/// A row as the cache keeps it.
+pub(crate) fn widened(row: Vec<f32>) -> Vec<f64> {
+    row.into_iter().map(f64::from).collect()
+}
+
+/// A row that was [`widened`], exactly as it was.
+pub(crate) fn narrowed(row: &[f64]) -> Vec<f32> {
+    row.iter().map(|value| *value as f32).collect()
 }
 
 impl RelevanceEncoder for ClipModel {

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use cluegate_cache::{Bound, Cache, Scope};
 use cluegate_perception::{
     Call, ContentHash, Detection, DetectionRequest, Fingerprint, Picture, RegionDetector,
 };
@@ -26,20 +27,21 @@ pub use boxes::RelativeBox;
 pub use network::{Owlv2Network, PatchPredictions};
 pub use processor::Owlv2Processor;
 
-use crate::clip::{ClipTokenizer, DualConfig, KNOWN_BUFFERS, RecentCache};
+use crate::clip::{ClipTokenizer, DualConfig, KNOWN_BUFFERS, narrowed, rows, widened};
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
+use crate::seen::Seen;
 use crate::weights::Weights;
 
 /// Overlap beyond which a detection counts as a double of a more confident one.
 const SUPPRESSION: f32 = 0.7;
 
-/// Queries whose embeddings are remembered.
-const CACHED_QUERIES: usize = 1024;
+/// Predictions about pictures that are remembered: the judge, a redaction and the next tenant ask about one picture
+/// several times. At 960 px one takes 7.5 MB in f32, so that there is room for eight.
+const SEEN: Bound = Bound { entries: 1024, bytes: 64 << 20 };
 
-/// Pictures whose predictions are remembered: the judge asks about one picture several times. At 960 px one takes
-/// about 8 MB.
-const CACHED_PICTURES: usize = 4;
+/// Kind of the numbers in the cache: projected texts of unit length.
+const QUERY_EMBEDDING: &str = "detector query embedding";
 
 /// Patch tokens of one forward pass; pictures beyond them are computed in turn, so that memory stays bounded.
 const TOKENS_PER_PASS: usize = 4096;
@@ -63,10 +65,12 @@ pub struct Owlv2Model {
     pictures_per_pass: usize,
     device: Device,
     dtype: DType,
+    /// Width of a query's embedding.
+    text_width: usize,
     suppression: Option<f32>,
     fingerprint: Fingerprint,
-    queries: RecentCache<String, Tensor>,
-    pictures: RecentCache<ContentHash, Arc<PatchPredictions>>,
+    cache: Cache,
+    seen: Seen<Arc<PatchPredictions>>,
 }
 
 impl Owlv2Model {
@@ -108,10 +112,11 @@ impl Owlv2Model {
             pictures_per_pass: (TOKENS_PER_PASS / tokens).max(1),
             device: device.clone(),
             dtype,
+            text_width: config.projection_dim,
             suppression: Some(SUPPRESSION),
             fingerprint: weights.fingerprint(tree, &FILES)?,
-            queries: RecentCache::new(CACHED_QUERIES),
-            pictures: RecentCache::new(CACHED_PICTURES),
+            cache: Cache::in_memory(),
+            seen: Seen::new(SEEN),
         })
     }
 
@@ -120,6 +125,13 @@ impl Owlv2Model {
     #[must_use]
     pub fn with_suppression(mut self, overlap: Option<f32>) -> Self {
         self.suppression = overlap;
+        self
+    }
+
+    /// The same detector with another cache for its queries, such as one on disk that outlives it.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Cache) -> Self {
+        self.cache = cache;
         self
     }
 
@@ -144,69 +156,58 @@ impl Owlv2Model {
 
     /// The predictions for each picture, each picture computed once.
     fn look(&self, pictures: &[&Picture]) -> Result<HashMap<ContentHash, Arc<PatchPredictions>>> {
-        let mut known = HashMap::new();
-        let mut missing: Vec<&Picture> = Vec::new();
-        for picture in pictures {
-            if let Some(predictions) = self.pictures.get(&picture.hash()) {
-                known.insert(picture.hash(), predictions);
-            } else if missing.iter().all(|other| other.hash() != picture.hash()) {
-                missing.push(picture);
-            }
-        }
-        for part in missing.chunks(self.pictures_per_pass) {
+        self.seen.get_or_look(pictures, self.pictures_per_pass, |part| {
             let predictions = self.network.forward(&self.pixel_values(part)?)?;
-            for (index, picture) in part.iter().enumerate() {
-                let own = Arc::new(predictions.picture(index)?);
-                self.pictures.insert(picture.hash(), own.clone());
-                known.insert(picture.hash(), own);
-            }
-        }
-        Ok(known)
+            let own = |index| {
+                let own = predictions.picture(index)?;
+                let bytes = bytes_of(&own);
+                Ok((Arc::new(own), bytes))
+            };
+            (0..part.len()).map(own).collect()
+        })
     }
 
-    /// The embedding of each query, shape `(1, projection)`.
-    fn embed(&self, queries: &[&str]) -> Result<HashMap<String, Tensor>> {
-        let mut known = HashMap::new();
-        let mut missing: Vec<&str> = Vec::new();
-        for query in queries {
-            if let Some(embedding) = self.queries.get(*query) {
-                known.insert((*query).to_owned(), embedding);
-            } else if !missing.contains(query) {
-                missing.push(query);
+    /// The embedding of each query, of unit length.
+    fn embed(&self, queries: &[&str]) -> Result<Vec<Arc<[f64]>>> {
+        let scope =
+            Scope { kind: QUERY_EMBEDDING, model: &self.fingerprint, template: "", width: self.text_width };
+        self.cache.get_or_compute(&scope, queries, |missing| {
+            let mut embeddings = Vec::with_capacity(missing.len());
+            for part in missing.chunks(TEXT_BATCH) {
+                let ids = part.iter().map(|query| self.tokenizer.encode(query)).collect::<Result<Vec<_>>>()?;
+                let part = rows(&self.network.embed_texts(&ids)?, "the embedding of a query")?;
+                embeddings.extend(part.into_iter().map(widened));
             }
-        }
-        for part in missing.chunks(TEXT_BATCH) {
-            let ids = part.iter().map(|query| self.tokenizer.encode(query)).collect::<Result<Vec<_>>>()?;
-            let embeddings = self.network.embed_texts(&ids)?;
-            for (index, query) in part.iter().enumerate() {
-                let own = embeddings.narrow(0, index, 1)?.force_contiguous()?;
-                self.queries.insert((*query).to_owned(), own.clone());
-                known.insert((*query).to_owned(), own);
-            }
-        }
-        Ok(known)
+            Ok(embeddings)
+        })
     }
 
     fn find(&self, requests: &[DetectionRequest<'_>], min_confidence: f32) -> Result<Vec<Vec<Detection>>> {
         if !(0.0..=1.0).contains(&min_confidence) {
             return Err(ModelError::Request(format!("a confidence of {min_confidence}, expected 0 to 1")));
         }
-        let asked = || requests.iter().filter(|request| !request.queries.is_empty());
-        let pictures: Vec<&Picture> = asked().map(|request| request.picture).collect();
-        let queries: Vec<&str> = asked().flat_map(|request| request.queries).copied().collect();
+        let queries: Vec<&str> = requests.iter().flat_map(|request| request.queries).copied().collect();
         let embeddings = self.embed(&queries).map_err(|error| error.at("text tower"))?;
+        let asked = requests.iter().filter(|request| !request.queries.is_empty());
+        let pictures: Vec<&Picture> = asked.map(|request| request.picture).collect();
         let predictions = self.look(&pictures).map_err(|error| error.at("vision tower"))?;
+        let mut embeddings = embeddings.iter();
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
-            let texts: Vec<&Tensor> =
-                request.queries.iter().filter_map(|query| embeddings.get(*query)).collect();
-            answers.push(match predictions.get(&request.picture.hash()) {
-                Some(own) if !texts.is_empty() => {
-                    let logits = own.logits(&Tensor::cat(&texts, 0)?.unsqueeze(0)?, None)?;
-                    self.read(request.picture, own, &logits, min_confidence)?
-                }
-                _ => Vec::new(),
-            });
+            let own: Vec<f32> =
+                embeddings.by_ref().take(request.queries.len()).flat_map(|row| narrowed(row)).collect();
+            if own.is_empty() {
+                answers.push(Vec::new());
+                continue;
+            }
+            // Nothing found is an answer, so that nothing seen must not look like it.
+            let predictions = predictions
+                .get(&request.picture.hash())
+                .ok_or_else(|| ModelError::NotANumber("what the detector sees in a picture".to_owned()))?;
+            let shape = (1, request.queries.len(), self.text_width);
+            let own = Tensor::from_vec(own, shape, &self.device)?.to_dtype(self.dtype)?;
+            let logits = predictions.logits(&own, None)?;
+            answers.push(self.read(request.picture, predictions, &logits, min_confidence)?);
         }
         Ok(answers)
     }
@@ -243,6 +244,13 @@ impl Owlv2Model {
             None => found,
         })
     }
+}
+
+/// What predictions take in memory.
+fn bytes_of(predictions: &PatchPredictions) -> usize {
+    let PatchPredictions { class_embeddings, logit_shift, logit_scale, boxes, objectness } = predictions;
+    let tensors = [class_embeddings, logit_shift, logit_scale, boxes, objectness];
+    tensors.iter().map(|tensor| tensor.elem_count() * tensor.dtype().size_in_bytes()).sum()
 }
 
 impl RegionDetector for Owlv2Model {
