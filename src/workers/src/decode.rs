@@ -130,11 +130,13 @@ impl<'m> Decoder<'m> {
         gone.iter().for_each(|answer| {
             self.members.remove(answer);
         });
-        if let Err(error) = self.running.guarded(|running| {
+        let left = self.running.guarded(|running| {
             gone.iter().for_each(|answer| running.leave(*answer));
             Ok(())
-        }) {
-            self.fail(Vec::new(), &error);
+        });
+        if left.is_err() {
+            // Those who stay did not cause it.
+            self.restart(Vec::new());
         }
     }
 
@@ -266,19 +268,22 @@ impl<'m> Decoder<'m> {
         }
     }
 
-    /// Drops the batch after a failure that is nobody's in particular. An answer that was in it by itself caused it;
-    /// several are decoded again, one by one. `joining` were about to become members.
+    /// Ends the batch after a failure that is nobody's in particular. One that was in it by itself caused it; several
+    /// are decoded once more. `joining` were about to become members.
     fn fail(&mut self, joining: Vec<Seat>, error: &PerceptionError) {
-        let members = std::mem::take(&mut self.members).into_values();
-        let seats: Vec<Seat> =
-            members.chain(joining).filter(|seat| self.jobs.contains_key(&seat.job)).collect();
+        let seats: Vec<u64> = self.members.values().chain(&joining).map(|seat| seat.job).collect();
+        self.restart(joining);
+        if let [only] = seats[..] {
+            self.end(only, Err(error.clone()));
+        }
+    }
+
+    /// Drops the batch; its answers are decoded once more, each by itself.
+    fn restart(&mut self, joining: Vec<Seat>) {
         self.running.discard();
         self.room = true;
-        if let [seat] = seats[..] {
-            self.end(seat.job, Err(error.clone()));
-        } else {
-            self.alone.extend(seats.into_iter().map(|seat| Seat { alone: true, ..seat }));
-        }
+        let members = std::mem::take(&mut self.members).into_values();
+        self.alone.extend(members.chain(joining).map(|seat| Seat { alone: true, ..seat }));
     }
 }
 

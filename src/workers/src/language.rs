@@ -14,8 +14,8 @@ use crate::queue::{Entrance, Exit, queue};
 use crate::thread::{Thread, check_count};
 use crate::{LanguageOptions, LanguageStatistics};
 
-const SCORES: &str = "language model's scores";
-const ANSWERS: &str = "language model's answers";
+const SCORES: &str = "scoring language model";
+const ANSWERS: &str = "decoding language model";
 
 /// A [`VisionLanguageModel`] with a thread of its own, on which scores and free answers take turns:
 ///

@@ -7,7 +7,7 @@ use cluegate_perception::{Call, PerceptionError, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use crate::admission::{Admission, Permit};
-use crate::statistics::{Counters, Statistics};
+use crate::statistics::{Counters, Queued, Statistics};
 use crate::thread::backend;
 use crate::{AdmissionOptions, WorkerOptions};
 
@@ -23,7 +23,7 @@ pub(crate) struct Job<W, A> {
     pub(crate) work: W,
     pub(crate) call: Call,
     /// The place in the queue, until the worker takes the job up.
-    permit: Option<Permit>,
+    place: Option<(Permit, Queued)>,
     reply: Sender<Result<A>>,
     counters: Arc<Counters>,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Job<W, A> {
 impl<W, A> Job<W, A> {
     /// Gives the place in the queue back, because the work begins.
     pub(crate) fn take_up(&mut self) {
-        self.permit = None;
+        self.place = None;
     }
 
     /// Ends the job with the model's answer.
@@ -87,11 +87,14 @@ impl<W, A> Entrance<W, A> {
         call.check().inspect_err(|_| self.counters.abandoned.increment())?;
         let permit =
             self.admission.take(call.tenant()).inspect_err(|_| self.counters.rejected.increment())?;
+        let place = Some((permit, Queued(Arc::clone(&self.counters))));
         let (reply, answer) = bounded(1);
         let counters = Arc::clone(&self.counters);
-        let job = Job { work: work(), call: call.clone(), permit: Some(permit), reply, counters };
+        let job = Job { work: work(), call: call.clone(), place, reply, counters };
         // Every job in the channel holds a permit, and there are as many permits as places: this does not block.
-        self.sender.send(job).map_err(|_| self.ended())?;
+        let sent = self.sender.send(job);
+        self.counters.enter();
+        sent.map_err(|_| self.ended())?;
         loop {
             let patience = call.time_left().map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN));
             match answer.recv_timeout(patience) {
@@ -107,7 +110,7 @@ impl<W, A> Entrance<W, A> {
 
     /// What has become of the requests so far.
     pub(crate) fn statistics(&self) -> Statistics {
-        self.counters.snapshot(self.admission.in_flight())
+        self.counters.snapshot()
     }
 
     fn ended(&self) -> PerceptionError {

@@ -1,6 +1,7 @@
 //! What a worker has done so far, for metrics.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// A snapshot of one queue and its worker. Every request is counted once when it has ended: as served, abandoned or
 /// rejected.
@@ -40,6 +41,8 @@ pub(crate) struct Counters {
     pub(crate) panics: Counter,
     batches: Counter,
     largest_batch: AtomicU64,
+    /// Counted when a request is in the queue, and it may have been taken out before: -1 for a moment.
+    queued: AtomicI64,
 }
 
 /// A number that only grows.
@@ -63,7 +66,12 @@ impl Counters {
         self.largest_batch.fetch_max(items as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn snapshot(&self, queued: usize) -> Statistics {
+    /// Counts a request that has come into the queue; [`Queued`] counts it out.
+    pub(crate) fn enter(&self) {
+        self.queued.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn snapshot(&self) -> Statistics {
         Statistics {
             served: self.served.get(),
             abandoned: self.abandoned.get(),
@@ -71,7 +79,17 @@ impl Counters {
             batches: self.batches.get(),
             largest_batch: self.largest_batch.load(Ordering::Relaxed),
             panics: self.panics.get(),
-            queued,
+            queued: usize::try_from(self.queued.load(Ordering::Relaxed)).unwrap_or(0),
         }
+    }
+}
+
+/// A request in the queue, which it leaves when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Queued(pub(crate) Arc<Counters>);
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.queued.fetch_sub(1, Ordering::Relaxed);
     }
 }
