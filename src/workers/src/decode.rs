@@ -40,7 +40,7 @@ pub(crate) struct Decoder<'m> {
     alone: VecDeque<Seat>,
     running: Running<'m>,
     members: BTreeMap<AnswerId, Seat>,
-    /// Whether a member has left since the model last refused somebody.
+    /// Whether the model may have room for those it refused: a member has left since, or there is none.
     room: bool,
 }
 
@@ -211,7 +211,8 @@ impl<'m> Decoder<'m> {
                 Err(error) => self.end(seat.job, Err(error)),
             }
         }
-        self.room = refused.is_empty();
+        // Nobody will leave an empty batch: whoever was refused beside one that failed is asked again at once.
+        self.room = refused.is_empty() || self.members.is_empty();
         refused.into_iter().rev().for_each(|seat| self.refused.push_front(seat));
         if !displaced.is_empty() {
             let error = wrong(self.exit.name, "two answers in the making have the same identity");

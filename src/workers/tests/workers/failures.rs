@@ -251,6 +251,29 @@ fn one_that_finds_no_room_in_an_empty_batch_errs() {
 }
 
 #[test]
+fn one_refused_beside_a_failed_one_is_asked_again() {
+    let model = Arc::new(ScriptedLanguage::default());
+    let worker = Arc::new(LanguageWorker::start(model.clone(), LanguageOptions::default()).unwrap());
+    model.scores.close();
+    let busy = spawn({
+        let worker = worker.clone();
+        move || worker.score(&prompts(&["busy"]), &Call::default())
+    });
+    model.scores.wait_for(1);
+    let ask = |text: &'static str, queued: usize| {
+        let own = worker.clone();
+        let caller = spawn(move || own.complete(&[request(text, 2)], &tenant("news")));
+        until(|| worker.statistics().answers.queued == queued);
+        caller
+    };
+    let callers = [ask("join error", 1), ask("refuse", 2)];
+    model.scores.open();
+    let kinds = callers.map(|caller| kind(&caller.join().unwrap()));
+    assert_eq!(kinds, [REQUEST, BACKEND]);
+    assert!(busy.join().unwrap().is_ok());
+}
+
+#[test]
 fn one_failed_answer_fails_its_request_and_the_others_leave() {
     let model = Arc::new(ScriptedLanguage { room: 3, ..Default::default() });
     let worker = LanguageWorker::start(model.clone(), LanguageOptions::default()).unwrap();
