@@ -3,10 +3,10 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::activation::Activation;
 use super::encoder::EncoderConfig;
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
+use crate::layers::Activation;
 
 /// Defaults that a family's configuration classes hold for absent fields (transformers 5.17,
 /// `configuration_clip.py`, `configuration_owlv2.py`).

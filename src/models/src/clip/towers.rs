@@ -2,10 +2,11 @@
 //! `models/clip/modeling_clip.py`; OWLv2's differ in the name of one layer norm and in what is pooled).
 
 use candle_core::{Result, Tensor};
-use candle_nn::{LayerNorm, Module, VarBuilder, layer_norm};
+use candle_nn::VarBuilder;
 
 use super::config::{TextConfig, VisionConfig};
 use super::encoder::Encoder;
+use crate::layers::{Linear, Norm, on_all_cores};
 
 /// Which token of a text stands for the whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub struct TextTower {
     tokens: Tensor,
     positions: Tensor,
     encoder: Encoder,
-    norm: LayerNorm,
+    norm: Norm,
     pooling: Pooling,
 }
 
@@ -56,7 +57,7 @@ impl TextTower {
             positions: embeddings
                 .get((config.max_position_embeddings, width), "position_embedding.weight")?,
             encoder: Encoder::load(&config.encoder, true, weights.pp("encoder"))?,
-            norm: layer_norm(width, config.encoder.layer_norm_eps, weights.pp("final_layer_norm"))?,
+            norm: Norm::layer(width, config.encoder.layer_norm_eps, &weights.pp("final_layer_norm"))?,
             pooling,
         })
     }
@@ -101,7 +102,7 @@ impl TextTower {
             .reshape((texts.len(), length, width))?
             .broadcast_add(&self.positions.narrow(0, 0, length)?)?
             .reshape((texts.len() * length, width))?;
-        self.norm.forward(&self.encoder.forward_one(x, &ends)?)
+        on_all_cores(|| self.norm.forward(&self.encoder.forward_one(x, &ends)?))
     }
 }
 
@@ -109,12 +110,12 @@ impl TextTower {
 #[derive(Debug, Clone)]
 pub struct VisionTower {
     class: Tensor,
-    /// Shape `(width, 3 * patch * patch)`: a convolution whose stride is its size is a matrix product.
-    patch: Tensor,
+    /// From `3 * patch * patch` values: a convolution whose stride is its size is a matrix product.
+    patch: Linear,
     positions: Tensor,
-    first_norm: LayerNorm,
+    first_norm: Norm,
     encoder: Encoder,
-    last_norm: LayerNorm,
+    last_norm: Norm,
     patch_size: usize,
     image_size: usize,
 }
@@ -129,12 +130,13 @@ impl VisionTower {
         let (width, patch) = (config.encoder.hidden_size, config.patch_size);
         let embeddings = weights.pp("embeddings");
         let tokens = config.patches_per_side().pow(2) + 1;
-        let norm = |name: &str| layer_norm(width, config.encoder.layer_norm_eps, weights.pp(name));
+        let norm = |name: &str| Norm::layer(width, config.encoder.layer_norm_eps, &weights.pp(name));
         Ok(Self {
             class: embeddings.get(width, "class_embedding")?,
-            patch: embeddings
-                .get((width, 3, patch, patch), "patch_embedding.weight")?
-                .reshape((width, 3 * patch * patch))?,
+            patch: Linear::new(
+                &embeddings.get((width, 3, patch, patch), "patch_embedding.weight")?.flatten_from(1)?,
+                None,
+            )?,
             positions: embeddings.get((tokens, width), "position_embedding.weight")?,
             first_norm: norm(first_norm)?,
             encoder: Encoder::load(&config.encoder, false, weights.pp("encoder"))?,
@@ -160,7 +162,7 @@ impl VisionTower {
             .permute([0, 2, 4, 1, 3, 5])?
             .reshape((pictures * side * side, 3 * patch * patch))?;
         let width = self.class.dim(0)?;
-        let patches = rows.matmul(&self.patch.t()?)?.reshape((pictures, side * side, width))?;
+        let patches = self.patch.forward(&rows)?.reshape((pictures, side * side, width))?;
         let class = self.class.reshape((1, 1, width))?.broadcast_as((pictures, 1, width))?;
         let x = Tensor::cat(&[&class.contiguous()?, &patches], 1)?.broadcast_add(&self.positions)?;
         self.first_norm.forward(&x.reshape((pictures * (side * side + 1), width))?)
@@ -173,7 +175,7 @@ impl VisionTower {
     /// Pixels of another shape, or a failed tensor operation.
     pub fn forward_class(&self, pixels: &Tensor) -> Result<Tensor> {
         let classes = vec![0; pixels.dim(0)?];
-        self.last_norm.forward(&self.encoder.forward_one(self.embed(pixels)?, &classes)?)
+        on_all_cores(|| self.last_norm.forward(&self.encoder.forward_one(self.embed(pixels)?, &classes)?))
     }
 
     /// All states after the last norm, the class token first, shape `(pictures, tokens, width)`. `pixels` has shape
@@ -183,7 +185,8 @@ impl VisionTower {
     /// Pixels of another shape, or a failed tensor operation.
     pub fn forward_all(&self, pixels: &Tensor) -> Result<Tensor> {
         let pictures = pixels.dim(0)?;
-        let x = self.last_norm.forward(&self.encoder.forward(self.embed(pixels)?, pictures)?)?;
+        let x =
+            on_all_cores(|| self.last_norm.forward(&self.encoder.forward(self.embed(pixels)?, pictures)?))?;
         let (rows, width) = x.dims2()?;
         x.reshape((pictures, rows / pictures, width))
     }

@@ -1,9 +1,10 @@
 //! OWLv2's towers and heads (transformers 5.17, `models/owlv2/modeling_owlv2.py`, `Owlv2ForObjectDetection`).
 
 use candle_core::{D, DType, Result, Tensor};
-use candle_nn::{LayerNorm, Module, VarBuilder, layer_norm, ops::sigmoid};
+use candle_nn::{VarBuilder, ops::sigmoid};
 
-use crate::clip::{Activation, Affine, DualConfig, TextTower, VisionTower, normalise_rows};
+use crate::clip::{Activation, DualConfig, TextTower, VisionTower};
+use crate::layers::{Linear, Norm, normalise_rows};
 
 /// Added to a vector's length before dividing by it (`Owlv2ClassPredictionHead`).
 const LENGTH_EPSILON: f64 = 1e-6;
@@ -60,11 +61,11 @@ impl PatchPredictions {
 
 /// Three affine maps with exact GELU between them.
 #[derive(Debug, Clone)]
-struct BoxHead([Affine; 3]);
+struct BoxHead([Linear; 3]);
 
 impl BoxHead {
     fn load(width: usize, outputs: usize, weights: VarBuilder) -> Result<Self> {
-        let layer = |name: &str, outputs| Affine::load(width, outputs, weights.pp(name));
+        let layer = |name: &str, outputs| Linear::load(width, outputs, &weights.pp(name));
         Ok(Self([layer("dense0", width)?, layer("dense1", width)?, layer("dense2", outputs)?]))
     }
 
@@ -81,10 +82,10 @@ pub struct Owlv2Network {
     text: TextTower,
     text_projection: Tensor,
     vision: VisionTower,
-    merged_norm: LayerNorm,
-    class_embedding: Affine,
-    logit_shift: Affine,
-    logit_scale: Affine,
+    merged_norm: Norm,
+    class_embedding: Linear,
+    logit_shift: Linear,
+    logit_scale: Linear,
     box_head: BoxHead,
     objectness_head: BoxHead,
     box_bias: Tensor,
@@ -104,10 +105,10 @@ impl Owlv2Network {
             text: TextTower::load_highest_id(&config.text, base.pp("text_model"))?,
             text_projection: base.get((config.projection_dim, text_width), "text_projection.weight")?,
             vision: VisionTower::load(&config.vision, "pre_layernorm", base.pp("vision_model"))?,
-            merged_norm: layer_norm(width, vision.layer_norm_eps, weights.pp("layer_norm"))?,
-            class_embedding: Affine::load(width, text_width, class_head.pp("dense0"))?,
-            logit_shift: Affine::load(width, 1, class_head.pp("logit_shift"))?,
-            logit_scale: Affine::load(width, 1, class_head.pp("logit_scale"))?,
+            merged_norm: Norm::layer(width, vision.layer_norm_eps, &weights.pp("layer_norm"))?,
+            class_embedding: Linear::load(width, text_width, &class_head.pp("dense0"))?,
+            logit_shift: Linear::load(width, 1, &class_head.pp("logit_shift"))?,
+            logit_scale: Linear::load(width, 1, &class_head.pp("logit_scale"))?,
             box_head: BoxHead::load(width, 4, weights.pp("box_head"))?,
             objectness_head: BoxHead::load(width, 1, weights.pp("objectness_head"))?,
             box_bias: box_bias(config.vision.patches_per_side(), &weights)?,
