@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
+use cluegate_cache::{Bound, Cache};
 use cluegate_candle_diffusion::{DiffusionError, Pipeline};
 use cluegate_constitution::Constitution;
 use cluegate_gate::{InspectionError, Inspector, JudgeProvider, SharedJudge, Unfinished};
@@ -44,9 +45,16 @@ pub enum EngineError {
     NoSuite,
 }
 
-/// The bounds of an engine. Every default is stated where its type is.
-#[derive(Debug, Clone, Copy, Default)]
+/// The bounds of an engine and what it remembers. Every default of a bound is stated where its type is.
+#[derive(Debug, Clone)]
 pub struct EngineOptions {
+    /// Where the models keep what they compute from texts alone: rule embeddings, detector queries, scores without a
+    /// picture. Default in memory; see [`default_folder`](cluegate_cache::default_folder) for the place on disk that
+    /// the commands use.
+    pub cache: Cache,
+    /// How many reports are kept, so that the same picture is judged once under one constitution; `None` for none.
+    /// Default [`Judge::VERDICTS`].
+    pub verdicts: Option<Bound>,
     /// How many pictures may be in work at a time, over all tenants; the next one is refused at once, as `overloaded`.
     pub pictures: AdmissionOptions,
     /// The relevance encoder's queue and batches.
@@ -55,6 +63,19 @@ pub struct EngineOptions {
     pub detector: WorkerOptions,
     /// The judging model's queues and batches.
     pub judge: LanguageOptions,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            cache: Cache::in_memory(),
+            verdicts: Some(Judge::VERDICTS),
+            pictures: AdmissionOptions::default(),
+            relevance: WorkerOptions::default(),
+            detector: WorkerOptions::default(),
+            judge: LanguageOptions::default(),
+        }
+    }
 }
 
 /// Models that were opened, each on a thread of its own, and the judge over them. Whoever shares an engine shares its
@@ -104,7 +125,7 @@ impl Engine {
     /// # Errors
     /// See [`EngineError`].
     pub fn open_with(models: Option<&Path>, options: &EngineOptions) -> Result<Self, EngineError> {
-        let suite = open_suite(models)?;
+        let suite = open_suite(models)?.with_cache(options.cache.clone());
         let relevance = Arc::new(RelevanceWorker::start(suite.relevance()?, options.relevance)?);
         let detector = Arc::new(DetectorWorker::start(suite.detector()?, options.detector)?);
         let language = Arc::new(LanguageWorker::start(suite.judge()?, options.judge)?);
@@ -114,7 +135,12 @@ impl Engine {
             Arc::clone(&language) as _,
             Templates::shipped()?,
             JudgeOptions::default(),
-        );
+        )
+        .with_cache(options.cache.clone());
+        let judge = match options.verdicts {
+            Some(bound) => judge.with_verdicts(bound),
+            None => judge,
+        };
         let domain = suite.domain()?.map(Arc::new);
         let pictures = Admission::new("places for pictures in work", options.pictures);
         Ok(Self { suite, judge: Arc::new(judge), relevance, detector, language, pictures, domain })

@@ -15,6 +15,7 @@
 pub mod engine;
 pub mod generator;
 
+pub use cluegate_cache as cache;
 pub use cluegate_candle_diffusion as diffusion;
 pub use cluegate_constitution as constitution;
 pub use cluegate_eval as eval;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use cluegate::EngineOptions;
+use cluegate::cache::Bound;
 use cluegate::constitution::Constitution;
 use cluegate::gate::{InspectionError, Inspector, JudgeProvider as _};
 use cluegate::judge::{Judge, JudgeOptions, Report, Templates};
@@ -20,16 +21,27 @@ impl Ours {
     /// Opens the models of `suite`, a models file or a folder with one, within the bounds that ship; nothing is
     /// remembered from earlier engines.
     pub(crate) fn open(suite: &Path) -> anyhow::Result<Self> {
-        Self::open_with(suite, &EngineOptions::default())
+        Self::open_with(suite, EngineOptions::default())
     }
 
     /// The same with places for so many pictures in work that none of `callers` is refused one.
     pub(crate) fn open_for(suite: &Path, callers: usize) -> anyhow::Result<Self> {
         let places = AdmissionOptions { limit: callers, per_tenant: callers };
-        Self::open_with(suite, &EngineOptions { pictures: places, ..EngineOptions::default() })
+        Self::open_with(suite, EngineOptions { pictures: places, ..EngineOptions::default() })
     }
 
-    fn open_with(suite: &Path, options: &EngineOptions) -> anyhow::Result<Self> {
+    /// The same, keeping as many reports as `reports` says: the others keep none, so that a picture that is judged again
+    /// costs what it costs.
+    pub(crate) fn open_remembering(suite: &Path, reports: usize) -> anyhow::Result<Self> {
+        let verdicts = Some(Bound { entries: reports, ..Judge::VERDICTS });
+        Self::open_within(suite, &EngineOptions { verdicts, ..EngineOptions::default() })
+    }
+
+    fn open_with(suite: &Path, options: EngineOptions) -> anyhow::Result<Self> {
+        Self::open_within(suite, &EngineOptions { verdicts: None, ..options })
+    }
+
+    fn open_within(suite: &Path, options: &EngineOptions) -> anyhow::Result<Self> {
         let engine = cluegate::Engine::open_with(Some(suite), options);
         Ok(Self(engine.with_context(|| format!("opening the models at {}", suite.display()))?))
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
-use cluegate::{CandleGenerator, Engine};
+use cluegate::CandleGenerator;
 use cluegate_gate::{
     DrawJob, DrawOptions, Drawn, Gate, Generator, GeneratorError, JsonlLog, MemberOutcome, Outcome, Policies,
     Reason, RequestInfo, Step, StepHook,
@@ -13,7 +13,7 @@ use cluegate_perception::Picture;
 
 use super::args::DemoArgs;
 use super::generate::LOG;
-use super::{Exit, progress, say, write_file};
+use super::{Exit, open_engine, progress, say, write_file};
 use crate::report::{Case, Drawings, Page, Tally, marks, render};
 
 /// The seed for which the demonstration is known to show every outcome.
@@ -45,7 +45,7 @@ pub(super) fn run(arguments: &DemoArgs) -> anyhow::Result<Exit> {
     let begin = Instant::now();
     let out = &arguments.out;
     std::fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
-    let engine = Engine::open(None)?;
+    let engine = open_engine(None)?;
     let recorder = Recorder { generator: engine.generator()?, drawings: Mutex::default() };
     // A demonstration starts anew; a log of decisions is otherwise never removed.
     let log = out.join(LOG);

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use cluegate::Engine;
 use serde::Serialize;
 
 use super::args::{DoctorArgs, Format};
-use super::{Exit, say, say_json};
+use super::{Exit, open_engine, say, say_json};
 
 /// Memory that judging with the embedded suite needs, with room to spare.
 const NEEDED_BYTES: u64 = 1 << 30;
@@ -127,7 +126,7 @@ fn cache() -> Finding {
 
 fn models(arguments: &DoctorArgs) -> Vec<Finding> {
     let begin = Instant::now();
-    let engine = match Engine::open(arguments.models.models.as_deref()) {
+    let engine = match open_engine(arguments.models.models.as_deref()) {
         Ok(engine) => engine,
         Err(error) => {
             let fix =

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cluegate::Engine;
+use cluegate::{Engine, EngineOptions};
 use cluegate_constitution::Constitution;
 use cluegate_eval::metrics::Confusion;
 use cluegate_eval::osbench::{OsbenchResult, run};
@@ -12,11 +12,13 @@ use cluegate_perception::{Call, Picture};
 use serde_json::json;
 
 use super::args::{Format, OsbenchArgs, SceneStyle};
-use super::{Exit, progress, say, say_json};
+use super::{Exit, engine_options, progress, say, say_json};
 
 pub(super) fn osbench(arguments: &OsbenchArgs) -> anyhow::Result<Exit> {
     let world = World::load()?;
-    let engine = Engine::open(arguments.models.models.as_deref())?;
+    // Every picture is to cost what it costs.
+    let options = EngineOptions { verdicts: None, ..engine_options() };
+    let engine = Engine::open_with(arguments.models.models.as_deref(), &options)?;
     let judge = Arc::clone(engine.judge());
     let prepared = judge.prepare(&Constitution::shipped("scene")?)?;
     let samples = samples(&world, arguments.seed, arguments.per_rule);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use cluegate::Engine;
 use cluegate_candle_diffusion::SchedulerKind;
 use cluegate_gate::{
     DrawOptions, Gate, JsonlLog, MemberOutcome, Outcome, Placeholder, Policies, RequestInfo,
@@ -13,7 +12,7 @@ use cluegate_gate::{
 use serde_json::{Value, json};
 
 use super::args::{Format, GenerateArgs, Sampler};
-use super::{Exit, PART, say, say_json, write_file};
+use super::{Exit, PART, open_engine, say, say_json, write_file};
 
 /// The decision log in the output folder.
 pub(super) const LOG: &str = "decisions.jsonl";
@@ -28,7 +27,7 @@ pub(super) fn run(arguments: &GenerateArgs) -> anyhow::Result<Exit> {
     policies.require(&arguments.tenant)?;
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make the folder {}", arguments.out.display()))?;
-    let engine = Engine::open(arguments.models.models.as_deref())?;
+    let engine = open_engine(arguments.models.models.as_deref())?;
     let generator = engine.generator()?.with_scheduler(match arguments.sampler {
         Sampler::Ddim => SchedulerKind::Ddim,
         Sampler::EulerA => SchedulerKind::EulerAncestral,

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use cluegate::Engine;
 use cluegate_constitution::Revision;
 use cluegate_gate::{InspectionError, Inspector, JudgeProvider};
 use cluegate_judge::{DecidedBy, Outcome, Report, Verdict};
@@ -15,7 +14,7 @@ use cluegate_perception::{Call, DecodeOptions, Picture, decode};
 use serde_json::{Map, Value, json};
 
 use super::args::{JudgeArgs, LineFormat};
-use super::{Exit, load_constitution, progress, say};
+use super::{Exit, load_constitution, open_engine, progress, say};
 
 /// Longest judgment of one picture before it is given up as an error.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -34,7 +33,7 @@ impl From<InspectionError> for Failure {
 
 pub(super) fn run(arguments: &JudgeArgs) -> anyhow::Result<Exit> {
     let constitution = load_constitution(&arguments.constitution)?;
-    let engine = Engine::open(arguments.models.models.as_deref())?;
+    let engine = open_engine(arguments.models.models.as_deref())?;
     let judges = engine.judges(arguments.force).with_rationale(true);
     let revision = constitution.revision();
     // A constitution that the models do not know is an error of every picture: each still gets its line.

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::CommandFactory;
+use cluegate::{Engine, EngineError, EngineOptions};
+use cluegate_cache::Cache;
 use cluegate_constitution::Constitution;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
@@ -38,6 +40,18 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
     }
+}
+
+/// Opens the models at `models`, or the embedded suite. What they compute from texts alone is kept on disk, so that the
+/// next command starts sooner.
+pub(crate) fn open_engine(models: Option<&Path>) -> Result<Engine, EngineError> {
+    Engine::open_with(models, &engine_options())
+}
+
+/// What commands open an engine with.
+pub(crate) fn engine_options() -> EngineOptions {
+    let cache = cluegate_cache::default_folder().map_or_else(Cache::in_memory, Cache::open);
+    EngineOptions { cache, ..EngineOptions::default() }
 }
 
 /// Runs a command and turns its outcome into an exit code.

@@ -19,8 +19,14 @@ pub(crate) fn command() -> Command {
     for variable in ["CLUEGATE_MODELS", "RUST_LOG", "NO_COLOR", "CLICOLOR_FORCE", "COLUMNS"] {
         command.env_remove(variable);
     }
+    command.env("CLUEGATE_CACHE_DIR", cache_folder());
     command.stdin(Stdio::null());
     command
+}
+
+/// What the binary keeps between runs lies here and not in the developer's home.
+fn cache_folder() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache")
 }
 
 /// How a run of the binary ended.
