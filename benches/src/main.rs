@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 mod constitutions;
 mod engine;
+mod gpu;
 mod machine;
 mod ours;
 mod page;
@@ -32,6 +33,8 @@ enum Benchmark {
     Engine(engine::EngineArgs),
     /// What more statements, rules, pixels, callers and tenants cost.
     Scaling(scaling::ScalingArgs),
+    /// A judge of full size on a GPU, against its floor and the loop of Hugging Face transformers.
+    Gpu(gpu::GpuArgs),
 }
 
 /// What every benchmark on the CPU is given.
@@ -50,6 +53,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().benchmark {
         Benchmark::Engine(arguments) => engine::run(&arguments),
         Benchmark::Scaling(arguments) => scaling::run(&arguments),
+        Benchmark::Gpu(arguments) => gpu::run(&arguments),
     }
 }
 
@@ -79,6 +83,7 @@ mod tests {
         for option in ["--reference-python", "--vllm-python", "--pictures", "--soak", "--suite", "--out"] {
             assert!(help("engine").contains(option), "{option}");
         }
+        assert!(help("gpu").contains("--reference-python"));
         for option in ["--repeat", "--suite", "--out"] {
             assert!(help("scaling").contains(option), "{option}");
         }

@@ -91,9 +91,12 @@ fn check_answers(requests: &[Request], run: &Run) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Reports that are kept meanwhile; fewer than by default, so that the store is soon full and stays so.
+const REPORTS: usize = 128;
+
 /// Judges many pictures, each seen once, from four callers, and looks at the memory between.
 pub(super) fn soak(setting: &Setting<'_>, page: &mut Page) -> anyhow::Result<()> {
-    let ours = Ours::open(&setting.arguments.common.suite)?;
+    let ours = Ours::open_remembering(&setting.arguments.common.suite, REPORTS)?;
     let prepared = ours.prepare(&Constitution::shipped("scene")?)?;
     let each = setting.arguments.soak.div_ceil(STEPS);
     let mut points = Vec::with_capacity(STEPS);
