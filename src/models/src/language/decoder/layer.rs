@@ -373,9 +373,9 @@ impl Attention {
                 let past_scores = queries.reshape(together)?.matmul(&past_keys.t()?)?;
                 let past_scores = past_scores.reshape((kv * batch, group * length, before))?;
                 let weights = softmax_last_dim(&Tensor::cat(&[&past_scores, &scores], 2)?)?;
-                let from_own = weights.narrow(2, before, columns)?.matmul(own_values)?;
+                let from_own = for_product(weights.narrow(2, before, columns)?)?.matmul(own_values)?;
                 let weights = weights.reshape((kv, batch * group * length, before + columns))?;
-                let from_past = weights.narrow(2, 0, before)?.matmul(past_values)?;
+                let from_past = for_product(weights.narrow(2, 0, before)?)?.matmul(past_values)?;
                 (from_past.reshape(by_row)? + from_own)?
             }
         };
@@ -384,4 +384,9 @@ impl Attention {
             .permute((1, 3, 0, 2, 4))?
             .reshape((batch * length, kv * group * head))
     }
+}
+
+/// A part of a row as the left side of a product: the CPU takes it where it lies, cuBLAS does not.
+fn for_product(part: Tensor) -> Result<Tensor> {
+    if part.device().is_cpu() { Ok(part) } else { part.contiguous() }
 }
