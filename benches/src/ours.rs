@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use cluegate::EngineOptions;
 use cluegate::cache::Bound;
 use cluegate::constitution::Constitution;
 use cluegate::gate::{InspectionError, Inspector, JudgeProvider as _};
@@ -13,6 +12,7 @@ use cluegate::perception::{
     AnswerScore, Call, DecodeOptions, Picture, Prefix, Prompt, VisionLanguageModel, decode,
 };
 use cluegate::workers::AdmissionOptions;
+use cluegate::{EngineOptions, EngineStatistics};
 
 /// The judge over a set of models, as a gateway holds it.
 pub(crate) struct Ours(cluegate::Engine);
@@ -50,6 +50,11 @@ impl Ours {
     /// gateway that the programs in Python lack.
     pub(crate) fn prepare(&self, constitution: &Constitution) -> anyhow::Result<Prepared> {
         Ok(Prepared(self.0.judges(true).inspector(constitution.clone())?))
+    }
+
+    /// What the models' threads have done so far.
+    pub(crate) fn statistics(&self) -> EngineStatistics {
+        self.0.statistics()
     }
 
     /// The cosine from which a rule is relevant to these models, where a constitution names none.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
+use cluegate::EngineStatistics;
 use cluegate::constitution::Constitution;
 use cluegate::judge::{InspectOptions, Outcome, PerStage, Report, RuleEvidence, StatementEvidence, Verdict};
 use cluegate::perception::Picture;
@@ -80,6 +81,8 @@ pub(super) fn measure(setting: &Setting<'_>, page: &mut Page) -> anyhow::Result<
 struct Rounds {
     single: Vec<Run>,
     many: Vec<Run>,
+    /// What the models' threads did in the last run with many callers.
+    statistics: EngineStatistics,
 }
 
 impl Rounds {
@@ -104,6 +107,7 @@ impl Rounds {
                 })
                 .collect();
             runs.push(serve(&requests, streams)?);
+            self.statistics = ours.statistics();
         }
         Ok(())
     }
@@ -267,7 +271,7 @@ fn tell(page: &mut Page, ours: &Rounds, theirs: &ClueOutput, comparison: &Compar
     page.heading("The whole of CLUE, every stage on")?;
     let unsafe_ones = theirs.pictures.iter().filter(|picture| picture.verdict == "unsafe").count();
     page.text(&format!(
-        "{} pictures of Mini OS Bench under the constitution `scene` ({unsafe_ones} of them unsafe), from a decoded \
+        "{} pictures of Mini OS Bench under the scene constitution ({unsafe_ones} of them unsafe), from a decoded \
          picture to the verdict. Ours in {ROUNDS} rounds before and after the reference, each with an \
          engine that remembers nothing; their mean counts. The reference: {}, {} threads, {:.0} ms to prepare, {:.0} MiB at most.",
         comparison.pictures,
@@ -300,6 +304,21 @@ fn tell(page: &mut Page, ours: &Rounds, theirs: &ClueOutput, comparison: &Compar
     page.text(&format!(
         "Throughput with {STREAMS} callers over that with one: {}.",
         times(ours.ms_single() / ours.ms_many())
+    ))?;
+    let judge = &ours.statistics.judge;
+    page.text(&format!(
+        "With {STREAMS} callers, {} pictures and preparing the constitution took {} calls of the relevance encoder (at most {} pictures each), {} of the \
+         detector (at most {}), {} of the judging model for scores (at most {} questions), and {} steps of decoding (at \
+         most {} answers side by side).",
+        comparison.pictures,
+        ours.statistics.relevance.batches,
+        ours.statistics.relevance.largest_batch,
+        ours.statistics.detector.batches,
+        ours.statistics.detector.largest_batch,
+        judge.scores.batches,
+        judge.scores.largest_batch,
+        judge.answers.batches,
+        judge.answers.largest_batch,
     ))?;
     let runs = ours.single.len() + ours.many.len();
     page.text(&format!(

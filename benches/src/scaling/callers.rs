@@ -59,7 +59,7 @@ pub(super) fn callers(setting: &Setting<'_>, page: &mut Page, figures: &mut Figu
         table.row(callers.to_string(), cells);
     }
     page.heading("Callers at once")?;
-    page.text("The whole method under the constitution `scene`; each caller begins the next picture when it has an answer.")?;
+    page.text("The whole method under the scene constitution; each caller begins the next picture when it has an answer.")?;
     page.table(table)?;
     let plot = |label: &str, points: &super::Series| Plot {
         x_label: "callers".to_owned(),
@@ -120,7 +120,7 @@ pub(super) fn tenants(setting: &Setting<'_>, page: &mut Page, figures: &mut Figu
     }
     page.heading("Tenants with constitutions of their own")?;
     page.text(&format!(
-        "One engine, {TENANTS_CALLERS} callers, each tenant with the rules of `scene` and one of its own. Preparing is the time for all constitutions together, done once."
+        "One engine, {TENANTS_CALLERS} callers, each tenant with the rules of the scene constitution and one of its own. Preparing is the time for all constitutions together, done once."
     ))?;
     page.table(table)?;
     let points = figures.tenants_per_second.clone();

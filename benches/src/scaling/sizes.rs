@@ -59,7 +59,7 @@ fn shapes(setting: &Setting<'_>, page: &mut Page, figures: &mut Figures) -> anyh
     }
     page.heading("Sizes and shapes of pictures")?;
     page.text(
-        "The whole method under the constitution `scene`; the same scenes in every size, and side by side. The embedded judge sees \
+        "The whole method under the scene constitution; the same scenes in every size, and side by side. The embedded judge sees \
          every picture at 224 x 224 pixels; a picture that is not square has more parts for the relevance scan and \
          shows more objects.",
     )?;
