@@ -78,8 +78,7 @@ impl Attention {
         for (item, (memory, position)) in memories.iter_mut().zip(positions).enumerate() {
             if self.causal {
                 // What a mask would hide is left out.
-                memory.keys = memory.keys.narrow(0, 0, position + 1)?;
-                memory.values = memory.values.narrow(0, 0, position + 1)?;
+                *memory = memory.first(position + 1)?;
             }
             sequences.push(Sequence { queries: item..item + 1, memories: vec![item], causal: false });
         }
@@ -101,10 +100,7 @@ impl Attention {
         let (keys, values) = (part(1)?, part(2)?);
         let tokens = rows / items;
         let own = |item: usize| -> Result<Memory> {
-            Ok(Memory {
-                keys: keys.narrow(0, item * tokens, tokens)?,
-                values: values.narrow(0, item * tokens, tokens)?,
-            })
+            Ok(Memory::new(keys.narrow(0, item * tokens, tokens)?, values.narrow(0, item * tokens, tokens)?))
         };
         let memories = (0..items).map(own).collect::<Result<_>>()?;
         Ok((qkv, memories))

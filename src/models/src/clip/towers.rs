@@ -102,7 +102,7 @@ impl TextTower {
             .reshape((texts.len(), length, width))?
             .broadcast_add(&self.positions.narrow(0, 0, length)?)?
             .reshape((texts.len() * length, width))?;
-        on_all_cores(|| self.norm.forward(&self.encoder.forward_one(x, &ends)?))
+        on_all_cores(self.tokens.device(), || self.norm.forward(&self.encoder.forward_one(x, &ends)?))
     }
 }
 
@@ -175,7 +175,9 @@ impl VisionTower {
     /// Pixels of another shape, or a failed tensor operation.
     pub fn forward_class(&self, pixels: &Tensor) -> Result<Tensor> {
         let classes = vec![0; pixels.dim(0)?];
-        on_all_cores(|| self.last_norm.forward(&self.encoder.forward_one(self.embed(pixels)?, &classes)?))
+        on_all_cores(pixels.device(), || {
+            self.last_norm.forward(&self.encoder.forward_one(self.embed(pixels)?, &classes)?)
+        })
     }
 
     /// All states after the last norm, the class token first, shape `(pictures, tokens, width)`. `pixels` has shape
@@ -185,8 +187,9 @@ impl VisionTower {
     /// Pixels of another shape, or a failed tensor operation.
     pub fn forward_all(&self, pixels: &Tensor) -> Result<Tensor> {
         let pictures = pixels.dim(0)?;
-        let x =
-            on_all_cores(|| self.last_norm.forward(&self.encoder.forward(self.embed(pixels)?, pictures)?))?;
+        let x = on_all_cores(pixels.device(), || {
+            self.last_norm.forward(&self.encoder.forward(self.embed(pixels)?, pictures)?)
+        })?;
         let (rows, width) = x.dims2()?;
         x.reshape((pictures, rows / pictures, width))
     }

@@ -25,8 +25,41 @@ const FEW_QUERIES: usize = 6;
 /// Keys and values that queries look at: `[tokens, kv heads, head]` each, any strides but the last.
 #[derive(Debug, Clone)]
 pub(crate) struct Memory {
-    pub(crate) keys: Tensor,
-    pub(crate) values: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    /// Where the heads are on the second axis: the first one, and how far apart.
+    first: usize,
+    step: usize,
+}
+
+impl Memory {
+    /// Keys and values of one sequence.
+    pub(crate) fn new(keys: Tensor, values: Tensor) -> Self {
+        Self { keys, values, first: 0, step: 1 }
+    }
+
+    /// Those of one of `rows` sequences that lie beside each other, `[tokens, kv heads * rows, head]`: the first head of
+    /// each, then the second of each, and so on.
+    pub(crate) fn of_row(keys: Tensor, values: Tensor, row: usize, rows: usize) -> Self {
+        Self { keys, values, first: row, step: rows }
+    }
+
+    /// The first `tokens` tokens.
+    ///
+    /// # Errors
+    /// There are fewer.
+    pub(crate) fn first(&self, tokens: usize) -> Result<Self> {
+        let part = |tensor: &Tensor| tensor.narrow(0, 0, tokens);
+        Ok(Self { keys: part(&self.keys)?, values: part(&self.values)?, ..*self })
+    }
+
+    fn tokens(&self) -> usize {
+        self.keys.dims()[0]
+    }
+
+    fn heads(&self) -> Result<usize> {
+        Ok(self.keys.dim(1)? / self.step.max(1))
+    }
 }
 
 /// Queries that look at the same memories.
@@ -54,6 +87,10 @@ pub(crate) fn attention(
     scale: f64,
 ) -> Result<Tensor> {
     check(queries, memories, sequences)?;
+    #[cfg(feature = "cuda")]
+    if crate::cuda::applies(queries) && crate::cuda::HEADS.contains(&queries.dim(2)?) {
+        return on_gpu(queries, memories, sequences, scale);
+    }
     if has_kernels(queries) && memories.iter().all(|m| has_kernels(&m.keys) && has_kernels(&m.values)) {
         fused(queries, memories, sequences, scale as f32)
     } else {
@@ -71,9 +108,13 @@ fn check(queries: &Tensor, memories: &[Memory], sequences: &[Sequence]) -> Resul
         candle_core::bail!("attention over nothing: queries {:?}", queries.shape());
     }
     for memory in memories {
-        let (tokens, kv_heads, width) = memory.keys.dims3()?;
-        let fits = memory.values.dims() == [tokens, kv_heads, width] && width == head && kv_heads > 0;
-        if !fits || !heads.is_multiple_of(kv_heads) || kv_heads != memories[0].keys.dim(1)? {
+        let (tokens, all, width) = memory.keys.dims3()?;
+        let kv_heads = memory.heads()?;
+        let fits = memory.values.dims() == [tokens, all, width]
+            && width == head
+            && kv_heads > 0
+            && memory.first + (kv_heads - 1) * memory.step < all;
+        if !fits || !heads.is_multiple_of(kv_heads) || kv_heads != memories[0].heads()? {
             candle_core::bail!(
                 "queries {:?}, keys {:?}, values {:?}",
                 queries.shape(),
@@ -84,7 +125,7 @@ fn check(queries: &Tensor, memories: &[Memory], sequences: &[Sequence]) -> Resul
     }
     let mut next = 0;
     for Sequence { queries, memories: seen, causal } in sequences {
-        let tokens = |index: &usize| memories.get(*index).map_or(0, |memory| memory.keys.dims()[0]);
+        let tokens = |index: &usize| memories.get(*index).map_or(0, Memory::tokens);
         let enough = !causal || seen.last().map_or(0, tokens) >= queries.len();
         if queries.start != next || queries.is_empty() || seen.iter().all(|i| tokens(i) == 0) || !enough {
             candle_core::bail!("a sequence of queries {queries:?} that look at the memories {seen:?}");
@@ -107,9 +148,11 @@ struct Heads<'a> {
 }
 
 impl<'a> Heads<'a> {
-    fn new<S: Deref<Target = Storage>>(access: &'a Values<'_, S>) -> Result<Self> {
+    /// Every `step`th head from `first` on.
+    fn new<S: Deref<Target = Storage>>(access: &'a Values<'_, S>, first: usize, step: usize) -> Result<Self> {
         let (stride, dims) = (access.layout.stride(), access.layout.dims());
-        Ok(Self { values: access.strided()?, token: stride[0], head: stride[1], width: dims[2] })
+        let values = &access.strided()?[first * stride[1]..];
+        Ok(Self { values, token: stride[0], head: stride[1] * step, width: dims[2] })
     }
 
     /// From the first value of a head on; tokens are `self.token` values apart.
@@ -140,16 +183,16 @@ struct Task<'a, 'b> {
 
 fn fused(queries: &Tensor, memories: &[Memory], sequences: &[Sequence], scale: f32) -> Result<Tensor> {
     let (count, heads, width) = queries.dims3()?;
-    let kv_heads = memories[0].keys.dim(1)?;
+    let kv_heads = memories[0].heads()?;
     let access = values(queries);
-    let queries_in = Heads::new(&access)?;
+    let queries_in = Heads::new(&access, 0, 1)?;
     let both: Vec<_> = memories.iter().map(|m| (values(&m.keys), values(&m.values))).collect();
     let mut looking = vec![0; memories.len()];
     let mut scores = 0;
     for sequence in sequences {
         for &index in &sequence.memories {
             looking[index] += sequence.queries.len() * heads / kv_heads;
-            scores += sequence.queries.len() * memories[index].keys.dim(0)?;
+            scores += sequence.queries.len() * memories[index].tokens();
         }
     }
     let threads = division::threads(4 * scores * heads * width);
@@ -157,8 +200,9 @@ fn fused(queries: &Tensor, memories: &[Memory], sequences: &[Sequence], scale: f
         .iter()
         .zip(memories)
         .map(|((keys, values), memory)| {
-            let (keys, values) = (Heads::new(keys)?, Heads::new(values)?);
-            Ok(Seen { keys, values, tokens: memory.keys.dim(0)?, packed: Vec::new() })
+            let (first, step) = (memory.first, memory.step);
+            let (keys, values) = (Heads::new(keys, first, step)?, Heads::new(values, first, step)?);
+            Ok(Seen { keys, values, tokens: memory.tokens(), packed: Vec::new() })
         })
         .collect::<Result<Vec<_>>>()?;
     let pack = |(seen, looking): (&mut Seen<'_>, usize)| {
@@ -326,18 +370,53 @@ impl Seen<'_> {
     }
 }
 
+/// One kernel for each sequence.
+#[cfg(feature = "cuda")]
+fn on_gpu(queries: &Tensor, memories: &[Memory], sequences: &[Sequence], scale: f64) -> Result<Tensor> {
+    let (_, heads, width) = queries.dims3()?;
+    let by_head = |index: &usize| -> Result<(Tensor, Tensor)> {
+        Ok((memories[*index].keys.transpose(0, 1)?, memories[*index].values.transpose(0, 1)?))
+    };
+    let one = |sequence: &Sequence| -> Result<Tensor> {
+        let (before, own) = match sequence.memories.as_slice() {
+            [own] => (None, own),
+            [before, own] => (Some(by_head(before)?), own),
+            _ => return plain(queries, memories, sequence, scale),
+        };
+        let own = by_head(own)?;
+        let count = sequence.queries.len();
+        let rows = queries.narrow(0, sequence.queries.start, count)?.unsqueeze(0)?;
+        let past = before.as_ref().map(|(keys, values)| (keys, values));
+        let visible = crate::cuda::Visible { causal: sequence.causal, ..Default::default() };
+        let kv_heads = own.0.dim(0)?;
+        let mixed = crate::cuda::attention(&rows, kv_heads, (past, (&own.0, &own.1)), visible, scale as f32)?;
+        mixed.reshape((count, heads * width))
+    };
+    match sequences {
+        [only] => one(only),
+        all => Tensor::cat(&all.iter().map(one).collect::<Result<Vec<_>>>()?, 0),
+    }
+}
+
 /// One sequence on candle's operations.
 fn plain(queries: &Tensor, memories: &[Memory], sequence: &Sequence, scale: f64) -> Result<Tensor> {
     let (_, heads, width) = queries.dims3()?;
+    let kv_heads = memories[0].heads()?;
+    // `[kv heads, tokens, head]`
     let part = |of: fn(&Memory) -> &Tensor| -> Result<Tensor> {
-        let parts: Vec<&Tensor> = sequence.memories.iter().map(|&index| of(&memories[index])).collect();
-        // `[kv heads, tokens, head]`
-        (if let [only] = parts[..] { only.clone() } else { Tensor::cat(&parts, 0)? })
-            .transpose(0, 1)?
-            .contiguous()
+        let heads = (0..kv_heads)
+            .map(|head| {
+                let seen = sequence.memories.iter().map(|&index| {
+                    let memory = &memories[index];
+                    of(memory).narrow(1, memory.first + head * memory.step, 1)?.squeeze(1)
+                });
+                Tensor::cat(&seen.collect::<Result<Vec<_>>>()?, 0)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Tensor::stack(&heads, 0)
     };
     let (keys, values) = (part(|memory| &memory.keys)?, part(|memory| &memory.values)?);
-    let (kv_heads, tokens, _) = keys.dims3()?;
+    let tokens = keys.dim(1)?;
     let group = heads / kv_heads;
     let count = sequence.queries.len();
     let step = (SCORES_PLAIN / (heads * tokens)).clamp(1, count);
@@ -373,7 +452,7 @@ mod tests {
         let random = || Tensor::randn(0f32, 1.0, (kv_heads, tokens + 3, width), &Device::Cpu).unwrap();
         // As a cache lies in memory: head by head, with room for more tokens.
         let part = || random().transpose(0, 1).unwrap().narrow(0, 0, tokens).unwrap();
-        Memory { keys: part(), values: part() }
+        Memory::new(part(), part())
     }
 
     fn assert_agrees(heads: usize, kv_heads: usize, lengths: &[usize], width: usize, causal: bool) {
@@ -382,7 +461,8 @@ mod tests {
         let mut sequences = Vec::new();
         let mut first = 0;
         for &length in lengths {
-            memories.push(memory(length, kv_heads, width));
+            let beside = memory(length, 3 * kv_heads, width);
+            memories.push(Memory::of_row(beside.keys, beside.values, 1, 3));
             // Some look at the shared beginning and some do not.
             let seen = if length % 3 == 0 { vec![memories.len() - 1] } else { vec![0, memories.len() - 1] };
             sequences.push(Sequence { queries: first..first + length, memories: seen, causal });
@@ -400,7 +480,7 @@ mod tests {
         let exact = |tensor: &Tensor| tensor.to_dtype(DType::F64).unwrap();
         let memories: Vec<_> = memories
             .iter()
-            .map(|memory| Memory { keys: exact(&memory.keys), values: exact(&memory.values) })
+            .map(|memory| Memory { keys: exact(&memory.keys), values: exact(&memory.values), ..*memory })
             .collect();
         let expected = attention(&exact(&queries), &memories, &sequences, 0.3).unwrap();
         let gap = (exact(&got) - expected).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use candle_core::Device;
 use rayon::prelude::*;
 
 /// Operations that are done before another thread has been told of them.
@@ -11,10 +12,11 @@ const MOST_ROWS: usize = 64;
 /// Below so many rows of one task, a weight costs more to fetch than to use.
 const FEWEST_ROWS: usize = 8;
 
-/// Runs `work` on a thread of the current pool, where its parts are divided without being handed over first.
-pub(crate) fn on_all_cores<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+/// Runs `work` on a thread of the current pool if it computes on the CPU, so that its parts are divided without being
+/// handed over first.
+pub(crate) fn on_all_cores<T: Send>(device: &Device, work: impl FnOnce() -> T + Send) -> T {
     // A scope runs on the pool of the calling thread, or else on the global one.
-    rayon::scope(|_| work())
+    if device.is_cpu() { rayon::scope(|_| work()) } else { work() }
 }
 
 /// Threads that `flop` operations are divided between.

@@ -64,6 +64,15 @@ impl FeedForward {
     }
 
     fn forward_in_turn(&self, x: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if crate::cuda::applies(x) {
+            let normed = self.norm.forward(x)?;
+            let middle = match self.inner {
+                Inner::Activation(activation) => self.expand.forward_activate(&normed, activation)?,
+                Inner::Gated => crate::cuda::swiglu(&self.expand.forward(&normed)?)?,
+            };
+            return self.contract.forward_add(&middle, x);
+        }
         let middle = self.expand.forward_normed(x, &self.norm)?;
         self.contract.forward_add(&self.inner.forward(&middle)?, x)
     }

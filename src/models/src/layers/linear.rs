@@ -8,6 +8,8 @@ use rayon::prelude::*;
 
 use super::product::{Packed, Part, Rows, multiply};
 use super::{Activation, Norm, division, has_kernels, rows, values};
+#[cfg(feature = "cuda")]
+use crate::cuda;
 use crate::rope::Angles;
 
 /// An affine map of the last axis, with or without bias.
@@ -132,6 +134,10 @@ impl Linear {
     pub(crate) fn forward_activate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
         match &self.weight {
             Weight::Packed(..) => self.run(x, None, Then::Activate(activation)),
+            #[cfg(feature = "cuda")]
+            Weight::Tensor(weight, Some(bias)) if activation == Activation::QuickGelu && cuda::applies(x) => {
+                cuda::bias_quick_gelu(&plain(x, weight, None)?, bias)
+            }
             Weight::Tensor(weight, bias) => activation.apply(&plain(x, weight, bias.as_ref())?),
         }
     }
@@ -156,16 +162,20 @@ impl Linear {
                 }
                 self.run(x, None, Then::Add(other))
             }
+            #[cfg(feature = "cuda")]
+            Weight::Tensor(weight, Some(bias)) if cuda::applies(x) => {
+                cuda::add_bias(&other.contiguous()?, &plain(x, weight, None)?, bias)
+            }
             Weight::Tensor(weight, bias) => plain(x, weight, bias.as_ref())? + other,
         }
     }
 
-    /// The map of the normalised input, `[tokens, in]` to `[tokens, out]`, of which the first heads are turned by
-    /// their positions.
+    /// The map of the input, normalised if there is a norm, `[tokens, in]` to `[tokens, out]`, of which the first heads
+    /// are turned by their positions.
     ///
     /// # Errors
     /// An input of another width, or angles of other tokens.
-    pub(crate) fn forward_turned(&self, x: &Tensor, norm: &Norm, turn: Turn<'_>) -> Result<Tensor> {
+    pub(crate) fn forward_turned(&self, x: &Tensor, norm: Option<&Norm>, turn: Turn<'_>) -> Result<Tensor> {
         let (tokens, _) = x.dims2()?;
         let (rows, pairs) = turn.angles.cos.dims2()?;
         let turned = 2 * pairs * turn.heads;
@@ -176,15 +186,24 @@ impl Linear {
             Weight::Packed(..) => {
                 let (cos, sin) = (values(&turn.angles.cos), values(&turn.angles.sin));
                 let (cos, sin) = (cos.dense()?, sin.dense()?);
-                self.run(x, Some(norm), Then::Turn { cos, sin, pairs, heads: turn.heads })
+                self.run(x, norm, Then::Turn { cos, sin, pairs, heads: turn.heads })
+            }
+            #[cfg(feature = "cuda")]
+            Weight::Tensor(weight, Some(bias)) if cuda::rotates(x, pairs, self.outputs) => {
+                let out = plain(&norm.forward(x)?, weight, None)?;
+                cuda::bias_rotate(&out, bias, turn.angles, turn.heads)
             }
             Weight::Tensor(weight, bias) => {
-                let out = plain(&norm.forward(x)?, weight, bias.as_ref())?;
-                let heads = out.narrow(1, 0, turned)?;
+                let normed = norm.map(|norm| norm.forward(x)).transpose()?;
+                let out = plain(normed.as_ref().unwrap_or(x), weight, bias.as_ref())?;
+                let heads = out.narrow(1, 0, turned)?.contiguous()?;
                 let heads = heads.reshape((tokens / rows, rows, turn.heads, 2 * pairs))?;
                 let heads = rope_thd(&heads, &turn.angles.cos, &turn.angles.sin)?;
-                let rest = out.narrow(1, turned, self.outputs - turned)?;
-                Tensor::cat(&[&heads.reshape((tokens, turned))?, &rest], 1)
+                let heads = heads.reshape((tokens, turned))?;
+                if turned == self.outputs {
+                    return Ok(heads);
+                }
+                Tensor::cat(&[&heads, &out.narrow(1, turned, self.outputs - turned)?], 1)
             }
         }
     }

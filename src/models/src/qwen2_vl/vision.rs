@@ -55,7 +55,7 @@ impl VisionTower {
         let values =
             Tensor::from_slice(&patches.values, (count, width), &self.device)?.to_dtype(self.dtype)?;
         let angles = self.angles(patches.rows, patches.columns)?;
-        on_all_cores(|| {
+        on_all_cores(&self.device, || {
             let mut xs = self.embed.forward(&values)?;
             for block in &self.blocks {
                 xs = block.forward(&xs, &angles)?;
@@ -118,9 +118,9 @@ impl Block {
         let (count, width) = xs.dims2()?;
         let (heads, head) = (self.heads, width / self.heads);
         let turn = Turn { angles, heads: 2 * heads };
-        let qkv = self.qkv.forward_turned(xs, &self.norm, turn)?.reshape((count, 3 * heads, head))?;
+        let qkv = self.qkv.forward_turned(xs, Some(&self.norm), turn)?.reshape((count, 3 * heads, head))?;
         let part = |index: usize| qkv.narrow(1, index * heads, heads);
-        let memory = Memory { keys: part(1)?, values: part(2)? };
+        let memory = Memory::new(part(1)?, part(2)?);
         let whole = Sequence { queries: 0..count, memories: vec![0], causal: false };
         let mixed = attention(&part(0)?, &[memory], &[whole], (head as f64).powf(-0.5))?;
         self.projection.forward_add(&mixed, xs)

@@ -1,11 +1,11 @@
 //! One layer of the decoder.
 
 use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::{Linear, Module, RmsNorm, VarBuilder, ops::softmax_last_dim};
+use candle_nn::{VarBuilder, ops::softmax_last_dim};
 
 use super::config::DecoderConfig;
 use super::key_values::{KeyValues, Past};
-use crate::ops::{scaled, swiglu};
+use crate::layers::{FeedForward, Inner, Linear, Memory, Norm, Sequence, Turn, attention};
 use crate::rope::Angles;
 
 /// The shape of a batch.
@@ -13,22 +13,6 @@ use crate::rope::Angles;
 pub(super) struct Rows {
     pub(super) batch: usize,
     pub(super) length: usize,
-}
-
-/// The angles of a batch: those of one row if all are at the same positions, else those of every token.
-pub(super) struct Turn {
-    pub(super) angles: Angles,
-    /// Into how many equal parts the tokens fall that share the angles.
-    pub(super) rows: usize,
-}
-
-impl Turn {
-    /// Turns `[tokens, heads * head]` to `[tokens, heads, head]`.
-    fn turn(&self, xs: &Tensor, heads: usize) -> Result<Tensor> {
-        let (tokens, width) = xs.dims2()?;
-        let xs = xs.reshape((self.rows, tokens / self.rows, heads, width / heads))?;
-        self.angles.turn(&xs)?.flatten(0, 1)
-    }
 }
 
 /// What a row sees besides itself, and where its keys and values go.
@@ -65,6 +49,9 @@ impl Context<'_, '_> {
 pub(super) enum Visible {
     /// All of it.
     Everything,
+    /// For the kernels of the CPU: of row `i` the columns from `starts[i]` to `ends[i]`, and if `causal` of these only
+    /// what does not come after a query.
+    Rows { causal: bool, starts: Vec<usize>, ends: Vec<usize> },
     /// Added to the scores: broadcasts to `[kv heads, batch, group, queries, columns]`.
     Added(Tensor),
     /// For the fused kernel: only what does not come after a query, and of each row only the columns from its start to
@@ -73,13 +60,15 @@ pub(super) enum Visible {
     Spans { causal: bool, starts: Option<Tensor>, ends: Option<Tensor> },
 }
 
-/// Where and in what precision attention is computed, and whether by the fused kernel.
+/// Where and in what precision attention is computed, and whether by a fused kernel.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) device: &'a Device,
     pub(super) dtype: DType,
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(super) fused: bool,
+    /// Whether [`attention`] has kernels for it.
+    pub(super) kernels: bool,
 }
 
 /// The last real token of each row.
@@ -87,7 +76,7 @@ pub(super) struct Picks {
     /// Indices into `[batch * length]`.
     indices: Tensor,
     /// Angles at these tokens.
-    turn: Turn,
+    angles: Angles,
     /// What each of them may see of its own row.
     visible: Visible,
     batch: usize,
@@ -107,7 +96,7 @@ impl Picks {
             lengths.iter().enumerate().map(|(row, n)| (row * padded + n - 1) as u32).collect();
         let visible = Self::visible(lengths, padded, (starts, before), place)?;
         let indices = Tensor::from_vec(flat, batch, place.device)?;
-        Ok(Self { indices, turn: Turn { angles, rows: 1 }, visible, batch })
+        Ok(Self { indices, angles, visible, batch })
     }
 
     fn visible(
@@ -116,6 +105,10 @@ impl Picks {
         (starts, before): (&[usize], usize),
         place: Place<'_>,
     ) -> Result<Visible> {
+        if place.kernels {
+            let ends = lengths.iter().map(|n| before + n).collect();
+            return Ok(Visible::Rows { causal: false, starts: starts.to_vec(), ends });
+        }
         let aligned = starts.iter().all(|&start| start == 0);
         let whole = lengths.iter().all(|&n| n == padded);
         if aligned && whole {
@@ -143,6 +136,10 @@ impl Picks {
 /// them.
 pub(super) fn causal(starts: &[usize], before: usize, length: usize, place: Place<'_>) -> Result<Visible> {
     let columns = before + length;
+    if place.kernels {
+        let ends = vec![columns; starts.len()];
+        return Ok(Visible::Rows { causal: true, starts: starts.to_vec(), ends });
+    }
     let aligned = starts.iter().all(|&start| start == 0);
     if aligned && length == 1 {
         return Ok(Visible::Everything);
@@ -180,12 +177,9 @@ fn hidden(seen: bool) -> f32 {
 /// One layer: attention, then the feed-forward block, each added to what came in.
 #[derive(Debug)]
 pub(super) struct Layer {
-    norm1: RmsNorm,
+    norm: Norm,
     attention: Attention,
-    norm2: RmsNorm,
-    /// Gate and up projections, one below the other.
-    gate_up: Linear,
-    down: Linear,
+    feed_forward: FeedForward,
 }
 
 impl Layer {
@@ -195,11 +189,14 @@ impl Layer {
         let gate = mlp.pp("gate_proj").get((inner, hidden), "weight")?;
         let up = mlp.pp("up_proj").get((inner, hidden), "weight")?;
         Ok(Self {
-            norm1: candle_nn::rms_norm(hidden, config.epsilon, vb.pp("input_layernorm"))?,
+            norm: Norm::rms(hidden, config.epsilon, &vb.pp("input_layernorm"))?,
             attention: Attention::load(config, &vb.pp("self_attn"))?,
-            norm2: candle_nn::rms_norm(hidden, config.epsilon, vb.pp("post_attention_layernorm"))?,
-            gate_up: Linear::new(Tensor::cat(&[gate, up], 0)?, None),
-            down: candle_nn::linear_no_bias(inner, hidden, mlp.pp("down_proj"))?,
+            feed_forward: FeedForward {
+                norm: Norm::rms(hidden, config.epsilon, &vb.pp("post_attention_layernorm"))?,
+                expand: Linear::stack(&[(gate, None), (up, None)])?,
+                inner: Inner::Gated,
+                contract: Linear::load_no_bias(inner, hidden, &mlp.pp("down_proj"))?,
+            },
         })
     }
 
@@ -209,13 +206,13 @@ impl Layer {
         index: usize,
         xs: &Tensor,
         rows: Rows,
-        turn: &Turn,
+        angles: &Angles,
         visible: &Visible,
         context: &mut Context<'_, '_>,
     ) -> Result<Tensor> {
-        let normed = self.norm1.forward(xs)?;
-        let seen = context.see(index, self.attention.keys_values(&normed, rows, turn)?)?;
-        self.finish(xs, &self.attention.gather(&normed, rows, turn, &seen, visible)?)
+        let normed = self.norm.forward(xs)?;
+        let seen = context.see(index, self.attention.keys_values(&normed, rows, angles)?)?;
+        self.finish(xs, &self.attention.gather(&normed, rows, angles, &seen, visible)?)
     }
 
     /// The layer at the picked tokens only, `[batch, hidden]`.
@@ -224,15 +221,15 @@ impl Layer {
         index: usize,
         xs: &Tensor,
         rows: Rows,
-        turn: &Turn,
+        angles: &Angles,
         picks: &Picks,
         context: &mut Context<'_, '_>,
     ) -> Result<Tensor> {
-        let normed = self.norm1.forward(xs)?;
-        let seen = context.see(index, self.attention.keys_values(&normed, rows, turn)?)?;
+        let normed = self.norm.forward(xs)?;
+        let seen = context.see(index, self.attention.keys_values(&normed, rows, angles)?)?;
         let rows = Rows { batch: picks.batch, length: 1 };
         let picked = normed.index_select(&picks.indices, 0)?;
-        let mixed = self.attention.gather(&picked, rows, &picks.turn, &seen, &picks.visible)?;
+        let mixed = self.attention.gather(&picked, rows, &picks.angles, &seen, &picks.visible)?;
         self.finish(&xs.index_select(&picks.indices, 0)?, &mixed)
     }
 
@@ -242,18 +239,16 @@ impl Layer {
         index: usize,
         xs: &Tensor,
         rows: Rows,
-        turn: &Turn,
+        angles: &Angles,
         context: &mut Context<'_, '_>,
     ) -> Result<Tensor> {
-        context.see(index, self.attention.keys_values(&self.norm1.forward(xs)?, rows, turn)?)?;
+        context.see(index, self.attention.keys_values(&self.norm.forward(xs)?, rows, angles)?)?;
         Ok(xs.clone())
     }
 
     /// Adds the attention's result and what the feed-forward layers make of the sum.
     fn finish(&self, xs: &Tensor, mixed: &Tensor) -> Result<Tensor> {
-        let xs = (xs + self.attention.output.forward(mixed)?)?;
-        let inner = swiglu(&self.gate_up.forward(&self.norm2.forward(&xs)?)?)?;
-        &xs + self.down.forward(&inner)?
+        self.feed_forward.forward(&self.attention.output.forward_add(mixed, xs)?)
     }
 }
 
@@ -275,12 +270,15 @@ impl Attention {
     fn load(config: &DecoderConfig, vb: &VarBuilder<'_>) -> Result<Self> {
         let head = config.head_dim;
         let (queries, keys) = (config.heads * head, config.kv_heads * head);
-        let query = candle_nn::linear(config.hidden, queries, vb.pp("q_proj"))?;
+        let query = vb.pp("q_proj");
+        let scale = 1.0 / (head as f64).sqrt();
+        let weight = (query.get((queries, config.hidden), "weight")? * scale)?;
+        let bias = (query.get(queries, "bias")? * scale)?;
         Ok(Self {
-            query: scaled(&query, 1.0 / (head as f64).sqrt())?,
-            key: candle_nn::linear(config.hidden, keys, vb.pp("k_proj"))?,
-            value: candle_nn::linear(config.hidden, keys, vb.pp("v_proj"))?,
-            output: candle_nn::linear_no_bias(queries, config.hidden, vb.pp("o_proj"))?,
+            query: Linear::new(&weight, Some(&bias))?,
+            key: Linear::load(config.hidden, keys, &vb.pp("k_proj"))?,
+            value: Linear::load(config.hidden, keys, &vb.pp("v_proj"))?,
+            output: Linear::load_no_bias(queries, config.hidden, &vb.pp("o_proj"))?,
             kv_heads: config.kv_heads,
             group: config.heads / config.kv_heads,
             head,
@@ -288,10 +286,11 @@ impl Attention {
     }
 
     /// Keys and values of `[batch * length, hidden]`, each `[kv heads * batch, length, head]`.
-    fn keys_values(&self, normed: &Tensor, rows: Rows, turn: &Turn) -> Result<(Tensor, Tensor)> {
+    fn keys_values(&self, normed: &Tensor, rows: Rows, angles: &Angles) -> Result<(Tensor, Tensor)> {
         let shape = (rows.batch, rows.length, self.kv_heads, self.head);
         let by_row = |xs: Tensor| xs.reshape(shape)?.permute((2, 0, 1, 3))?.contiguous()?.flatten(0, 1);
-        let keys = turn.turn(&self.key.forward(normed)?, self.kv_heads)?;
+        let turn = Turn { angles, heads: self.kv_heads };
+        let keys = self.key.forward_turned(normed, None, turn)?;
         Ok((by_row(keys)?, by_row(self.value.forward(normed)?)?))
     }
 
@@ -300,11 +299,16 @@ impl Attention {
         &self,
         normed: &Tensor,
         rows: Rows,
-        turn: &Turn,
+        angles: &Angles,
         seen: &Seen,
         visible: &Visible,
     ) -> Result<Tensor> {
+        let turn = Turn { angles, heads: self.kv_heads * self.group };
+        let queries = self.query.forward_turned(normed, None, turn)?;
         let mask = match visible {
+            Visible::Rows { causal, starts, ends } => {
+                return self.gather_rows(&queries, rows, seen, *causal, (starts, ends));
+            }
             Visible::Everything => None,
             Visible::Added(mask) => Some(mask),
             #[cfg(feature = "cuda")]
@@ -312,23 +316,44 @@ impl Attention {
         };
         #[cfg(feature = "cuda")]
         if mask.is_none() && crate::cuda::applies(normed) && crate::cuda::HEADS.contains(&self.head) {
-            return self.gather_fused(normed, rows, turn, seen, visible);
+            return self.gather_fused(&queries, rows, seen, visible);
         }
-        self.mix(&self.queries(normed, rows, turn)?, seen, mask)
+        // `[kv heads, batch, group, length, head]`
+        let shape = (rows.batch, rows.length, self.kv_heads, self.group, self.head);
+        self.mix(&queries.reshape(shape)?.permute((2, 0, 3, 1, 4))?.contiguous()?, seen, mask)
+    }
+
+    /// The same by the kernels of the CPU.
+    fn gather_rows(
+        &self,
+        queries: &Tensor,
+        rows: Rows,
+        seen: &Seen,
+        causal: bool,
+        (starts, ends): (&[usize], &[usize]),
+    ) -> Result<Tensor> {
+        let Rows { batch, length } = rows;
+        let queries = queries.reshape((batch * length, self.kv_heads * self.group, self.head))?;
+        let mut memories = Vec::with_capacity(batch + 1);
+        if let Some((keys, values)) = &seen.shared {
+            memories.push(Memory::new(keys.transpose(0, 1)?, values.transpose(0, 1)?));
+        }
+        let shared = memories.len();
+        let mut sequences = Vec::with_capacity(batch);
+        for (row, (&start, &end)) in starts.iter().zip(ends).enumerate() {
+            let own = |all: &Tensor| all.transpose(0, 1)?.narrow(0, start, end - start);
+            memories.push(Memory::of_row(own(&seen.own.0)?, own(&seen.own.1)?, row, batch));
+            let memories = (0..shared).chain([shared + row]).collect();
+            sequences.push(Sequence { queries: row * length..(row + 1) * length, memories, causal });
+        }
+        // Queries come scaled.
+        attention(&queries, &memories, &sequences, 1.0)
     }
 
     /// The same in one kernel.
     #[cfg(feature = "cuda")]
-    fn gather_fused(
-        &self,
-        normed: &Tensor,
-        rows: Rows,
-        turn: &Turn,
-        seen: &Seen,
-        visible: &Visible,
-    ) -> Result<Tensor> {
+    fn gather_fused(&self, queries: &Tensor, rows: Rows, seen: &Seen, visible: &Visible) -> Result<Tensor> {
         let heads = self.kv_heads * self.group;
-        let queries = turn.turn(&self.query.forward(normed)?, heads)?;
         let queries = queries.reshape((rows.batch, rows.length, heads, self.head))?;
         let spans = match visible {
             Visible::Spans { causal, starts, ends } => {
@@ -341,13 +366,6 @@ impl Attention {
         // Queries come scaled.
         let mixed = crate::cuda::attention(&queries, self.kv_heads, (past, own), spans, 1.0)?;
         mixed.reshape((rows.batch * rows.length, heads * self.head))
-    }
-
-    /// Queries, `[kv heads, batch, group, length, head]`.
-    fn queries(&self, normed: &Tensor, rows: Rows, turn: &Turn) -> Result<Tensor> {
-        let queries = turn.turn(&self.query.forward(normed)?, self.kv_heads * self.group)?;
-        let shape = (rows.batch, rows.length, self.kv_heads, self.group, self.head);
-        queries.reshape(shape)?.permute((2, 0, 3, 1, 4))?.contiguous()
     }
 
     /// What the queries gather from their own row and from a shared past, `[batch * length, heads * head]`. `mask` is

@@ -19,11 +19,12 @@ mod key_values;
 mod layer;
 
 use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::{Embedding, Linear, Module, RmsNorm, VarBuilder};
+use candle_nn::{Embedding, Module, VarBuilder};
 
 pub use self::config::DecoderConfig;
 pub(crate) use self::key_values::{KeyValues, Past, Piece, Shape};
-use self::layer::{Context, Layer, Picks, Place, Rows, Turn, Visible, causal};
+use self::layer::{Context, Layer, Picks, Place, Rows, Visible, causal};
+use crate::layers::{Linear, Norm, has_kernels, on_all_cores};
 use crate::rope::{Angles, inverse_frequencies};
 
 /// Time, row and column of a token; all three equal for text.
@@ -34,7 +35,7 @@ pub(crate) type Position = [u32; 3];
 pub(crate) struct Decoder {
     embedding: Embedding,
     layers: Vec<Layer>,
-    norm: RmsNorm,
+    norm: Norm,
     head: Linear,
     config: DecoderConfig,
     /// Inverse frequency of each pair of a head, and which coordinate of the position turns it.
@@ -48,9 +49,9 @@ impl Decoder {
     pub(crate) fn load(config: &DecoderConfig, vb: &VarBuilder<'_>, head: &VarBuilder<'_>) -> Result<Self> {
         let embedding = candle_nn::embedding(config.vocabulary, config.hidden, vb.pp("embed_tokens"))?;
         let head = if config.tied {
-            Linear::new(embedding.embeddings().clone(), None)
+            Linear::new(embedding.embeddings(), None)?
         } else {
-            candle_nn::linear_no_bias(config.hidden, config.vocabulary, head.pp("lm_head"))?
+            Linear::load_no_bias(config.hidden, config.vocabulary, &head.pp("lm_head"))?
         };
         let layers = (0..config.layers)
             .map(|i| Layer::load(config, &vb.pp("layers").pp(i)))
@@ -60,7 +61,7 @@ impl Decoder {
         Ok(Self {
             embedding,
             layers,
-            norm: candle_nn::rms_norm(config.hidden, config.epsilon, vb.pp("norm"))?,
+            norm: Norm::rms(config.hidden, config.epsilon, &vb.pp("norm"))?,
             head,
             turns: inverse_frequencies(config.rope_theta, config.head_dim).into_iter().zip(axes).collect(),
             config: config.clone(),
@@ -117,9 +118,8 @@ impl Decoder {
             Picks::new(lengths, rows.length, angles, seen, self.place())
         });
         let picks = picks.transpose()?;
-        let turn = Turn { angles, rows: 1 };
         let mut context = Context::Append(sequences);
-        let xs = self.run(embeddings.clone(), rows, &turn, &visible, picks.as_ref(), &mut context)?;
+        let xs = self.run(embeddings.clone(), rows, &angles, &visible, picks.as_ref(), &mut context)?;
         sequences.grow(rows.length);
         if lengths.is_some() { Ok(Some(self.logits(&xs)?)) } else { Ok(None) }
     }
@@ -142,11 +142,10 @@ impl Decoder {
         let visible = causal(&starts, 0, rows.length, self.place())?;
         let at_ends = angles.at(&indices(lengths.iter().map(|&n| n - 1), &self.device)?)?;
         let picks = Picks::new(lengths, rows.length, at_ends, (&starts, 0), self.place())?;
-        let turn = Turn { angles, rows: rows.batch };
         let mut kept = Vec::with_capacity(self.layers.len());
         let mut context = Context::Shared { past, kept: keep.then_some(&mut kept) };
         let xs = self.embed(tokens)?;
-        let xs = self.run(xs, rows, &turn, &visible, Some(&picks), &mut context)?;
+        let xs = self.run(xs, rows, &angles, &visible, Some(&picks), &mut context)?;
         let kept = keep.then(|| KeyValues::computed(kept, rows.batch)).transpose()?;
         Ok((self.logits(&xs)?, kept))
     }
@@ -157,33 +156,36 @@ impl Decoder {
         &self,
         mut xs: Tensor,
         rows: Rows,
-        turn: &Turn,
+        angles: &Angles,
         visible: &Visible,
         picks: Option<&Picks>,
         context: &mut Context<'_, '_>,
     ) -> Result<Tensor> {
-        for (index, layer) in self.layers.iter().enumerate() {
-            let last = index + 1 == self.layers.len();
-            xs = match picks {
-                _ if !last => layer.forward(index, &xs, rows, turn, visible, context)?,
-                Some(picks) => layer.forward_picked(index, &xs, rows, turn, picks, context)?,
-                None => layer.remember(index, &xs, rows, turn, context)?,
-            };
-        }
-        Ok(xs)
+        on_all_cores(&self.device, || {
+            for (index, layer) in self.layers.iter().enumerate() {
+                let last = index + 1 == self.layers.len();
+                xs = match picks {
+                    _ if !last => layer.forward(index, &xs, rows, angles, visible, context)?,
+                    Some(picks) => layer.forward_picked(index, &xs, rows, angles, picks, context)?,
+                    None => layer.remember(index, &xs, rows, angles, context)?,
+                };
+            }
+            Ok(xs)
+        })
     }
 
     fn place(&self) -> Place<'_> {
         #[cfg(feature = "cuda")]
         let fused =
-            crate::cuda::applies(self.head.weight()) && crate::cuda::HEADS.contains(&self.config.head_dim);
+            crate::cuda::applies(self.embedding.embeddings()) && crate::cuda::HEADS.contains(&self.config.head_dim);
         #[cfg(not(feature = "cuda"))]
         let fused = false;
-        Place { device: &self.device, dtype: self.dtype, fused }
+        let kernels = has_kernels(self.embedding.embeddings());
+        Place { device: &self.device, dtype: self.dtype, fused, kernels }
     }
 
     fn logits(&self, xs: &Tensor) -> Result<Tensor> {
-        self.head.forward(&self.norm.forward(xs)?)
+        self.head.forward_normed(xs, &self.norm)
     }
 
     fn angles(&self, positions: &[Position]) -> Result<Angles> {
