@@ -14,8 +14,6 @@ INPUT is a JSON object:
     statements  what each question goes on with; a question is `beginning + statement`, verbatim
     pictures    paths of the picture files
     repeat      how often each picture is asked about (default 1)
-    device      where to compute (default cpu)
-    dtype       in what precision (default float32)
 
 OUTPUT is a JSON object: `method`; `ms`, for each picture a list of the milliseconds of each repeat, from a decoded
 picture in memory to all scores; `scores`, for each picture a list of p(Yes) / (p(Yes) + p(No)), one for each
@@ -65,7 +63,6 @@ class Shared(Loop):
 
     def __init__(self, judge, questions):
         super().__init__(judge, questions)
-        device = judge.model.device
         rows = judge.tokenizer(self.texts)["input_ids"]
         # As much as all rows have in common, while each keeps something of its own.
         most = min(len(row) for row in rows) - 1
@@ -74,10 +71,10 @@ class Shared(Loop):
         endings = [row[shared:] for row in rows]
         lengths = torch.tensor([len(ending) for ending in endings])
         owner = torch.repeat_interleave(torch.arange(len(endings)), lengths)
-        self.own = ((owner[:, None] == owner[None, :]).tril()).to(device)
-        self.ids = torch.tensor([sum(endings, [])], device=device)
-        self.offsets = torch.cat([torch.arange(length) for length in lengths]).to(device)
-        self.ends = (lengths.cumsum(0) - 1).to(device)
+        self.own = (owner[:, None] == owner[None, :]).tril()
+        self.ids = torch.tensor([sum(endings, [])])
+        self.offsets = torch.cat([torch.arange(length) for length in lengths])
+        self.ends = lengths.cumsum(0) - 1
         self.answers = judge.model.lm_head.weight[judge.yes + judge.no].T.contiguous()
 
     def ask(self, picture):
@@ -85,26 +82,24 @@ class Shared(Loop):
         image_token = model.config.image_token_id
         pixels = self.judge.processor.image_processor(images=[picture], return_tensors="pt")
         grid = pixels["image_grid_thw"]
-        features = model.visual(
-            pixels["pixel_values"].to(model.device, model.dtype), grid_thw=grid.to(model.device)
-        ).pooler_output
+        features = model.visual(pixels["pixel_values"], grid_thw=grid).pooler_output
 
         at = self.beginning.index(image_token)
         ids = self.beginning[:at] + [image_token] * len(features) + self.beginning[at + 1 :]
         ids = torch.tensor([ids])
         positions, _ = model.get_rope_index(ids, (ids == image_token).int(), image_grid_thw=grid)
         text = model.language_model
-        embeddings = text.embed_tokens(ids.to(model.device))
+        embeddings = text.embed_tokens(ids)
         embeddings[0, at : at + len(features)] = features
         cache = DynamicCache(config=model.config)
-        text(inputs_embeds=embeddings, position_ids=positions.to(model.device), past_key_values=cache, use_cache=True)
+        text(inputs_embeds=embeddings, position_ids=positions, past_key_values=cache, use_cache=True)
 
         seen = self.own.new_ones(len(self.own), ids.shape[1])
         mask = torch.cat([seen, self.own], dim=1)[None, None]
         hidden = text(
             input_ids=self.ids,
             attention_mask={"full_attention": mask},
-            position_ids=(positions.max().item() + 1 + self.offsets).expand(3, 1, -1),
+            position_ids=(positions.max() + 1 + self.offsets).expand(3, 1, -1),
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
@@ -120,8 +115,7 @@ def main(method, input_path, output_path):
     """Runs one method on one input file."""
     torch.set_num_threads(common.cores())
     task = common.read_input(input_path)
-    judge = Judge(task["judge"], task.get("device", "cpu"), task.get("dtype", "float32"))
-    asker = METHODS[method](judge, [task["beginning"] + statement for statement in task["statements"]])
+    asker = METHODS[method](Judge(task["judge"]), [task["beginning"] + statement for statement in task["statements"]])
     pictures = common.load_pictures(task["pictures"])
     asker.ask(pictures[0])
     times, scores = [], []
