@@ -50,8 +50,7 @@ impl Floor {
     pub(crate) fn new(config: &Config, lengths: Lengths, batch: usize, ceilings: Ceilings) -> Self {
         let text = &config.text;
         let (hidden, inner) = (text.hidden as f64, text.intermediate as f64);
-        let (queries, keys) =
-            ((text.heads * text.head_dim) as f64, (text.kv_heads * text.head_dim) as f64);
+        let (queries, keys) = ((text.heads * text.head_dim) as f64, (text.kv_heads * text.head_dim) as f64);
         let layers = text.layers as f64;
         let weights = layers * (2.0 * hidden * queries + 2.0 * hidden * keys + 3.0 * hidden * inner);
         let head = hidden * text.vocabulary as f64;
@@ -60,9 +59,9 @@ impl Floor {
         let attention = |pairs: f64| 4.0 * pairs * queries * layers;
         let prefix = lengths.prefix as f64;
         let own = lengths.statement;
-        let statement =
-            2.0 * weights * own + attention(own * (prefix + own / 2.0)) + 2.0 * head;
-        let columns = (lengths.patches_tokens(config) + lengths.reasoning) as f64 + lengths.answer as f64 / 2.0;
+        let statement = 2.0 * weights * own + attention(own * (prefix + own / 2.0)) + 2.0 * head;
+        let columns =
+            (lengths.patches_tokens(config) + lengths.reasoning) as f64 + lengths.answer as f64 / 2.0;
         let token = |batch: f64| {
             let read = VALUE * (weights + head) + batch * columns * VALUE * 2.0 * keys * layers;
             let computed = batch * (2.0 * (weights + head) + attention(columns));

@@ -22,8 +22,9 @@ const SIDE: u32 = 1024;
 /// Tokens that a statement adds to a question, at least.
 const STATEMENT_TOKENS: usize = 45;
 const WORDS: [&str; 24] = [
-    "person", "animal", "fire", "knife", "water", "street", "house", "car", "hand", "face", "child", "dog", "red",
-    "large", "broken", "sleeping", "running", "visible", "holding", "beside", "under", "behind", "open", "dark",
+    "person", "animal", "fire", "knife", "water", "street", "house", "car", "hand", "face", "child", "dog",
+    "red", "large", "broken", "sleeping", "running", "visible", "holding", "beside", "under", "behind",
+    "open", "dark",
 ];
 
 /// The picture, which looks like nothing and is the same on every machine.
@@ -86,9 +87,10 @@ impl Judge {
             Ok(self.tokenizer.encode(&self.chat.render(&[Message { role: "user", content }])?)?)
         };
         let before = self.templates.statement_prefix(None).text;
-        let rows = self.statements.iter().map(|statement| {
-            question(&before, self.templates.statement_suffix(statement))
-        });
+        let rows = self
+            .statements
+            .iter()
+            .map(|statement| question(&before, self.templates.statement_suffix(statement)));
         let rows = rows.collect::<anyhow::Result<Vec<_>>>()?;
         let shortest = rows.iter().map(Vec::len).min().unwrap_or(0);
         let shared = (0..shortest).take_while(|&at| rows.iter().all(|row| row[at] == rows[0][at])).count();

@@ -210,7 +210,11 @@ fn agreement(suite: &Path, device: &Device) -> anyhow::Result<(f64, f64)> {
 /// The largest difference; one that is no number is as large as can be.
 fn gap(a: &[f64], b: &[f64]) -> anyhow::Result<f64> {
     ensure!(a.len() == b.len(), "expected {} scores, got {}", a.len(), b.len());
-    Ok(a.iter().zip(b).map(|(a, b)| (a - b).abs()).map(|d| if d.is_nan() { 1.0 } else { d }).fold(0.0, f64::max))
+    Ok(a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .map(|d| if d.is_nan() { 1.0 } else { d })
+        .fold(0.0, f64::max))
 }
 
 /// Makes the checkpoint with random weights, unless it is there.
@@ -309,7 +313,8 @@ fn report(
     // Both questions of a reasoning are read behind the picture.
     let floor_reasoning = CASCADES * (2.0 * floor.statement + answer * floor.token_batched);
     let reasoning = CASCADES * ours.cascade;
-    let mut table = Table::new(&["a picture, 1024 x 1024", "ms", "floor", "ratio", "transformers", "over ours"]);
+    let mut table =
+        Table::new(&["a picture, 1024 x 1024", "ms", "floor", "ratio", "transformers", "over ours"]);
     let mut row = |name: &str, value: f64, least: f64, other: f64| {
         table.row(name, [ms(value), ms(least), times(value / least), ms(other), times(other / value)]);
     };

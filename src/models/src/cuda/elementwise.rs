@@ -2,10 +2,11 @@
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
-use candle_core::{Result, Tensor, bail};
+use candle_core::{D, Result, Tensor, bail};
 use half::bf16;
 
-use super::{Input, cuda_device, room, tensor};
+use super::{Input, applies, cuda_device, room, tensor};
+use crate::rope::Angles;
 
 const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/elementwise.ptx"));
 /// Threads of a block.
@@ -20,11 +21,15 @@ fn grid(work: usize) -> LaunchConfig {
     }
 }
 
-/// Runs the kernel `name` over `[rows, width]`: addresses of the inputs, then the output, then the dimensions.
-fn by_row(name: &str, inputs: &[&Tensor], rows: usize, width: usize) -> Result<Tensor> {
-    let Some(first) = inputs.first() else { bail!("{name} without input") };
-    if width % 8 != 0 {
-        bail!("{name}: a width that is a multiple of 8 is needed, this one is {width}")
+/// Runs the kernel `name` for an output of `shape`, row by row of its last axis: addresses of the inputs, then of the
+/// output, then the dimensions.
+fn by_row(name: &str, inputs: &[&Tensor], shape: &[usize]) -> Result<Tensor> {
+    let (Some(first), Some((&width, outer))) = (inputs.first(), shape.split_last()) else {
+        bail!("{name}: an input with an axis is needed")
+    };
+    let rows: usize = outer.iter().product();
+    if width % 8 != 0 || rows == 0 {
+        bail!("{name}: rows whose width is a multiple of 8 are needed, the shape is {shape:?}")
     }
     let device = cuda_device(first)?;
     let held = inputs.iter().map(|input| Input::contiguous(input)).collect::<Result<Vec<_>>>()?;
@@ -41,47 +46,42 @@ fn by_row(name: &str, inputs: &[&Tensor], rows: usize, width: usize) -> Result<T
     // that the caller checked; `out` is written whole.
     #[allow(unsafe_code)]
     unsafe { builder.launch(grid(rows * width / 8)) }.w()?;
-    Ok(tensor(out, device, (rows, width)))
+    Ok(tensor(out, device, shape))
 }
 
-/// See [`crate::ops::swiglu`].
+/// `[n, 2 w]` to `[n, w]`: SiLU of the first half of each row times its second half.
 pub(crate) fn swiglu(xs: &Tensor) -> Result<Tensor> {
     let (rows, double) = xs.dims2()?;
-    by_row("swiglu", &[xs], rows, double / 2)
+    by_row("swiglu", &[xs], &[rows, double / 2])
 }
 
-/// Quick GELU of `xs + bias`; `[n, w]` and `[w]`.
+/// Quick GELU of `xs + bias`; `[.., w]` and `[w]`.
 pub(crate) fn bias_quick_gelu(xs: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    let (rows, width) = xs.dims2()?;
-    same_shape(bias, &[width])?;
-    by_row("bias_quick_gelu", &[xs, bias], rows, width)
+    same_shape(bias, &[xs.dim(D::Minus1)?])?;
+    by_row("bias_quick_gelu", &[xs, bias], xs.dims())
 }
 
-/// `residual + xs + bias`; `[n, w]` twice and `[w]`.
+/// `residual + xs + bias`; `[.., w]` twice and `[w]`.
 pub(crate) fn add_bias(residual: &Tensor, xs: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    let (rows, width) = xs.dims2()?;
-    same_shape(residual, &[rows, width])?;
-    same_shape(bias, &[width])?;
-    by_row("add_bias", &[residual, xs, bias], rows, width)
+    same_shape(residual, xs.dims())?;
+    same_shape(bias, &[xs.dim(D::Minus1)?])?;
+    by_row("add_bias", &[residual, xs, bias], xs.dims())
+}
+
+/// Whether [`bias_rotate`] takes rows of `width` in heads of `2 * pairs`.
+pub(crate) fn rotates(xs: &Tensor, pairs: usize, width: usize) -> bool {
+    applies(xs) && pairs > 0 && pairs.is_multiple_of(8) && width.is_multiple_of(2 * pairs)
 }
 
 /// Adds a bias (`[heads * head]`) to `[rows, heads * head]` and turns the first `turned` heads by angles, `[positions,
-/// head / 2]` cosines and sines, which repeat every `positions` rows.
-pub(crate) fn bias_rotate(
-    xs: &Tensor,
-    bias: &Tensor,
-    (cosines, sines): (&Tensor, &Tensor),
-    heads: usize,
-    turned: usize,
-) -> Result<Tensor> {
+/// head / 2]` each, which repeat every `positions` rows.
+pub(crate) fn bias_rotate(xs: &Tensor, bias: &Tensor, angles: &Angles, turned: usize) -> Result<Tensor> {
+    let (cosines, sines) = (&angles.cos, &angles.sin);
     let (rows, width) = xs.dims2()?;
     let (positions, half) = cosines.dims2()?;
-    let head = 2 * half;
-    if heads * head != width || half % 8 != 0 || positions == 0 || rows % positions != 0 || turned > heads {
-        bail!(
-            "{heads} heads of {head}, {turned} of them turned by {positions} positions, do not fit {:?}",
-            xs.shape()
-        )
+    let (head, heads) = (2 * half, width / (2 * half).max(1));
+    if !rotates(xs, half, width) || positions == 0 || rows % positions != 0 || turned > heads {
+        bail!("{turned} heads of {head} turned by {positions} positions do not fit {:?}", xs.shape())
     }
     same_shape(sines, cosines.dims())?;
     same_shape(bias, &[width])?;

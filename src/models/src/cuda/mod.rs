@@ -21,7 +21,7 @@ use candle_core::{
 use half::bf16;
 
 pub(crate) use self::attention::{HEADS, Visible, attention};
-pub(crate) use self::elementwise::{add_bias, bias_quick_gelu, bias_rotate, swiglu};
+pub(crate) use self::elementwise::{add_bias, bias_quick_gelu, bias_rotate, rotates, swiglu};
 
 /// The GPU of that number, ready for models: one stream that all threads of the program share, and freed memory kept
 /// for the next tensor.

@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
 use super::*;
+use crate::rope::Angles;
 
 fn random(device: &Device, shape: impl Into<candle_core::Shape>) -> Tensor {
     Tensor::randn(0f32, 1.0, shape, device).unwrap().to_dtype(DType::BF16).unwrap()
@@ -131,7 +132,7 @@ fn cuda_elementwise_operations_equal_candles() {
     let biased = wide(&xs).broadcast_add(&wide(&bias)).unwrap();
     let expected = candle_nn::ops::swiglu(&wide(&xs)).unwrap();
     assert!(gap(&swiglu(&xs).unwrap(), &expected) < 5e-3);
-    let expected = crate::ops::quick_gelu(&biased).unwrap();
+    let expected = (&biased * candle_nn::ops::sigmoid(&(&biased * 1.702).unwrap()).unwrap()).unwrap();
     assert!(gap(&bias_quick_gelu(&xs, &bias).unwrap(), &expected) < 5e-3);
     let residual = random(&device, (45, 6 * 80));
     let expected = (&biased + wide(&residual)).unwrap();
@@ -139,7 +140,8 @@ fn cuda_elementwise_operations_equal_candles() {
     let angles = Tensor::randn(0f32, 1.0, (15, 40), &device).unwrap();
     let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
     let (cos, sin) = (cos.to_dtype(DType::BF16).unwrap(), sin.to_dtype(DType::BF16).unwrap());
-    let found = bias_rotate(&xs, &bias, (&cos, &sin), 6, 4).unwrap();
+    let angles = Angles { cos: cos.clone(), sin: sin.clone() };
+    let found = bias_rotate(&xs, &bias, &angles, 4).unwrap();
     let shaped = biased.reshape((3, 15, 6, 80)).unwrap();
     let turned = shaped.narrow(2, 0, 4).unwrap().contiguous().unwrap();
     let turned = candle_nn::rotary_emb::rope_thd(&turned, &wide(&cos), &wide(&sin)).unwrap();
