@@ -35,13 +35,15 @@ const BEGINNING: &str = "Look only at what this image shows. Is the following st
 const STATEMENTS: [&str; 3] =
     ["a person is holding a knife.", "the body of an animal is on fire.", "a dog is visible in the room."];
 
+/// One run on the picture of a turn.
+type Run<'a> = Box<dyn Fn(&Picture) -> Outcome<Duration> + 'a>;
+
 /// One row of the table.
 struct Stage<'a> {
     name: &'static str,
     /// Floating-point operations, in thousands of millions.
     gflop: f64,
-    /// One run on the picture of this turn.
-    run: Box<dyn Fn(&Picture) -> Outcome<Duration> + 'a>,
+    run: Run<'a>,
 }
 
 impl<'a> Stage<'a> {

@@ -14,7 +14,6 @@ pub mod error;
 pub mod files;
 pub mod language;
 mod layers;
-mod ops;
 pub mod owlv2;
 pub mod pixels;
 pub mod qwen2_vl;

@@ -9,6 +9,8 @@ use std::ops::Range;
 
 use candle_core::{Device, Result, Tensor};
 use image::{Rgb, RgbImage, imageops};
+use multiversion::multiversion;
+use rayon::prelude::*;
 
 /// Bits after the binary point of a filter weight; as many as in Pillow's 8-bit resampling, so that results agree to the
 /// last bit.
@@ -95,8 +97,13 @@ impl<W> AxisWeights<W> {
         self.spans.len()
     }
 
+    fn at(&self, target: usize) -> (usize, &[W]) {
+        let (start, range) = &self.spans[target];
+        (*start, &self.weights[range.clone()])
+    }
+
     fn iter(&self) -> impl Iterator<Item = (usize, &[W])> {
-        self.spans.iter().map(|(start, range)| (*start, &self.weights[range.clone()]))
+        (0..self.targets()).map(|target| self.at(target))
     }
 }
 
@@ -185,43 +192,75 @@ fn to_level(sum: i32) -> u8 {
 /// Half of one level, so that the shift in [`to_level`] rounds.
 const HALF_LEVEL: i32 = 1 << (WEIGHT_BITS - 1);
 
+/// Multiplications below which a second thread is not worth waking.
+const SMALL: usize = 1 << 21;
+
+/// Calls `work(index, row)` for each row of `width` values, on all threads of the pool if that pays.
+fn each_row<T: Send>(
+    rows: &mut [T],
+    width: usize,
+    work_of_row: usize,
+    work: impl Fn(usize, &mut [T]) + Sync,
+) {
+    let count = rows.len() / width.max(1);
+    let threads = rayon::current_num_threads();
+    if threads < 2 || count * work_of_row < SMALL {
+        rows.chunks_exact_mut(width.max(1)).enumerate().for_each(|(index, row)| work(index, row));
+    } else {
+        let rows = rows.par_chunks_exact_mut(width.max(1)).with_min_len(count.div_ceil(4 * threads));
+        rows.enumerate().for_each(|(index, row)| work(index, row));
+    }
+}
+
 fn resize_rows(picture: &RgbImage, axis: &AxisWeights<i32>) -> RgbImage {
     let width = axis.targets() as u32;
     let mut out = RgbImage::new(width, picture.height());
     let (source_row, target_row) = (picture.width() as usize * 3, width as usize * 3);
-    for (source, target) in picture.as_raw().chunks_exact(source_row).zip(out.chunks_exact_mut(target_row)) {
-        for ((start, weights), pixel) in axis.iter().zip(target.as_chunks_mut::<3>().0) {
-            let mut sums = [HALF_LEVEL; 3];
-            let taps = source[start * 3..(start + weights.len()) * 3].as_chunks::<3>().0;
-            for (weight, tap) in weights.iter().zip(taps) {
-                for channel in 0..3 {
-                    sums[channel] += weight * i32::from(tap[channel]);
-                }
-            }
-            *pixel = sums.map(to_level);
-        }
-    }
+    let source = picture.as_raw();
+    each_row(&mut out, target_row, 3 * axis.weights.len(), |y, target| {
+        resize_row(&source[y * source_row..(y + 1) * source_row], axis, target);
+    });
     out
+}
+
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn resize_row(source: &[u8], axis: &AxisWeights<i32>, target: &mut [u8]) {
+    for ((start, weights), pixel) in axis.iter().zip(target.as_chunks_mut::<3>().0) {
+        let mut sums = [HALF_LEVEL; 3];
+        let taps = source[start * 3..(start + weights.len()) * 3].as_chunks::<3>().0;
+        for (weight, tap) in weights.iter().zip(taps) {
+            for channel in 0..3 {
+                sums[channel] += weight * i32::from(tap[channel]);
+            }
+        }
+        *pixel = sums.map(to_level);
+    }
 }
 
 fn resize_columns(picture: &RgbImage, axis: &AxisWeights<i32>) -> RgbImage {
     let row = picture.width() as usize * 3;
     let source = picture.as_raw();
     let mut out = RgbImage::new(picture.width(), axis.targets() as u32);
-    let mut sums = vec![0i32; row];
-    for ((start, weights), target) in axis.iter().zip(out.chunks_exact_mut(row)) {
-        sums.fill(HALF_LEVEL);
-        for (offset, weight) in weights.iter().enumerate() {
-            let line = &source[(start + offset) * row..(start + offset + 1) * row];
-            for (sum, value) in sums.iter_mut().zip(line) {
-                *sum += weight * i32::from(*value);
-            }
-        }
-        for (level, sum) in target.iter_mut().zip(&sums) {
-            *level = to_level(*sum);
+    let work = row * axis.weights.len().div_ceil(axis.targets().max(1));
+    each_row(&mut out, row, work, |y, target| {
+        let (start, weights) = axis.at(y);
+        mix_levels(&source[start * row..(start + weights.len()) * row], weights, target);
+    });
+    out
+}
+
+/// The weighted sum of as many lines as there are weights.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512cd+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn mix_levels(lines: &[u8], weights: &[i32], target: &mut [u8]) {
+    let mut sums = vec![HALF_LEVEL; target.len()];
+    for (line, weight) in lines.chunks_exact(target.len().max(1)).zip(weights) {
+        for (sum, value) in sums.iter_mut().zip(line) {
+            *sum += weight * i32::from(*value);
         }
     }
-    out
+    for (level, sum) in target.iter_mut().zip(&sums) {
+        *level = to_level(*sum);
+    }
 }
 
 /// Cuts the middle `width` x `height` pixels out. Where the picture is smaller it is first padded with black, the odd
@@ -288,10 +327,14 @@ impl Normalisation {
         let pixels = picture.as_raw().as_chunks::<3>().0;
         out.reserve(pixels.len() * 3);
         for channel in 0..3 {
-            let table: [f32; 256] =
-                std::array::from_fn(|level| self.apply(level as f32 * self.scale, channel));
+            let table = self.levels(channel);
             out.extend(pixels.iter().map(|pixel| table[usize::from(pixel[channel])]));
         }
+    }
+
+    /// The input for each 8-bit level of a channel.
+    pub(crate) fn levels(&self, channel: usize) -> [f32; 256] {
+        std::array::from_fn(|level| self.apply(level as f32 * self.scale, channel))
     }
 
     /// Pictures of one size as a tensor of shape `(pictures, 3, height, width)`, f32.
@@ -402,31 +445,39 @@ pub(crate) fn resample_planar(
     let table: [f32; 256] = std::array::from_fn(|level| level as f32 * scale - fill);
     // Each picture row squeezed to the target's width, the three channels one after the other.
     let mut squeezed = vec![0f32; picture.height() as usize * 3 * width];
-    let mut line = vec![0f32; picture.width() as usize];
-    for (y, row) in picture.as_raw().chunks_exact(picture.width() as usize * 3).enumerate() {
-        for channel in 0..3 {
-            for (value, pixel) in line.iter_mut().zip(row.as_chunks::<3>().0) {
-                *value = table[usize::from(pixel[channel])];
-            }
-            let target = &mut squeezed[(y * 3 + channel) * width..][..width];
-            for ((start, weights), value) in columns.iter().zip(target) {
-                *value = weights.iter().zip(&line[start..]).map(|(weight, value)| weight * value).sum();
+    let source = picture.as_raw();
+    let source_row = picture.width() as usize * 3;
+    each_row(&mut squeezed, 3 * width, 3 * columns.weights.len(), |y, target| {
+        squeeze(&source[y * source_row..(y + 1) * source_row], columns, &table, target);
+    });
+    let begin = out.len();
+    let (plane, height) = (rows.targets() * width, rows.targets());
+    out.resize(begin + 3 * plane, 0.0);
+    let work = width * rows.weights.len().div_ceil(height.max(1));
+    each_row(&mut out[begin..], width, work, |line, target| {
+        let (channel, (start, weights)) = (line / height, rows.at(line % height));
+        for (offset, weight) in weights.iter().enumerate() {
+            let source = &squeezed[((start + offset) * 3 + channel) * width..][..width];
+            for (value, other) in target.iter_mut().zip(source) {
+                *value += weight * other;
             }
         }
-    }
-    for channel in 0..3 {
-        for (start, weights) in rows.iter() {
-            let begin = out.len();
-            out.resize(begin + width, 0.0);
-            for (offset, weight) in weights.iter().enumerate() {
-                let source = &squeezed[((start + offset) * 3 + channel) * width..][..width];
-                for (value, other) in out[begin..].iter_mut().zip(source) {
-                    *value += weight * other;
-                }
-            }
-            for value in &mut out[begin..] {
-                *value = normalisation.apply(*value + fill, channel);
-            }
+        for value in target {
+            *value = normalisation.apply(*value + fill, channel);
+        }
+    });
+}
+
+/// One picture row squeezed to the width of `columns`: the three channels, of values looked up in `table`, one after
+/// the other.
+fn squeeze(row: &[u8], columns: &AxisWeights<f32>, table: &[f32; 256], target: &mut [f32]) {
+    let mut line = vec![0f32; row.len() / 3];
+    for (channel, target) in target.chunks_exact_mut(columns.targets().max(1)).enumerate() {
+        for (value, pixel) in line.iter_mut().zip(row.as_chunks::<3>().0) {
+            *value = table[usize::from(pixel[channel])];
+        }
+        for ((start, weights), value) in columns.iter().zip(target) {
+            *value = weights.iter().zip(&line[start..]).map(|(weight, value)| weight * value).sum();
         }
     }
 }

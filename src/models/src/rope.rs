@@ -21,11 +21,6 @@ impl Angles {
     pub(crate) fn at(&self, tokens: &Tensor) -> Result<Self> {
         Ok(Self { cos: self.cos.index_select(tokens, 0)?, sin: self.sin.index_select(tokens, 0)? })
     }
-
-    /// Turns `xs` (`[batch, tokens, heads, head]`, contiguous); the angles are the same for every row of the batch.
-    pub(crate) fn turn(&self, xs: &Tensor) -> Result<Tensor> {
-        candle_nn::rotary_emb::rope_thd(xs, &self.cos, &self.sin)
-    }
 }
 
 /// `theta^(-2 i / width)` for `i` in `0..width / 2`.

@@ -84,7 +84,7 @@ impl Inner {
         if !has_kernels(x) {
             return match self {
                 Self::Activation(activation) => activation.apply(x),
-                Self::Gated => crate::ops::swiglu(x),
+                Self::Gated => candle_nn::ops::swiglu(x),
             };
         }
         let (count, width) = x.dims2()?;

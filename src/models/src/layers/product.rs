@@ -265,7 +265,7 @@ mod tests {
 
     /// Small integers: every order of summing gives the same.
     fn number(seed: usize) -> f32 {
-        ((seed * 2_654_435_761 >> 7) % 13) as f32 - 6.0
+        (((seed * 2_654_435_761) >> 7) % 13) as f32 - 6.0
     }
 
     proptest! {
