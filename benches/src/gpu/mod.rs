@@ -123,6 +123,8 @@ struct Ours {
     statement: f64,
     query: f64,
     token_alone: f64,
+    /// One token of an answer, its share of a batch.
+    token_batched: f64,
     /// One reasoning, its share of a batch.
     cascade: f64,
     b: f64,
@@ -267,6 +269,10 @@ fn measure(judge: &Judge, arguments: &GpuArgs) -> anyhow::Result<Ours> {
     };
     let (few, more) = (alone(4)?, alone(36)?);
     let all_seen = || (0..arguments.pictures).map(|_| seen()).collect::<anyhow::Result<Vec<_>>>();
+    let begun =
+        judge.timed(1, all_seen, |pictures| judge.complete(&judge.reasoning(&pictures, 10)).map(drop))?;
+    let all_read =
+        judge.timed(1, all_seen, |pictures| judge.complete(&judge.reasoning(&pictures, 74)).map(drop))?;
     let cascades = judge.timed(2, all_seen, |pictures| {
         let requests = judge.reasoning(&pictures, ANSWER);
         let answers = judge.complete(&requests)?;
@@ -282,6 +288,7 @@ fn measure(judge: &Judge, arguments: &GpuArgs) -> anyhow::Result<Ours> {
         statement: many.median() / STATEMENTS as f64,
         query: query.median(),
         token_alone: (more.median() - few.median()) / 32.0,
+        token_batched: (all_read.median() - begun.median()) / 64.0 / arguments.pictures as f64,
         cascade: cascades.median() / arguments.pictures as f64,
         b: b.median(),
         scanned_b: scanned_b.median(),
@@ -325,6 +332,8 @@ fn report(
     row("statement, one of 36", ours.statement, floor.statement, none);
     row("one query alone", ours.query, floor_query, hf_query);
     row("one token alone", ours.token_alone, floor.token_alone, theirs.token_ms);
+    row("one token, its share of 64 pictures' answers", ours.token_batched, floor.token_batched, none);
+    row("one reasoning, its share of 64", ours.cascade, floor_reasoning / CASCADES, none);
     row("(a) one query at a time, with reasoning", ours_a, floor_a, hf_c);
     row("(b) prefix shared, no reasoning", ours.b, floor_b, hf_b);
     row("(c) b and reasoning, 64 pictures at a time", ours.b + reasoning, floor_b + floor_reasoning, hf_c);

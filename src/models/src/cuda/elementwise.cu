@@ -103,3 +103,60 @@ bias_rotate(
     store(out + at, low);
     store(out + at + half, high);
 }
+
+// The sum over a block of 128 threads, known to all of them.
+DEVICE float block_sum(float x) {
+    __shared__ float parts[4];
+#pragma unroll
+    for (int mask = 16; mask > 0; mask /= 2) x += shuffle_xor(x, mask);
+    synchronize();
+    if (THREAD % 32 == 0) parts[THREAD / 32] = x;
+    synchronize();
+    return parts[0] + parts[1] + parts[2] + parts[3];
+}
+
+// Layer norm of a row of at most 4,096 values for each block, or RMS norm if there is no bias.
+KERNEL(128)
+normalise(const bf16* x, const bf16* weight, const bf16* bias, bf16* out, int width, float epsilon) {
+    constexpr int MOST = 4;
+    const long long row = (long long)BLOCK_X * width;
+    Eight values[MOST];
+    float sum = 0.f;
+#pragma unroll
+    for (int i = 0; i < MOST; i++) {
+        const int at = (i * 128 + THREAD) * 8;
+        if (at < width) {
+            values[i] = load(x + row + at);
+#pragma unroll
+            for (int j = 0; j < 8; j++) sum += values[i].at[j];
+        }
+    }
+    const float mean = bias ? block_sum(sum) / width : 0.f;
+    float squares = 0.f;
+#pragma unroll
+    for (int i = 0; i < MOST; i++) {
+        if ((i * 128 + THREAD) * 8 < width) {
+#pragma unroll
+            for (int j = 0; j < 8; j++) {
+                values[i].at[j] -= mean;
+                squares += values[i].at[j] * values[i].at[j];
+            }
+        }
+    }
+    const float factor = rsqrtf(block_sum(squares) / width + epsilon);
+#pragma unroll
+    for (int i = 0; i < MOST; i++) {
+        const int at = (i * 128 + THREAD) * 8;
+        if (at < width) {
+            const Eight scale = load(weight + at);
+#pragma unroll
+            for (int j = 0; j < 8; j++) values[i].at[j] *= factor * scale.at[j];
+            if (bias) {
+                const Eight shift = load(bias + at);
+#pragma unroll
+                for (int j = 0; j < 8; j++) values[i].at[j] += shift.at[j];
+            }
+            store(out + row + at, values[i]);
+        }
+    }
+}

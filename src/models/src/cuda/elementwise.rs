@@ -11,6 +11,8 @@ use crate::rope::Angles;
 const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/elementwise.ptx"));
 /// Threads of a block.
 const THREADS: usize = 256;
+/// Values of a row that a block of [`normalise`] holds.
+const WIDEST: usize = 4096;
 
 /// One thread for each of `work` pieces.
 fn grid(work: usize) -> LaunchConfig {
@@ -105,6 +107,43 @@ pub(crate) fn bias_rotate(xs: &Tensor, bias: &Tensor, angles: &Angles, turned: u
     #[allow(unsafe_code)]
     unsafe { builder.launch(grid(rows * width / 16)) }.w()?;
     Ok(tensor(out, device, (rows, width)))
+}
+
+/// Whether [`normalise`] takes this tensor.
+pub(crate) fn normalises(xs: &Tensor) -> bool {
+    let width = xs.dims().last().copied().unwrap_or(0);
+    applies(xs) && width > 0 && width.is_multiple_of(8) && width <= WIDEST && xs.elem_count() > 0
+}
+
+/// Layer norm over the last axis, or RMS norm without a bias; weight and bias have its width.
+pub(crate) fn normalise(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>, epsilon: f32) -> Result<Tensor> {
+    if !normalises(xs) {
+        bail!("rows of at most {WIDEST} values, a multiple of 8, are needed, the shape is {:?}", xs.shape())
+    }
+    let width = xs.dim(D::Minus1)?;
+    same_shape(weight, &[width])?;
+    bias.map_or(Ok(()), |bias| same_shape(bias, &[width]))?;
+    let device = cuda_device(xs)?;
+    let held = [Some(xs), Some(weight), bias].map(|input| input.map(Input::contiguous).transpose());
+    let mut addresses = [0u64; 3];
+    let held = held.into_iter().collect::<Result<Vec<_>>>()?;
+    for (address, input) in addresses.iter_mut().zip(&held) {
+        *address = input.as_ref().map_or(Ok(0), Input::address::<bf16>)?;
+    }
+    let rows = xs.elem_count() / width;
+    let (out, to) = room(device, rows * width)?;
+    let function = device.get_or_load_custom_func("normalise", "cluegate-elementwise", PTX)?;
+    let int_width = width as i32;
+    let mut builder = function.builder();
+    for address in &addresses {
+        builder.arg(address);
+    }
+    builder.arg(&to).arg(&int_width).arg(&epsilon);
+    let config = LaunchConfig { grid_dim: (rows as u32, 1, 1), block_dim: (128, 1, 1), shared_mem_bytes: 0 };
+    // SAFETY: the arguments are the kernel's; shapes were checked above; `out` is written whole.
+    #[allow(unsafe_code)]
+    unsafe { builder.launch(config) }.w()?;
+    Ok(tensor(out, device, xs.shape()))
 }
 
 fn same_shape(tensor: &Tensor, dims: &[usize]) -> Result<()> {

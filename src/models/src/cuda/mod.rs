@@ -21,7 +21,9 @@ use candle_core::{
 use half::bf16;
 
 pub(crate) use self::attention::{HEADS, Visible, attention};
-pub(crate) use self::elementwise::{add_bias, bias_quick_gelu, bias_rotate, rotates, swiglu};
+pub(crate) use self::elementwise::{
+    add_bias, bias_quick_gelu, bias_rotate, normalise, normalises, rotates, swiglu,
+};
 
 /// The GPU of that number, ready for models: one stream that all threads of the program share, and freed memory kept
 /// for the next tensor.
@@ -45,6 +47,15 @@ pub fn device(ordinal: usize) -> Result<Device> {
         sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut keep).cast()).result().w()?;
     }
     Ok(device)
+}
+
+/// Bytes of a GPU's memory that nobody uses. Tensors that were freed count as used until others take their place.
+///
+/// # Errors
+/// Another device, and those of the driver.
+pub(crate) fn free_memory(device: &Device) -> Result<usize> {
+    device.as_cuda_device()?.cuda_stream().context().bind_to_thread().w()?;
+    Ok(result::mem_get_info().w()?.0)
 }
 
 /// Whether the kernels of this module take this tensor.

@@ -137,6 +137,14 @@ fn cuda_elementwise_operations_equal_candles() {
     let residual = random(&device, (45, 6 * 80));
     let expected = (&biased + wide(&residual)).unwrap();
     assert!(gap(&add_bias(&residual, &xs, &bias).unwrap(), &expected) < 5e-3);
+    for width in [480, 1280, 3584] {
+        let xs = random(&device, (45, width));
+        let (weight, bias) = (random(&device, width), random(&device, width));
+        let expected = candle_nn::ops::layer_norm(&wide(&xs), &wide(&weight), &wide(&bias), 1e-6).unwrap();
+        assert!(gap(&normalise(&xs, &weight, Some(&bias), 1e-6).unwrap(), &expected) < 5e-3);
+        let expected = candle_nn::ops::rms_norm(&wide(&xs), &wide(&weight), 1e-6).unwrap();
+        assert!(gap(&normalise(&xs, &weight, None, 1e-6).unwrap(), &expected) < 5e-3);
+    }
     let angles = Tensor::randn(0f32, 1.0, (15, 40), &device).unwrap();
     let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
     let (cos, sin) = (cos.to_dtype(DType::BF16).unwrap(), sin.to_dtype(DType::BF16).unwrap());

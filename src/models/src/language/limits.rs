@@ -29,12 +29,13 @@ impl Limits {
                 decoding_bytes: 512 << 20,
             }
         } else {
+            let free = free_memory(device);
             Self {
                 remembered: 1024,
-                remembered_bytes: 8 << 30,
+                remembered_bytes: free / 4,
                 batch_tokens: 8192,
                 batch_scores: 1 << 30,
-                decoding_bytes: 16 << 30,
+                decoding_bytes: free / 4,
             }
         }
     }
@@ -43,6 +44,17 @@ impl Limits {
     pub(super) fn tokens(&self, heads: usize, columns: usize) -> usize {
         self.batch_tokens.min(self.batch_scores / (heads * columns).max(1)).max(1)
     }
+}
+
+/// Bytes that are free on a device beside the model: what the driver says, or little where nobody can be asked.
+fn free_memory(device: &Device) -> usize {
+    const LITTLE: usize = 8 << 30;
+    #[cfg(feature = "cuda")]
+    if let Ok(free) = crate::cuda::free_memory(device) {
+        return free;
+    }
+    let _ = device;
+    LITTLE
 }
 
 #[cfg(test)]

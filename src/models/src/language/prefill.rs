@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use cluegate_perception::{Call, ContentHash, Picture, Prompt};
+use rayon::prelude::*;
 
 use super::cache::Remembered;
 use super::decoder::{KeyValues, Past, Piece, Position};
@@ -35,7 +36,7 @@ impl Question<'_> {
 enum Unit {
     /// First turns that share a picture, or none, and the constant text.
     Shared(Vec<usize>),
-    /// Later turns, each after a conversation of its own.
+    /// Later turns, each after a conversation of its own; on a GPU also the only question about a picture.
     Own(Vec<usize>),
 }
 
@@ -104,7 +105,8 @@ impl<E: PictureEncoder> Multimodal<E> {
         call: &Call,
         read: impl Fn(&Tensor) -> Result<Vec<R>>,
     ) -> Result<Vec<R>> {
-        let questions = prompts.iter().map(|prompt| self.question(prompt, 0)).collect::<Result<Vec<_>>>()?;
+        let questions =
+            prompts.par_iter().map(|prompt| self.question(prompt, 0)).collect::<Result<Vec<_>>>()?;
         let mut answers: Vec<(usize, R)> = Vec::with_capacity(prompts.len());
         for (_, computed) in self.prefill(&questions, false, call) {
             for batch in computed? {
@@ -149,6 +151,11 @@ impl<E: PictureEncoder> Multimodal<E> {
                     groups.len() - 1
                 });
             groups[group].push(index);
+        }
+        let alone = |group: &mut Vec<usize>| group.len() == 1;
+        if !self.decoder.device().is_cpu() && groups.iter().filter(|group| group.len() == 1).count() > 1 {
+            // One question is little work for a GPU: those about different pictures go together.
+            later.extend(groups.extract_if(.., alone).flatten());
         }
         let share = later.len().div_ceil(self.cores.count()).max(1);
         let later = later.chunks(share).map(|part| Unit::Own(part.to_vec()));
@@ -225,7 +232,9 @@ impl<E: PictureEncoder> Multimodal<E> {
         while let Some(first) = rest.first() {
             let columns = rest.iter().map(|(index, _)| questions[*index].tokens.ids.len()).max().unwrap_or(0);
             let most = self.limits.tokens(self.decoder.config().heads, columns + new(first));
-            let (part, later) = rest.split_at((most / new(first)).clamp(1, rest.len()));
+            // Every row has a copy of its past.
+            let fit = self.limits.decoding_bytes / (self.decoder.shape().token_bytes() * columns).max(1);
+            let (part, later) = rest.split_at((most / new(first)).min(fit).clamp(1, rest.len()));
             call.check().map_err(ModelError::Ended)?;
             let batch = self.own_batch(part, questions, keep);
             batches.push(batch.map_err(|e| ModelError::from(e).at("the language model"))?);

@@ -190,7 +190,8 @@ impl Linear {
             }
             #[cfg(feature = "cuda")]
             Weight::Tensor(weight, Some(bias)) if cuda::rotates(x, pairs, self.outputs) => {
-                let out = plain(&norm.forward(x)?, weight, None)?;
+                let normed = norm.map(|norm| norm.forward(x)).transpose()?;
+                let out = plain(normed.as_ref().unwrap_or(x), weight, None)?;
                 cuda::bias_rotate(&out, bias, turn.angles, turn.heads)
             }
             Weight::Tensor(weight, bias) => {

@@ -52,6 +52,10 @@ impl Norm {
     /// # Errors
     /// A last axis of another length.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if crate::cuda::normalises(x) {
+            return crate::cuda::normalise(&x.contiguous()?, &self.weight, self.bias.as_ref(), self.epsilon);
+        }
         let (Some(_), true) = (&self.kernel, x.dims().last() == Some(&self.weight.elem_count())) else {
             return match &self.bias {
                 Some(bias) => ops::layer_norm(&x.contiguous()?, &self.weight, bias, self.epsilon),

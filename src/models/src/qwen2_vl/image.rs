@@ -3,6 +3,7 @@
 //! Source: `models/qwen2_vl/image_processing_pil_qwen2_vl.py` in transformers 5.17.
 
 use image::RgbImage;
+use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -205,30 +206,34 @@ impl ImageProcessor {
             resized = pixels::resize(picture, width, height, self.filter);
             &resized
         };
-        let mut planes = Vec::new();
-        self.normalisation.extend_planar(picture, &mut planes);
         let (rows, columns) = (height as usize / self.patch, width as usize / self.patch);
-        Ok(Patches { values: self.cut(&planes, width as usize, height as usize), rows, columns })
+        Ok(Patches { values: self.cut(picture), rows, columns })
     }
 
-    /// Planes `[3, height, width]` to rows of patches in merge order.
-    fn cut(&self, planes: &[f32], width: usize, height: usize) -> Vec<f32> {
-        let (p, m) = (self.patch, self.merge);
-        let mut values = Vec::with_capacity(planes.len());
-        for block_y in 0..height / (p * m) {
+    /// Normalises and cuts into rows of patches in merge order.
+    fn cut(&self, picture: &RgbImage) -> Vec<f32> {
+        let (p, m, width) = (self.patch, self.merge, picture.width() as usize);
+        let pixels = picture.as_raw().as_chunks::<3>().0;
+        let levels: [_; 3] = std::array::from_fn(|channel| self.normalisation.levels(channel));
+        let mut values = vec![0f32; pixels.len() * 3];
+        // One row of blocks at a time.
+        values.par_chunks_exact_mut(3 * p * m * width).enumerate().for_each(|(block_y, values)| {
+            let mut lines = values.chunks_exact_mut(p);
             for block_x in 0..width / (p * m) {
                 for y in (0..m).map(|i| (block_y * m + i) * p) {
                     for x in (0..m).map(|i| (block_x * m + i) * p) {
-                        for channel in 0..3 {
-                            for line in 0..p {
-                                let start = (channel * height + y + line) * width + x;
-                                values.extend_from_slice(&planes[start..start + p]);
+                        for (channel, levels) in levels.iter().enumerate() {
+                            for (line, out) in (0..p).zip(&mut lines) {
+                                let start = (y + line) * width + x;
+                                for (value, pixel) in out.iter_mut().zip(&pixels[start..start + p]) {
+                                    *value = levels[usize::from(pixel[channel])];
+                                }
                             }
                         }
                     }
                 }
             }
-        }
+        });
         values
     }
 }
