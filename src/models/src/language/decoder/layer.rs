@@ -8,11 +8,13 @@ use super::key_values::{KeyValues, Past};
 use crate::layers::{FeedForward, Inner, Linear, Memory, Norm, Sequence, Turn, attention};
 use crate::rope::Angles;
 
-/// The shape of a batch.
+/// The shape of a batch and where its tokens are.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rows {
+pub(super) struct Rows<'a> {
     pub(super) batch: usize,
     pub(super) length: usize,
+    /// Of one row if all are at the same positions, else of every token.
+    pub(super) angles: &'a Angles,
 }
 
 /// What a row sees besides itself, and where its keys and values go.
@@ -205,14 +207,13 @@ impl Layer {
         &self,
         index: usize,
         xs: &Tensor,
-        rows: Rows,
-        angles: &Angles,
+        rows: Rows<'_>,
         visible: &Visible,
         context: &mut Context<'_, '_>,
     ) -> Result<Tensor> {
         let normed = self.norm.forward(xs)?;
-        let seen = context.see(index, self.attention.keys_values(&normed, rows, angles)?)?;
-        self.finish(xs, &self.attention.gather(&normed, rows, angles, &seen, visible)?)
+        let seen = context.see(index, self.attention.keys_values(&normed, rows)?)?;
+        self.finish(xs, &self.attention.gather(&normed, rows, &seen, visible)?)
     }
 
     /// The layer at the picked tokens only, `[batch, hidden]`.
@@ -220,16 +221,15 @@ impl Layer {
         &self,
         index: usize,
         xs: &Tensor,
-        rows: Rows,
-        angles: &Angles,
+        rows: Rows<'_>,
         picks: &Picks,
         context: &mut Context<'_, '_>,
     ) -> Result<Tensor> {
         let normed = self.norm.forward(xs)?;
-        let seen = context.see(index, self.attention.keys_values(&normed, rows, angles)?)?;
-        let rows = Rows { batch: picks.batch, length: 1 };
+        let seen = context.see(index, self.attention.keys_values(&normed, rows)?)?;
+        let rows = Rows { batch: picks.batch, length: 1, angles: &picks.angles };
         let picked = normed.index_select(&picks.indices, 0)?;
-        let mixed = self.attention.gather(&picked, rows, &picks.angles, &seen, &picks.visible)?;
+        let mixed = self.attention.gather(&picked, rows, &seen, &picks.visible)?;
         self.finish(&xs.index_select(&picks.indices, 0)?, &mixed)
     }
 
@@ -238,11 +238,10 @@ impl Layer {
         &self,
         index: usize,
         xs: &Tensor,
-        rows: Rows,
-        angles: &Angles,
+        rows: Rows<'_>,
         context: &mut Context<'_, '_>,
     ) -> Result<Tensor> {
-        context.see(index, self.attention.keys_values(&self.norm.forward(xs)?, rows, angles)?)?;
+        context.see(index, self.attention.keys_values(&self.norm.forward(xs)?, rows)?)?;
         Ok(xs.clone())
     }
 
@@ -286,24 +285,17 @@ impl Attention {
     }
 
     /// Keys and values of `[batch * length, hidden]`, each `[kv heads * batch, length, head]`.
-    fn keys_values(&self, normed: &Tensor, rows: Rows, angles: &Angles) -> Result<(Tensor, Tensor)> {
+    fn keys_values(&self, normed: &Tensor, rows: Rows<'_>) -> Result<(Tensor, Tensor)> {
         let shape = (rows.batch, rows.length, self.kv_heads, self.head);
         let by_row = |xs: Tensor| xs.reshape(shape)?.permute((2, 0, 1, 3))?.contiguous()?.flatten(0, 1);
-        let turn = Turn { angles, heads: self.kv_heads };
+        let turn = Turn { angles: rows.angles, heads: self.kv_heads };
         let keys = self.key.forward_turned(normed, None, turn)?;
         Ok((by_row(keys)?, by_row(self.value.forward(normed)?)?))
     }
 
     /// What the tokens gather from their own row and from a shared past, `[batch * length, heads * head]`.
-    fn gather(
-        &self,
-        normed: &Tensor,
-        rows: Rows,
-        angles: &Angles,
-        seen: &Seen,
-        visible: &Visible,
-    ) -> Result<Tensor> {
-        let turn = Turn { angles, heads: self.kv_heads * self.group };
+    fn gather(&self, normed: &Tensor, rows: Rows<'_>, seen: &Seen, visible: &Visible) -> Result<Tensor> {
+        let turn = Turn { angles: rows.angles, heads: self.kv_heads * self.group };
         let queries = self.query.forward_turned(normed, None, turn)?;
         let mask = match visible {
             Visible::Rows { causal, starts, ends } => {
@@ -327,12 +319,12 @@ impl Attention {
     fn gather_rows(
         &self,
         queries: &Tensor,
-        rows: Rows,
+        rows: Rows<'_>,
         seen: &Seen,
         causal: bool,
         (starts, ends): (&[usize], &[usize]),
     ) -> Result<Tensor> {
-        let Rows { batch, length } = rows;
+        let Rows { batch, length, .. } = rows;
         let queries = queries.reshape((batch * length, self.kv_heads * self.group, self.head))?;
         let mut memories = Vec::with_capacity(batch + 1);
         if let Some((keys, values)) = &seen.shared {
@@ -352,7 +344,13 @@ impl Attention {
 
     /// The same in one kernel.
     #[cfg(feature = "cuda")]
-    fn gather_fused(&self, queries: &Tensor, rows: Rows, seen: &Seen, visible: &Visible) -> Result<Tensor> {
+    fn gather_fused(
+        &self,
+        queries: &Tensor,
+        rows: Rows<'_>,
+        seen: &Seen,
+        visible: &Visible,
+    ) -> Result<Tensor> {
         let heads = self.kv_heads * self.group;
         let queries = queries.reshape((rows.batch, rows.length, heads, self.head))?;
         let spans = match visible {

@@ -106,9 +106,10 @@ impl Decoder {
         positions: &[Position],
         lengths: Option<&[usize]>,
     ) -> Result<Option<Tensor>> {
-        let rows = Rows { batch: sequences.rows(), length: positions.len() / sequences.rows() };
-        let before = sequences.end();
         let angles = self.angles(positions)?;
+        let length = positions.len() / sequences.rows();
+        let rows = Rows { batch: sequences.rows(), length, angles: &angles };
+        let before = sequences.end();
         let visible = causal(sequences.starts(), before, rows.length, self.place())?;
         let picks = lengths.map(|lengths| {
             // Every token has an angle of its own.
@@ -119,7 +120,7 @@ impl Decoder {
         });
         let picks = picks.transpose()?;
         let mut context = Context::Append(sequences);
-        let xs = self.run(embeddings.clone(), rows, &angles, &visible, picks.as_ref(), &mut context)?;
+        let xs = self.run(embeddings.clone(), rows, &visible, picks.as_ref(), &mut context)?;
         sequences.grow(rows.length);
         if lengths.is_some() { Ok(Some(self.logits(&xs)?)) } else { Ok(None) }
     }
@@ -135,8 +136,8 @@ impl Decoder {
         positions: &[Position],
         keep: bool,
     ) -> Result<(Tensor, Option<KeyValues>)> {
-        let rows = Rows { batch: lengths.len(), length: positions.len() };
         let angles = self.angles(positions)?;
+        let rows = Rows { batch: lengths.len(), length: positions.len(), angles: &angles };
         // What follows a token, padding included, is hidden from it by the causal mask.
         let starts = vec![0; rows.batch];
         let visible = causal(&starts, 0, rows.length, self.place())?;
@@ -145,7 +146,7 @@ impl Decoder {
         let mut kept = Vec::with_capacity(self.layers.len());
         let mut context = Context::Shared { past, kept: keep.then_some(&mut kept) };
         let xs = self.embed(tokens)?;
-        let xs = self.run(xs, rows, &angles, &visible, Some(&picks), &mut context)?;
+        let xs = self.run(xs, rows, &visible, Some(&picks), &mut context)?;
         let kept = keep.then(|| KeyValues::computed(kept, rows.batch)).transpose()?;
         Ok((self.logits(&xs)?, kept))
     }
@@ -155,8 +156,7 @@ impl Decoder {
     fn run(
         &self,
         mut xs: Tensor,
-        rows: Rows,
-        angles: &Angles,
+        rows: Rows<'_>,
         visible: &Visible,
         picks: Option<&Picks>,
         context: &mut Context<'_, '_>,
@@ -165,9 +165,9 @@ impl Decoder {
             for (index, layer) in self.layers.iter().enumerate() {
                 let last = index + 1 == self.layers.len();
                 xs = match picks {
-                    _ if !last => layer.forward(index, &xs, rows, angles, visible, context)?,
-                    Some(picks) => layer.forward_picked(index, &xs, rows, angles, picks, context)?,
-                    None => layer.remember(index, &xs, rows, angles, context)?,
+                    _ if !last => layer.forward(index, &xs, rows, visible, context)?,
+                    Some(picks) => layer.forward_picked(index, &xs, rows, picks, context)?,
+                    None => layer.remember(index, &xs, rows, context)?,
                 };
             }
             Ok(xs)
@@ -176,8 +176,8 @@ impl Decoder {
 
     fn place(&self) -> Place<'_> {
         #[cfg(feature = "cuda")]
-        let fused =
-            crate::cuda::applies(self.embedding.embeddings()) && crate::cuda::HEADS.contains(&self.config.head_dim);
+        let fused = crate::cuda::applies(self.embedding.embeddings())
+            && crate::cuda::HEADS.contains(&self.config.head_dim);
         #[cfg(not(feature = "cuda"))]
         let fused = false;
         let kernels = has_kernels(self.embedding.embeddings());
