@@ -181,10 +181,13 @@ impl<'m> Decoder<'m> {
     fn join(&mut self, seats: Vec<Seat>) {
         let was_empty = self.members.is_empty();
         let Self { jobs, running, .. } = self;
-        let requests: Vec<&CompletionRequest> = seats
-            .iter()
-            .filter_map(|seat| jobs.get(&seat.job).and_then(|unfinished| unfinished.job.work.get(seat.index)))
-            .collect();
+        // A request may have ended since its seats were taken, with one of them that could not join.
+        let open =
+            seats.into_iter().filter_map(|seat| Some((seat, jobs.get(&seat.job)?.job.work.get(seat.index)?)));
+        let (seats, requests): (Vec<Seat>, Vec<&CompletionRequest>) = open.unzip();
+        if seats.is_empty() {
+            return;
+        }
         let joined = running.guarded(|running| {
             let joined = running.join(&requests);
             check_count(self.exit.name, "answers to join", requests.len(), joined.len())?;

@@ -189,3 +189,21 @@ fn a_request_ends_when_its_last_answer_has() {
     assert_eq!(caller.join().unwrap().unwrap(), answers(&["1 a", "3 b", "2 c", "1 d"], 9));
     assert_eq!(setting.worker.statistics().answers.served, 1);
 }
+
+#[test]
+fn a_request_that_fails_when_its_turn_comes_leaves_the_others_their_own_answers() {
+    let setting = Setting::new(2);
+    let first = setting.ask(&["wide first"], 2, 0);
+    let failing = setting.ask(&["late error", "beside"], 1, 1);
+    let mut queued = 1;
+    let others = ["b", "c", "d"].map(|text| {
+        queued += 1;
+        (text, setting.ask(&[text], 1, queued))
+    });
+    setting.model.steps.open();
+    assert_eq!(first.join().unwrap().unwrap(), answers(&["wide first"], 2));
+    assert!(failing.join().unwrap().is_err());
+    for (text, caller) in others {
+        assert_eq!(caller.join().unwrap().unwrap(), answers(&[text], 1));
+    }
+}

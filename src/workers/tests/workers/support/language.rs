@@ -24,7 +24,7 @@ pub(crate) enum Event {
 /// `step` followed by a word that [`act`] knows do so when they join, or at their second token; `answer error` errs by
 /// itself at its second token; `short`, `twin` and `lose` break the rules of the trait: their join has no answers, the
 /// identity of another, or they vanish at their second token. A `wide` one takes two places of `room`, others one;
-/// `refuse` never finds room. An answer has as many tokens as the request allows, or fewer if the suffix begins with
+/// `refuse` never finds room, and `late error` errs once there is room for it. An answer has as many tokens as the request allows, or fewer if the suffix begins with
 /// digits: that many.
 pub(crate) struct ScriptedLanguage {
     pub(crate) fingerprint: Fingerprint,
@@ -126,6 +126,9 @@ impl Decoding for ScriptedDecoding<'_> {
             if crowded || text.starts_with("refuse") {
                 refused.push(text.clone());
                 return Ok(None);
+            }
+            if text.starts_with("late error") {
+                return Err(PerceptionError::new(PerceptionErrorKind::NotANumber, "scripted"));
             }
             if !text.starts_with("twin") || self.members.is_empty() {
                 self.next += 1;
