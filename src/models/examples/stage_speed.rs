@@ -30,7 +30,6 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 const TURNS: usize = 25;
 const QUESTIONS: usize = 24;
-const TOKENS: usize = 48;
 const BEGINNING: &str = "Look only at what this image shows. Is the following statement true of it? Answer \"Yes\" or \"No\". Statement: ";
 const STATEMENTS: [&str; 3] =
     ["a person is holding a knife.", "the body of an animal is on fire.", "a dog is visible in the room."];
@@ -110,13 +109,6 @@ impl Models {
         let width = owl.vision.encoder.hidden_size;
         let heads =
             2 * owl.vision.patches_per_side().pow(2) * width * (4 * width + owl.text.encoder.hidden_size);
-        let tower = &self.judge_config.vision;
-        let pixels = self.judge.processor().size(224, 224).map_or(0, |(w, h)| w as usize * h as usize);
-        let patches = pixels / tower.patch.pow(2);
-        let merged = tower.width * tower.merge.pow(2);
-        let blocks = 2 * patches * tower.width * (4 * tower.width + 2 * tower.intermediate + 2 * patches);
-        let merger = 2 * patches / tower.merge.pow(2) * merged * (merged + tower.hidden);
-        let qwen = 2 * patches * 3 * tower.patch.pow(2) * tower.width + tower.depth * blocks + merger;
         vec![
             Stage::new("CLIP: vision tower", vision(&self.clip_config), |picture| {
                 let pixels = self.clip.pixel_values(std::slice::from_ref(picture))?;
@@ -126,7 +118,7 @@ impl Models {
                 let pixels = self.owl.pixel_values(&[picture])?;
                 timed(|| Ok(self.owl.network().forward(&pixels)?))
             }),
-            Stage::whole("Qwen2-VL: resize, vision tower", qwen, |picture| {
+            Stage::whole("Qwen2-VL: resize, vision tower", self.judge_tower(), |picture| {
                 Ok(self.judge.image_features(picture)?)
             }),
         ]
@@ -152,33 +144,44 @@ impl Models {
                 timed(|| Ok(self.judge.score(&prompts, &Call::default())?))
             }
         };
+        let tower = self.judge_tower();
         let first = self.decoder(prefix, 0) + self.decoder(lengths[0], prefix);
         Ok(vec![
-            Stage::new("Qwen2-VL: prefix and first question, without tower", first, move |picture| {
-                let tower = timed(|| Ok(self.judge.image_features(picture)?))?;
-                let prompts = questions(&own(picture), 1);
-                let all = timed(|| Ok(self.judge.score(&prompts, &Call::default())?))?;
-                Ok(all.saturating_sub(tower))
+            Stage::whole("Qwen2-VL: first question about a picture", tower + first, move |picture| {
+                Ok(self.judge.score(&questions(&own(picture), 1), &Call::default())?)
             }),
             Stage::new("Qwen2-VL: 24 questions, prefix remembered", suffixes, asked(own)),
             Stage::new("Qwen2-VL: 24 questions without a picture", suffixes, asked(none)),
-            Stage::new("Qwen2-VL: 24 questions, nothing remembered", first + suffixes, move |picture| {
-                let prompts = questions(&own(picture), QUESTIONS);
-                timed(|| Ok(self.judge.score(&prompts, &Call::default())?))
-            }),
-            Stage::new("Qwen2-VL: one decoded token", self.decoder(1, prefix + TOKENS / 2), move |picture| {
-                let prompt = questions(&own(picture), 1).remove(0);
-                let answer = |max_tokens| {
-                    let request = CompletionRequest { prompt: prompt.clone(), max_tokens };
-                    let begin = Instant::now();
-                    let tokens = self.judge.complete(&[request], &Call::default())?[0].tokens;
-                    Ok::<_, Box<dyn std::error::Error>>((begin.elapsed(), tokens))
-                };
-                answer(0)?;
-                let ((one, _), (many, tokens)) = (answer(1)?, answer(TOKENS)?);
-                Ok(many.saturating_sub(one) / (tokens.max(2) - 1) as u32)
-            }),
+            Stage::new(
+                "Qwen2-VL: 24 questions, nothing remembered",
+                tower + first + suffixes,
+                move |picture| {
+                    let prompts = questions(&own(picture), QUESTIONS);
+                    timed(|| Ok(self.judge.score(&prompts, &Call::default())?))
+                },
+            ),
+            Stage::new(
+                "Qwen2-VL: one token behind a remembered question",
+                self.decoder(1, prefix),
+                move |picture| {
+                    let request =
+                        [CompletionRequest { prompt: questions(&own(picture), 1).remove(0), max_tokens: 1 }];
+                    self.judge.complete(&request, &Call::default())?;
+                    timed(|| Ok(self.judge.complete(&request, &Call::default())?))
+                },
+            ),
         ])
+    }
+
+    /// Operations of Qwen2-VL's vision tower.
+    fn judge_tower(&self) -> usize {
+        let tower = &self.judge_config.vision;
+        let pixels = self.judge.processor().size(224, 224).map_or(0, |(w, h)| w as usize * h as usize);
+        let patches = pixels / tower.patch.pow(2);
+        let merged = tower.width * tower.merge.pow(2);
+        let blocks = 2 * patches * tower.width * (4 * tower.width + 2 * tower.intermediate + 2 * patches);
+        let merger = 2 * patches / tower.merge.pow(2) * merged * (merged + tower.hidden);
+        2 * patches * 3 * tower.patch.pow(2) * tower.width + tower.depth * blocks + merger
     }
 
     /// Operations of the language model for `tokens` behind `past` others.
