@@ -1,27 +1,30 @@
 //! The whole of CLUE on Mini OS Bench: ours with one caller and with many, against the independent implementation.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use cluegate::EngineStatistics;
 use cluegate::constitution::Constitution;
-use cluegate::judge::{InspectOptions, Outcome, PerStage, Report, RuleEvidence, StatementEvidence, Verdict};
+use cluegate::judge::{InspectOptions, Outcome, PerStage, Report, Verdict};
 use cluegate::perception::Picture;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Setting;
+use super::agreement::{Comparison, compare};
 use super::tokens::{Counter, Counting, STAGES};
 use crate::ours::{Ours, decode_picture, judge_through};
 use crate::page::{Page, doing};
 use crate::pictures;
 use crate::plot;
-use crate::reference::{self, ClueInput, ClueOutput, PictureOutput};
+use crate::reference::{self, ClueInput, ClueOutput};
 use crate::stats::Times;
 use crate::streams::{Request, Run, millis, serve};
 use crate::table::{Table, ms, times};
+
+/// Pictures that are judged once more with no statement decided by the first lines.
+const UNDECIDED: usize = 8;
 
 /// Callers at once in the second measurement.
 const STREAMS: usize = 16;
@@ -43,30 +46,58 @@ pub(super) struct Measured {
 
 /// Runs both, and tells.
 pub(super) fn measure(setting: &Setting<'_>, page: &mut Page) -> anyhow::Result<Measured> {
-    let arguments = setting.arguments;
     let scene = Constitution::shipped("scene")?;
-    let drawn = setting.scenes.osbench(arguments.pictures)?;
-    let files = pictures::pngs(&drawn)?;
-    let folder = setting.folder.join("clue");
+    let pictures = setting.arguments.pictures;
+    page.heading("The whole of CLUE, every stage on")?;
+    let measured = judge_all(setting, page, &scene, pictures, "clue")?;
+    page.heading("The same with no statement decided by the first lines")?;
+    page.text(
+        "With alpha1 = alpha2 = 1 the comparison with the prior decides nothing, so that every statement that is reached \
+         goes through the region comparison and the reasoning: rare on these pictures, and compared all the same.",
+    )?;
+    let undecided = judge_all(setting, page, &undecided()?, pictures.min(UNDECIDED), "undecided")?;
+    Ok(Measured { same_verdicts: measured.same_verdicts && undecided.same_verdicts, ..measured })
+}
+
+/// The scene constitution with thresholds that the first lines never pass.
+fn undecided() -> anyhow::Result<Constitution> {
+    let scene = Constitution::shipped_text("scene").context("the scene constitution is missing")?;
+    let text = format!("{scene}\n[thresholds]\nalpha1 = 1.0\nalpha2 = 1.0\n");
+    Ok(Constitution::parse(&text, "scene, undecided")?)
+}
+
+/// Ours and the reference on the first `count` pictures of Mini OS Bench; `name` is that of the folder for them.
+fn judge_all(
+    setting: &Setting<'_>,
+    page: &mut Page,
+    constitution: &Constitution,
+    count: usize,
+    name: &str,
+) -> anyhow::Result<Measured> {
+    let arguments = setting.arguments;
+    let files = pictures::pngs(&setting.scenes.osbench(count)?)?;
+    let folder = setting.folder.join(name);
     let paths = pictures::write(&folder, &files)?;
     let begin = Instant::now();
     let decoded = files.iter().map(|file| decode_picture(file)).collect::<anyhow::Result<Vec<_>>>()?;
     let decode_ms = millis(begin.elapsed()) / decoded.len() as f64;
 
     let mut ours = Rounds::default();
-    ours.serve(setting, &scene, &decoded)?;
+    ours.serve(setting, constitution, &decoded)?;
     doing("the independent implementation");
-    let input =
-        ClueInput::new(&arguments.common.suite, &Ours::open(&arguments.common.suite)?, &scene, &paths)?;
+    let suite = &arguments.common.suite;
+    let input = ClueInput::new(suite, &Ours::open(suite)?, constitution, &paths)?;
     let program = arguments.reference.join("clue.py");
     let theirs: ClueOutput = reference::run(&arguments.reference_python, &program, None, &input, &folder)?;
     for _ in 1..ROUNDS {
-        ours.serve(setting, &scene, &decoded)?;
+        ours.serve(setting, constitution, &decoded)?;
     }
-    let comparison = compare(&ours, &theirs, &paths)?;
+    let runs = ours.single.iter().map(|run| ("1 caller", run));
+    let runs = runs.chain(ours.many.iter().map(|run| ("16 callers", run)));
+    let comparison = compare(runs, &theirs, &paths)?;
     tell(page, &ours, &theirs, &comparison)?;
     tell_stages(page, &ours, &theirs, decode_ms)?;
-    tell_tokens(setting, page, &scene, &decoded)?;
+    tell_tokens(setting, page, constitution, &decoded)?;
     let reference_ms = mean_ms(&theirs);
     Ok(Measured {
         ratio_single: reference_ms / ours.ms_single(),
@@ -90,22 +121,15 @@ impl Rounds {
     fn serve(
         &mut self,
         setting: &Setting<'_>,
-        scene: &Constitution,
+        constitution: &Constitution,
         decoded: &[Picture],
     ) -> anyhow::Result<()> {
         for (streams, runs) in [(1, &mut self.single), (STREAMS, &mut self.many)] {
             doing(&format!("ours, {streams} at once"));
             let ours = Ours::open(&setting.arguments.common.suite)?;
-            let prepared = ours.prepare(scene)?;
-            let requests: Vec<Request> = decoded
-                .iter()
-                .map(|picture| Request {
-                    picture: picture.clone(),
-                    prepared: prepared.clone(),
-                    tenant: "".into(),
-                    patience: None,
-                })
-                .collect();
+            let prepared = ours.prepare(constitution)?;
+            let requests: Vec<Request> =
+                decoded.iter().map(|picture| Request::new(picture.clone(), &prepared, 0)).collect();
             runs.push(serve(&requests, streams)?);
             self.statistics = ours.statistics();
         }
@@ -135,143 +159,10 @@ fn mean_ms(theirs: &ClueOutput) -> f64 {
     theirs.pictures.iter().map(|picture| picture.ms).collect::<Times>().mean()
 }
 
-/// Where ours and the reference agree and where not.
-struct Comparison {
-    pictures: usize,
-    /// What differs, one line each.
-    differences: Vec<String>,
-    /// Pictures whose rules came out otherwise without a change of the verdict or of the violated rules.
-    other_outcomes: usize,
-    /// The largest difference of a score, a prior and a cosine that both have.
-    score: f64,
-    prior: f64,
-    relevance: f64,
-}
-
-impl Comparison {
-    fn same(&self) -> bool {
-        self.differences.is_empty()
-    }
-}
-
-/// A stable name as it stands in JSON.
-fn name_of(value: &impl Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(Value::String(name)) => name,
-        _ => "?".to_owned(),
-    }
-}
-
-/// Holds every run of ours against the reference.
-fn compare(ours: &Rounds, theirs: &ClueOutput, paths: &[PathBuf]) -> anyhow::Result<Comparison> {
-    let mut comparison = Comparison {
-        pictures: paths.len(),
-        differences: Vec::new(),
-        other_outcomes: 0,
-        score: 0.0,
-        prior: 0.0,
-        relevance: 0.0,
-    };
-    ensure!(
-        theirs.pictures.len() == paths.len(),
-        "expected {} pictures of the reference, got {}",
-        paths.len(),
-        theirs.pictures.len()
-    );
-    for (streams, runs) in [(1, &ours.single), (STREAMS, &ours.many)] {
-        for run in runs {
-            let reports = run.reports()?;
-            ensure!(reports.len() == paths.len(), "expected {} answers, got {}", paths.len(), reports.len());
-            for ((report, theirs), path) in reports.into_iter().zip(&theirs.pictures).zip(paths) {
-                let name = path.file_stem().unwrap_or_default().to_string_lossy();
-                comparison.picture(&format!("{name}, {streams} at once"), report, theirs)?;
-            }
-        }
-    }
-    Ok(comparison)
-}
-
-impl Comparison {
-    fn picture(&mut self, name: &str, ours: &Report, theirs: &PictureOutput) -> anyhow::Result<()> {
-        let verdict = name_of(&ours.verdict());
-        let mut other_outcome = false;
-        for rule in ours.rules() {
-            let their = theirs.rules.iter().find(|their| their.id == rule.id);
-            let their = their.with_context(|| format!("the reference has no rule {}", rule.id))?;
-            if let (Some(a), Some(b)) = (rule.relevance, their.relevance) {
-                self.relevance = self.relevance.max((f64::from(a) - b).abs());
-            }
-            for (ours, their) in pairs(rule, &their.statements) {
-                if let (Some(a), Some(b)) = (ours.score, their.score) {
-                    self.score = self.score.max((a - b).abs());
-                }
-                if let Some(b) = their.prior {
-                    self.prior = self.prior.max((ours.score_without_image - b).abs());
-                }
-            }
-            other_outcome |= name_of(&rule.outcome) != their.outcome;
-        }
-        if verdict == theirs.verdict && ours.violated() == theirs.violated {
-            self.other_outcomes += usize::from(other_outcome);
-            return Ok(());
-        }
-        self.differences.push(format!(
-            "{name}: ours {verdict} {:?}, the reference {} {:?}{}",
-            ours.violated(),
-            theirs.verdict,
-            theirs.violated,
-            explain(ours, theirs)
-        ));
-        Ok(())
-    }
-}
-
-/// The statements of a rule that both have, by text and in order.
-fn pairs<'a>(
-    rule: &'a RuleEvidence,
-    theirs: &'a [reference::StatementOutput],
-) -> impl Iterator<Item = (&'a StatementEvidence, &'a reference::StatementOutput)> {
-    let ours = rule.preconditions.iter().chain(&rule.unless).flat_map(|link| &link.statements);
-    ours.filter_map(|ours| {
-        theirs.iter().find(|their| their.statement == ours.text).map(|their| (ours, their))
-    })
-}
-
-/// The scores behind every rule that came out otherwise.
-fn explain(ours: &Report, theirs: &PictureOutput) -> String {
-    let mut text = String::new();
-    for rule in ours.rules() {
-        let Some(their) = theirs.rules.iter().find(|their| their.id == rule.id) else { continue };
-        if name_of(&rule.outcome) == their.outcome {
-            continue;
-        }
-        text += &format!(
-            "\n  {}: ours {} (cosine {:?}), the reference {} (cosine {:?})",
-            rule.id,
-            name_of(&rule.outcome),
-            rule.relevance,
-            their.outcome,
-            their.relevance
-        );
-        for (ours, their) in pairs(rule, &their.statements) {
-            let line = their.line.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-            text += &format!(
-                "\n    {:?}: {:?} by {} against {:?} by {line}",
-                ours.text,
-                ours.score,
-                name_of(&ours.decided_by),
-                their.score
-            );
-        }
-    }
-    text
-}
-
 fn tell(page: &mut Page, ours: &Rounds, theirs: &ClueOutput, comparison: &Comparison) -> anyhow::Result<()> {
-    page.heading("The whole of CLUE, every stage on")?;
     let unsafe_ones = theirs.pictures.iter().filter(|picture| picture.verdict == "unsafe").count();
     page.text(&format!(
-        "{} pictures of Mini OS Bench under the scene constitution ({unsafe_ones} of them unsafe), from a decoded \
+        "{} pictures of Mini OS Bench ({unsafe_ones} of them unsafe), from a decoded \
          picture to the verdict. Ours in {ROUNDS} rounds before and after the reference, each with an \
          engine that remembers nothing; their mean counts. The reference: {}, {} threads, {:.0} ms to prepare, {:.0} MiB at most.",
         comparison.pictures,
@@ -365,9 +256,8 @@ fn mean_by_stage<T: Serialize>(
 }
 
 fn tell_stages(page: &mut Page, ours: &Rounds, theirs: &ClueOutput, decode_ms: f64) -> anyhow::Result<()> {
-    page.heading("Where the time goes")?;
     page.text(
-        "Means over the pictures. Passes are counted as one at a time would need them (one for each picture embedded or \
+        "Where the time goes, means over the pictures. Passes are counted as one at a time would need them (one for each picture embedded or \
          searched, for each question scored, for each token decoded); with 16 callers the time of a stage contains \
          waiting for the others.",
     )?;
@@ -421,13 +311,13 @@ fn tell_stages(page: &mut Page, ours: &Rounds, theirs: &ClueOutput, decode_ms: f
 fn tell_tokens(
     setting: &Setting<'_>,
     page: &mut Page,
-    scene: &Constitution,
+    constitution: &Constitution,
     decoded: &[Picture],
 ) -> anyhow::Result<()> {
     let suite = &setting.arguments.common.suite;
     let counter = Counter::open(&super::judge_folder(suite)?)?;
     let (judge, counting) = judge_through(suite, |model| Counting::new(model, counter))?;
-    let prepared = judge.prepare(scene)?;
+    let prepared = judge.prepare(constitution)?;
     for picture in decoded {
         counting.next();
         judge.inspect(picture, &prepared, &InspectOptions::default())?;
@@ -466,9 +356,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_the_evidence() {
-        assert_eq!(name_of(&Verdict::Unsafe), "unsafe");
-        assert_eq!(name_of(&Outcome::NotViolated), "not_violated");
+    fn the_first_lines_never_decide_where_they_are_not_to() {
+        let constitution = undecided().unwrap();
+        assert_eq!((constitution.thresholds().alpha1, constitution.thresholds().alpha2), (1.0, 1.0));
+        assert_eq!(constitution.rules(), Constitution::shipped("scene").unwrap().rules());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The engine against what a user would otherwise do: the same statements, and the whole of CLUE, on the same weights
 //! and pictures, in one run.
 
+mod agreement;
 mod clue;
 mod load;
 mod statements;

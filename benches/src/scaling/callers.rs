@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use cluegate::constitution::Constitution;
-use cluegate::perception::Picture;
 
 use super::{Figures, Setting};
 use crate::constitutions;
 use crate::machine::resident_mb;
-use crate::ours::{Ours, Prepared};
+use crate::ours::Ours;
 use crate::page::Page;
 use crate::plot::{Line, Plot};
 use crate::stats::Times;
@@ -22,18 +21,13 @@ const TENANTS: [usize; 5] = [1, 5, 20, 50, 100];
 /// Callers at once while the number of tenants grows.
 const TENANTS_CALLERS: usize = 16;
 
-fn request(picture: Picture, prepared: &Prepared, tenant: usize) -> Request {
-    let tenant = format!("tenant-{tenant}").into();
-    Request { picture, prepared: prepared.clone(), tenant, patience: None }
-}
-
 /// Throughput and waiting against the number of callers.
 pub(super) fn callers(setting: &Setting<'_>, page: &mut Page, figures: &mut Figures) -> anyhow::Result<()> {
     let most = CALLERS.into_iter().max().unwrap_or(1);
     let ours = Ours::open_for(&setting.arguments.common.suite, most)?;
     let prepared = ours.prepare(&Constitution::shipped("scene")?)?;
     let warm_up: Vec<Request> =
-        setting.pictures(3, 4)?.into_iter().map(|picture| request(picture, &prepared, 0)).collect();
+        setting.pictures(3, 4)?.into_iter().map(|picture| Request::new(picture, &prepared, 0)).collect();
     serve(&warm_up, 2)?.reports()?;
     let head =
         ["callers", "pictures", "pictures a second", "over one caller", "p50 ms", "p99 ms", "resident MiB"];
@@ -42,7 +36,7 @@ pub(super) fn callers(setting: &Setting<'_>, page: &mut Page, figures: &mut Figu
         let count = (2 * callers).max(6 * setting.arguments.repeat);
         let pictures = setting.pictures(600 + run, count)?;
         let requests: Vec<Request> =
-            pictures.into_iter().map(|picture| request(picture, &prepared, 0)).collect();
+            pictures.into_iter().map(|picture| Request::new(picture, &prepared, 0)).collect();
         let run = serve(&requests, callers)?;
         run.reports()?;
         let (rate, waiting) = (1e3 / run.ms_per_picture(), run.times());
@@ -97,7 +91,7 @@ pub(super) fn tenants(setting: &Setting<'_>, page: &mut Page, figures: &mut Figu
         let requests: Vec<Request> = pictures
             .into_iter()
             .enumerate()
-            .map(|(index, picture)| request(picture, &prepared[index % tenants], index % tenants))
+            .map(|(index, picture)| Request::new(picture, &prepared[index % tenants], index % tenants))
             .collect();
         let run = serve(&requests, TENANTS_CALLERS)?;
         run.reports()?;
