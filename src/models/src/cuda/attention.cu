@@ -130,6 +130,7 @@ struct Running {
             top = fmaxf(top, shuffle_xor(top, 2));
             // A row that has seen nothing yet stays at zero instead of becoming NaN.
             const float base = top == MASKED ? 0.f : top * scale;
+            const bool grown = top != largest[half];
             const float shrink = exp2_fast(largest[half] * scale - base);
             largest[half] = top;
             float added = 0.f;
@@ -142,10 +143,13 @@ struct Running {
                 }
             }
             sum[half] = sum[half] * shrink + added;
+            // After some tiles the largest score has been seen, and nothing changes any more.
+            if (any_lane(grown)) {
 #pragma unroll
-            for (int n = 0; n < HEAD / 8; n++) {
-                out[n][2 * half] *= shrink;
-                out[n][2 * half + 1] *= shrink;
+                for (int n = 0; n < HEAD / 8; n++) {
+                    out[n][2 * half] *= shrink;
+                    out[n][2 * half + 1] *= shrink;
+                }
             }
         }
     }
@@ -171,6 +175,8 @@ DEVICE void as_operand(unsigned (&operand)[4], const float (&low)[4], const floa
 template <int HEAD, int ROWS>
 DEVICE void attend_many(const Arguments& a, bf16* shared) {
     constexpr int SIZE = 64, PITCH = HEAD + 8, THREADS = ROWS, STEPS = HEAD / 16;
+    // Where registers suffice, queries stay in them.
+    constexpr bool HELD = HEAD <= 80;
     bf16* const queries = shared;
     bf16* const keys = queries + ROWS * PITCH;
     bf16* const values = keys + 2 * SIZE * PITCH;
@@ -219,11 +225,19 @@ DEVICE void attend_many(const Arguments& a, bf16* shared) {
     const int key_at = ((matrix / 2) * 8 + inner) * PITCH + (matrix % 2) * 8;
     const int value_at = ((matrix % 2) * 8 + inner) * PITCH + (matrix / 2) * 8;
 
+    unsigned held[HELD ? STEPS : 1][2][4];
     for (int t = 0; t < sequence.tiles; t++) {
         wait<0>();
         // This tile is here for all, and all are done with the one before, whose place the next one takes.
         synchronize();
         if (t + 1 < sequence.tiles) load(t + 1);
+        if (HELD && t == 0) {
+#pragma unroll
+            for (int k = 0; k < STEPS; k++) {
+                load_matrices(held[HELD ? k : 0][0], query_at + k * 16);
+                load_matrices(held[HELD ? k : 0][1], query_at + 16 * PITCH + k * 16);
+            }
+        }
         const bf16* const tile_keys = keys + (t % 2) * SIZE * PITCH + key_at;
         const bf16* const tile_values = values + (t % 2) * SIZE * PITCH + value_at;
         float scores[2][SIZE / 8][4];
@@ -237,9 +251,11 @@ DEVICE void attend_many(const Arguments& a, bf16* shared) {
         }
 #pragma unroll
         for (int k = 0; k < STEPS; k++) {
-            unsigned left[2][4];
-            load_matrices(left[0], query_at + k * 16);
-            load_matrices(left[1], query_at + 16 * PITCH + k * 16);
+            unsigned (&left)[2][4] = held[HELD ? k : 0];
+            if (!HELD) {
+                load_matrices(left[0], query_at + k * 16);
+                load_matrices(left[1], query_at + 16 * PITCH + k * 16);
+            }
 #pragma unroll
             for (int n = 0; n < SIZE / 16; n++) {
                 unsigned right[4];

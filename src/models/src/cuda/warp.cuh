@@ -42,6 +42,9 @@ DEVICE void synchronize_warp() { __syncwarp(); }
 
 DEVICE float shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 
+// Whether it holds for any lane.
+DEVICE bool any_lane(bool x) { return __any_sync(0xffffffffu, x); }
+
 DEVICE float exp2_fast(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -4,6 +4,8 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
+use half::bf16;
+use rayon::prelude::*;
 
 use super::config::VisionConfig;
 use super::image::Patches;
@@ -52,8 +54,13 @@ impl VisionTower {
     pub(super) fn forward(&self, patches: &Patches) -> Result<Tensor> {
         let count = patches.rows * patches.columns;
         let width = patches.values.len() / count;
-        let values =
-            Tensor::from_slice(&patches.values, (count, width), &self.device)?.to_dtype(self.dtype)?;
+        let values = if self.dtype == DType::BF16 {
+            // Converted here: half as much travels to a GPU.
+            let values = patches.values.par_iter().map(|&value| bf16::from_f32(value)).collect();
+            Tensor::from_vec(values, (count, width), &self.device)?
+        } else {
+            Tensor::from_slice(&patches.values, (count, width), &self.device)?.to_dtype(self.dtype)?
+        };
         let angles = self.angles(patches.rows, patches.columns)?;
         on_all_cores(&self.device, || {
             let mut xs = self.embed.forward(&values)?;

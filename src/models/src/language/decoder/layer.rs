@@ -257,8 +257,8 @@ impl Layer {
 struct Attention {
     /// Scaled by `1 / sqrt(head)`.
     query: Linear,
-    key: Linear,
-    value: Linear,
+    /// Keys, then values.
+    key_value: Linear,
     output: Linear,
     kv_heads: usize,
     group: usize,
@@ -273,10 +273,13 @@ impl Attention {
         let scale = 1.0 / (head as f64).sqrt();
         let weight = (query.get((queries, config.hidden), "weight")? * scale)?;
         let bias = (query.get(queries, "bias")? * scale)?;
+        let part = |name: &str| -> Result<(Tensor, Option<Tensor>)> {
+            let part = vb.pp(name);
+            Ok((part.get((keys, config.hidden), "weight")?, Some(part.get(keys, "bias")?)))
+        };
         Ok(Self {
             query: Linear::new(&weight, Some(&bias))?,
-            key: Linear::load(config.hidden, keys, &vb.pp("k_proj"))?,
-            value: Linear::load(config.hidden, keys, &vb.pp("v_proj"))?,
+            key_value: Linear::stack(&[part("k_proj")?, part("v_proj")?])?,
             output: Linear::load_no_bias(queries, config.hidden, &vb.pp("o_proj"))?,
             kv_heads: config.kv_heads,
             group: config.heads / config.kv_heads,
@@ -286,11 +289,12 @@ impl Attention {
 
     /// Keys and values of `[batch * length, hidden]`, each `[kv heads * batch, length, head]`.
     fn keys_values(&self, normed: &Tensor, rows: Rows<'_>) -> Result<(Tensor, Tensor)> {
-        let shape = (rows.batch, rows.length, self.kv_heads, self.head);
-        let by_row = |xs: Tensor| xs.reshape(shape)?.permute((2, 0, 1, 3))?.contiguous()?.flatten(0, 1);
         let turn = Turn { angles: rows.angles, heads: self.kv_heads };
-        let keys = self.key.forward_turned(normed, None, turn)?;
-        Ok((by_row(keys)?, by_row(self.value.forward(normed)?)?))
+        let both = self.key_value.forward_turned(normed, None, turn)?;
+        let both = both.reshape((rows.batch, rows.length, 2 * self.kv_heads, self.head))?;
+        let both = both.permute((2, 0, 1, 3))?.contiguous()?.flatten(0, 1)?;
+        let half = self.kv_heads * rows.batch;
+        Ok((both.narrow(0, 0, half)?, both.narrow(0, half, half)?))
     }
 
     /// What the tokens gather from their own row and from a shared past, `[batch * length, heads * head]`.
