@@ -7,14 +7,15 @@ mod support;
 
 use std::sync::OnceLock;
 
-use cluegate::Engine;
 use cluegate::constitution::Constitution;
 use cluegate::engine::open_suite;
 use cluegate::eval::osbench::{OsbenchResult, run};
+use cluegate::gate::JudgeProvider as _;
 use cluegate::judge::{InspectOptions, Prepared, Report, Stages, Verdict};
 use cluegate::mini::osbench::{SEED, Sample, samples};
 use cluegate::mini::{Sampler, Situation, Style};
 use cluegate::perception::{Call, Picture};
+use cluegate::{Engine, EngineOptions};
 
 use support::{Scenes, folder, noise, write_suite};
 
@@ -30,7 +31,9 @@ struct Loaded {
 fn suite() -> &'static Loaded {
     static LOADED: OnceLock<Loaded> = OnceLock::new();
     LOADED.get_or_init(|| {
-        let engine = Engine::open(None).expect("the embedded suite loads");
+        // Nothing from memory: a picture that is judged again is to be judged.
+        let options = EngineOptions { verdicts: None, ..EngineOptions::default() };
+        let engine = Engine::open_with(None, &options).expect("the embedded suite loads");
         let prepared = engine.judge().prepare(&scene_rules()).expect("the constitution is known");
         Loaded { engine, prepared, scenes: Scenes::new() }
     })
@@ -91,21 +94,66 @@ fn another_renderers_pictures_are_judged_well() {
     assert!(rule >= 0.85, "F1 {rule:.3}: {:#?}", result.mistakes);
 }
 
+/// Fails unless two reports say the same, each number within 1e-4: words, verdicts and boxes do not depend on what was
+/// computed together.
+#[track_caller]
+fn assert_same(one: &serde_json::Value, other: &serde_json::Value) {
+    use serde_json::Value;
+    match (one, other) {
+        (Value::Number(a), Value::Number(b)) => {
+            let (a, b) = (a.as_f64().expect("a number"), b.as_f64().expect("a number"));
+            // Places in pixels are larger numbers.
+            assert!((a - b).abs() <= 1e-4 * a.abs().max(1.0), "{a} and {b}");
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            assert_eq!(a.len(), b.len(), "{one} and {other}");
+            a.iter().zip(b).for_each(|(a, b)| assert_same(a, b));
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            assert!(a.keys().eq(b.keys()), "{one} and {other}");
+            a.iter().for_each(|(key, value)| assert_same(value, &b[key]));
+        }
+        _ => assert_eq!(one, other),
+    }
+}
+
 #[test]
-fn neither_order_nor_threads_change_a_report() {
+fn neither_order_nor_callers_nor_tenants_change_a_report() {
     let pictures = pictures();
-    let forwards: Vec<_> = pictures.iter().map(|picture| untimed(&inspect(picture))).collect();
-    let mut backwards: Vec<_> = pictures.iter().rev().map(|picture| untimed(&inspect(picture))).collect();
-    backwards.reverse();
-    assert_eq!(forwards, backwards);
-    let judge = |half: &[Picture]| half.iter().map(|picture| untimed(&inspect(picture))).collect::<Vec<_>>();
-    let (left, right) = pictures.split_at(pictures.len() / 2);
-    let together = std::thread::scope(|scope| {
-        let left = scope.spawn(|| judge(left));
-        let right = judge(right);
-        [left.join().expect("no panic"), right].concat()
+    let strict = {
+        let rules = std::fs::read_to_string("src/constitution/shipped/scene.toml").expect("the shipped file");
+        // Other thresholds, so that more statements get to the regions and the reasoning.
+        let rules =
+            rules.replacen("[[rule]]", "[thresholds]\nrelevance = 0.1\nalpha2 = 0.999\n\n[[rule]]", 1);
+        Constitution::parse(&rules, "strict.toml").expect("the constitution is sound")
+    };
+    let judges = suite().engine.judges(true);
+    let inspectors = [scene_rules(), strict].map(|rules| judges.inspector(rules).expect("known"));
+    let work: Vec<(usize, usize)> = (0..2).flat_map(|i| (0..pictures.len()).map(move |p| (i, p))).collect();
+    let inspect = |&(inspector, picture): &(usize, usize), tenant: usize| {
+        let call = Call::new(format!("tenant {tenant}"));
+        untimed(&inspectors[inspector].inspect(&pictures[picture], &call).expect("a report"))
+    };
+    let alone: Vec<_> = work.iter().rev().map(|item| inspect(item, 0)).collect();
+    let callers = 16;
+    let together: Vec<_> = std::thread::scope(|scope| {
+        let share = |caller: usize| work.iter().enumerate().skip(caller).step_by(callers);
+        let handles: Vec<_> = (0..callers)
+            .map(|caller| {
+                let inspect = &inspect;
+                scope.spawn(move || {
+                    share(caller).map(|(at, item)| (at, inspect(item, caller % 5))).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        handles.into_iter().flat_map(|handle| handle.join().expect("no panic")).collect()
     });
-    assert_eq!(forwards, together);
+    assert_eq!(together.len(), work.len());
+    for (at, report) in &together {
+        assert_same(&alone[work.len() - 1 - at], report);
+    }
+    let most = suite().engine.statistics().judge.scores.largest_batch;
+    assert!(most > 24, "questions of several callers were never computed together, at most {most} at once");
 }
 
 #[test]
