@@ -47,6 +47,7 @@ impl Request {
             5 => "join panic",
             6 => "answer error",
             7 => "lose",
+            8 => "late error",
             _ => "3",
         };
         let chance = number(chance);
@@ -100,7 +101,7 @@ impl Workers {
                 own.judge(self.language.score(&prompts(&[text, "common"]), call), &expected, fails)
             }
             _ => {
-                let script = ["step", "join", "answer", "short", "lose"];
+                let script = ["step", "join", "answer", "short", "lose", "late"];
                 let fails = script.iter().any(|script| text.starts_with(script));
                 let expected = vec![fixed_completion(text, 4), fixed_completion("common", 2)];
                 let requests = [request(text, 4), request("common", 2)];
