@@ -428,6 +428,25 @@ fn truncated_and_foreign_weight_files_are_refused() {
     assert_eq!(copy.refused().kind(), ModelErrorKind::MissingFile);
 }
 
+/// A template that puts the picture after the words: nothing before it is shared.
+#[test]
+fn words_before_the_picture_are_those_of_each_question() {
+    let copy = Copy::new();
+    let mut tokenizer = copy.json("tokenizer_config.json");
+    let template = tokenizer["chat_template"].as_str().unwrap();
+    let turned = template.replace("in message['content'] %}", "in message['content'] | reverse %}");
+    assert_ne!(turned, template);
+    tokenizer["chat_template"] = turned.into();
+    copy.write("tokenizer_config.json", &tokenizer.to_string());
+    let prefix = Prefix { picture: Some(picture("wide")), text: "Look. ".into() };
+    let prompts = ["a cat.", "no dog at all.", "fire?"].map(|text| Prompt::new(prefix.clone(), text));
+    let together = load(copy.path()).unwrap().next_logits(&prompts).unwrap();
+    for (prompt, together) in prompts.iter().zip(&together) {
+        let alone = load(copy.path()).unwrap().next_logits(std::slice::from_ref(prompt)).unwrap();
+        assert!(relative_gap(together, &alone[0]) < 1e-4, "{}", prompt.suffix);
+    }
+}
+
 #[test]
 fn configurations_that_do_not_fit_are_refused() {
     let change = |pointer: &str, value: Value| {

@@ -8,7 +8,7 @@ use cluegate_perception::{
     Result,
 };
 
-use super::decoder::{KeyValues, Piece};
+use super::decoder::{KeyValues, Piece, Shape};
 use super::prefill::Question;
 use super::{Multimodal, PictureEncoder, scoring};
 use crate::error::ModelError;
@@ -111,6 +111,28 @@ impl Lane {
 
     fn capacity(&self) -> usize {
         self.sequences.as_ref().map_or(0, |sequences| sequences.rows() * sequences.capacity())
+    }
+
+    /// Moves the rows together, without those that are gone and with those that have started. If that fails, all is as
+    /// it was.
+    fn rebuild(&mut self, shape: &Shape, started: Vec<Started<'_>>) -> candle_core::Result<()> {
+        let mut pieces: Vec<Vec<Piece<'_>>> = Vec::new();
+        if let Some(sequences) = &self.sequences {
+            let alive = self.rows.iter().enumerate().filter(|(_, making)| !making.gone);
+            pieces.extend(alive.map(|(index, _)| vec![sequences.row(index)]));
+        }
+        let mut joining: Vec<Making> = Vec::with_capacity(started.len());
+        for one in started {
+            pieces.push(one.sequence);
+            joining.push(one.making);
+        }
+        let room =
+            self.alive().chain(&joining).map(|making| making.max_tokens - making.answer.len() + 1).max();
+        let sequences = room.map(|room| KeyValues::gather(shape, &pieces, room)).transpose()?;
+        self.rows.retain(|making| !making.gone);
+        self.rows.append(&mut joining);
+        self.sequences = sequences;
+        Ok(())
     }
 }
 
@@ -240,8 +262,8 @@ impl<'a, E: PictureEncoder> Answers<'a, E> {
         }
         for (index, share) in shares.into_iter().enumerate() {
             if !share.is_empty() {
-                let model = self.model;
-                model.rebuild(self.lane(index), share).map_err(failed)?;
+                let shape = self.model.decoder.shape();
+                self.lane(index).rebuild(&shape, share).map_err(failed)?;
             }
         }
         Ok(())
@@ -308,7 +330,7 @@ impl<E: PictureEncoder> Multimodal<E> {
     fn step(&self, lane: &mut Lane) -> Result<Vec<(AnswerId, Result<Completion>)>> {
         let dead = lane.rows.iter().filter(|row| row.gone).count();
         if dead > 0 && (dead * DEAD_SHARE >= lane.rows.len() || lane.capacity() > 2 * lane.tokens()) {
-            self.rebuild(lane, Vec::new()).map_err(failed)?;
+            lane.rebuild(&self.decoder.shape(), Vec::new()).map_err(failed)?;
         }
         let Lane { rows, sequences: Some(sequences) } = lane else { return Ok(Vec::new()) };
         let last: Vec<u32> = rows.iter().map(|row| row.answer.last().copied().unwrap_or(0)).collect();
@@ -346,29 +368,6 @@ impl<E: PictureEncoder> Multimodal<E> {
         Ok(ended)
     }
 
-    /// Moves the rows of a lane together, without those that are gone and with those that have started.
-    fn rebuild(&self, lane: &mut Lane, started: Vec<Started<'_>>) -> candle_core::Result<()> {
-        let old = std::mem::take(lane);
-        let mut pieces: Vec<Vec<Piece<'_>>> = Vec::new();
-        let mut rows = Vec::new();
-        for (index, making) in old.rows.into_iter().enumerate().filter(|(_, making)| !making.gone) {
-            pieces.extend(old.sequences.as_ref().map(|sequences| vec![sequences.row(index)]));
-            rows.push(making);
-        }
-        for one in started {
-            pieces.push(one.sequence);
-            rows.push(one.making);
-        }
-        let room = rows.iter().map(|making| making.max_tokens - making.answer.len() + 1).max().unwrap_or(0);
-        let sequences = if rows.is_empty() {
-            None
-        } else {
-            Some(KeyValues::gather(&self.decoder.shape(), &pieces, room)?)
-        };
-        *lane = Lane { rows, sequences };
-        Ok(())
-    }
-
     fn completion(&self, making: &Making, finish: FinishReason) -> Result<Completion> {
         let text = self.chat.prompter.tokenizer.decode(&making.answer)?;
         Ok(Completion { text, tokens: making.answer.len(), finish })
@@ -402,4 +401,47 @@ impl<E: PictureEncoder> Decoding for Answers<'_, E> {
 
 fn failed(error: candle_core::Error) -> PerceptionError {
     ModelError::from(error).at("the language model").into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    #[test]
+    fn a_lane_that_cannot_be_rebuilt_is_as_it_was() {
+        let shape = Shape { layers: 1, kv_heads: 2, head: 2, dtype: DType::F32, device: Device::Cpu };
+        let mut question = KeyValues::empty(&shape, 1, 3).unwrap();
+        question.grow(3);
+        let started = |id, length| Started {
+            making: Making {
+                id: AnswerId(id),
+                picture: None,
+                read: vec![0; length],
+                answer: vec![0],
+                max_tokens: 5,
+                position: 3,
+                gone: false,
+            },
+            sequence: vec![Piece { length, ..question.row(0) }],
+        };
+        let ids = |lane: &Lane| lane.rows.iter().map(|row| row.id.0).collect::<Vec<_>>();
+        let mut lane = Lane::default();
+        lane.rebuild(&shape, vec![started(1, 3), started(2, 2)]).unwrap();
+        // More columns than there are.
+        assert!(lane.rebuild(&shape, vec![started(3, 4)]).is_err());
+        assert_eq!(ids(&lane), [1, 2]);
+        assert_eq!(lane.sequences.as_ref().unwrap().starts(), [0, 1]);
+        lane.rows[0].gone = true;
+        lane.rebuild(&shape, vec![started(4, 1)]).unwrap();
+        assert_eq!(ids(&lane), [2, 4]);
+        let sequences = lane.sequences.as_ref().unwrap();
+        assert_eq!((sequences.starts(), sequences.end(), sequences.capacity()), (&[0, 1][..], 2, 7));
+        lane.rows.iter_mut().for_each(|row| row.gone = true);
+        lane.rebuild(&shape, Vec::new()).unwrap();
+        assert!(lane.rows.is_empty() && lane.sequences.is_none());
+    }
 }

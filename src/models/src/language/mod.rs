@@ -158,7 +158,7 @@ impl<E: PictureEncoder> Multimodal<E> {
     fn tokens(&self, prompt: &Prompt, picture: Option<&PictureTokens>, more: usize) -> Result<Arc<Tokens>> {
         let tokens = self.chat.prompter.tokens(prompt, picture)?;
         let most = self.decoder.config().max_positions;
-        if tokens.ids.len() + more > most {
+        if tokens.ids.len().saturating_add(more) > most {
             return Err(ModelError::Request(format!(
                 "the question has {} tokens and its answer up to {more}; this model holds {most}",
                 tokens.ids.len()

@@ -174,6 +174,11 @@ impl<E: PictureEncoder> Multimodal<E> {
         let Some(first) = members.first().map(|&index| &questions[index]) else { return Ok(Vec::new()) };
         let tokens = |index: usize| &*questions[index].tokens;
         let shared = self.shared_by(first, members.iter().map(|&index| tokens(index)))?;
+        // What stands before the picture need not be the same in every chat template.
+        let beginning = first.tokens.ids.get(..shared);
+        if !beginning.is_some_and(|ids| members.iter().all(|&index| tokens(index).ids.starts_with(ids))) {
+            return self.own(members, questions, keep, call);
+        }
         let own_length = |index: usize| tokens(index).ids.len() - shared;
         // Questions of like length go together: padding is work for nothing.
         let mut order = members.to_vec();

@@ -146,6 +146,9 @@ pub(super) fn with_features(
     (start, end): (usize, usize),
     features: &Tensor,
 ) -> candle_core::Result<Tensor> {
+    if features.dim(0)? != end - start {
+        candle_core::bail!("{} features of a picture that has {} tokens", features.dim(0)?, end - start);
+    }
     let mut parts = Vec::with_capacity(3);
     if start > 0 {
         parts.push(embed(&ids[..start])?);
