@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device};
 use cluegate_cache::Cache;
-use cluegate_perception::{RegionDetector, RelevanceEncoder, LocalLanguageModel};
+use cluegate_perception::{LocalLanguageModel, RegionDetector, RelevanceEncoder};
 use serde::Deserialize;
 
 use crate::clip::ClipModel;
@@ -239,7 +239,12 @@ fn load_judge_on(folder: &FileTree, device: &Device, dtype: DType) -> Result<Arc
     }
 }
 
-fn load_detector_on(folder: &FileTree, device: &Device, dtype: DType, cache: &Cache) -> Result<Arc<dyn RegionDetector>> {
+fn load_detector_on(
+    folder: &FileTree,
+    device: &Device,
+    dtype: DType,
+    cache: &Cache,
+) -> Result<Arc<dyn RegionDetector>> {
     match family(folder)?.as_str() {
         "owlv2" => Ok(Arc::new(Owlv2Model::load(folder, device, dtype)?.with_cache(cache.clone()))),
         other => Err(unsupported(folder, other, "owlv2")),

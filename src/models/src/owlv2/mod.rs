@@ -174,7 +174,8 @@ impl Owlv2Model {
         self.cache.get_or_compute(&scope, queries, |missing| {
             let mut embeddings = Vec::with_capacity(missing.len());
             for part in missing.chunks(TEXT_BATCH) {
-                let ids = part.iter().map(|query| self.tokenizer.encode(query)).collect::<Result<Vec<_>>>()?;
+                let ids =
+                    part.iter().map(|query| self.tokenizer.encode(query)).collect::<Result<Vec<_>>>()?;
                 let part = rows(&self.network.embed_texts(&ids)?, "the embedding of a query")?;
                 embeddings.extend(part.into_iter().map(widened));
             }
