@@ -168,7 +168,7 @@ fn rules(setting: &Setting<'_>, page: &mut Page, figures: &mut Figures) -> anyho
     let ours = Ours::open(&setting.arguments.common.suite)?;
     let world = setting.scenes.world();
     judging(&ours, &constitutions::of_rules(world, "warm-up", 12, false)?, &setting.pictures(2, 2)?)?;
-    let head = ["rules", "ms, scan on", "relevant", "ms, all relevant", "preparing once, ms"];
+    let head = ["rules", "ms, scan on", "relevant", "ms, all relevant", "preparing what is new, ms"];
     let mut table = Table::new(&head);
     for (run, count) in RULES.into_iter().enumerate() {
         let pictures = setting.pictures(200 + run, setting.arguments.repeat)?;
