@@ -14,7 +14,8 @@ use crate::cache::Scope;
 
 const MAGIC: &[u8] = b"cluegate numbers\n";
 
-/// Raised whenever the bytes of an entry change their meaning.
+/// Raised whenever the bytes of an entry change their meaning, or a mended error changes the numbers themselves: what was
+/// kept before is then computed again.
 const FORMAT: u32 = 1;
 
 /// What this program computes may differ from what another version of it did, with the same weights.

@@ -19,7 +19,9 @@ pub(super) fn masses(rows: &Tensor, yes: &[u32], no: &[u32]) -> Result<Vec<Answe
     let weights = rows.broadcast_sub(&rows.max_keepdim(D::Minus1)?)?.exp()?;
     let total = weights.sum_keepdim(D::Minus1)?;
     let mass = |ids: &[u32]| weights.index_select(&Tensor::new(ids, rows.device())?, 1)?.sum_keepdim(1);
-    let read = Tensor::cat(&[total, mass(yes)?, mass(no)?], 1)?.to_vec2::<f32>()?;
+    // An infinite logit has a weight like any other number; the sum of all logits tells.
+    let sum = rows.sum_keepdim(D::Minus1)?;
+    let read = Tensor::cat(&[total, mass(yes)?, mass(no)?, sum], 1)?.to_vec2::<f32>()?;
     let answers = read.into_iter().map(finite).map(|row| {
         let row = row?;
         let share = |mass: f32| f64::from(mass) / f64::from(row[0]);
