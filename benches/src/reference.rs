@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::ours::Ours;
 
 /// Questions about pictures: each is `beginning` followed by one of `statements`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct StatementsInput {
     /// Folder of the judging model.
     pub(crate) judge: PathBuf,
@@ -22,6 +22,9 @@ pub(crate) struct StatementsInput {
     pub(crate) pictures: Vec<PathBuf>,
     /// How often each picture is asked about.
     pub(crate) repeat: usize,
+    /// For vLLM: tokens of a block of its cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) block_size: Option<usize>,
 }
 
 /// The answers and their times.

@@ -9,6 +9,7 @@ use cluegate::gate::InspectionError;
 use cluegate::judge::Report;
 use cluegate::perception::{Call, Picture};
 
+use crate::machine::processor_ms;
 use crate::ours::Prepared;
 use crate::stats::Times;
 
@@ -41,6 +42,8 @@ pub(crate) struct Served {
 pub(crate) struct Run {
     /// From the first request to the last answer, in milliseconds.
     pub(crate) wall_ms: f64,
+    /// Time of the processor meanwhile, over all cores, in milliseconds.
+    pub(crate) processor_ms: f64,
     /// One for each answer, in the order of the requests.
     pub(crate) served: Vec<Served>,
 }
@@ -54,6 +57,11 @@ impl Run {
     /// Milliseconds of the machine for each request.
     pub(crate) fn ms_per_picture(&self) -> f64 {
         self.wall_ms / self.served.len() as f64
+    }
+
+    /// Cores that were busy on average.
+    pub(crate) fn cores_busy(&self) -> f64 {
+        self.processor_ms / self.wall_ms
     }
 
     /// The reports, in order.
@@ -85,6 +93,7 @@ impl Request {
 /// A panic in the engine. A request without a verdict is no error here.
 pub(crate) fn serve(requests: &[Request], streams: usize) -> anyhow::Result<Run> {
     let next = AtomicUsize::new(0);
+    let before = processor_ms();
     let begin = Instant::now();
     let worker = || {
         let mut served = Vec::new();
@@ -111,8 +120,9 @@ pub(crate) fn serve(requests: &[Request], streams: usize) -> anyhow::Result<Run>
         Ok(all)
     })?;
     let wall_ms = millis(begin.elapsed());
+    let processor_ms = processor_ms() - before;
     served.sort_by_key(|served| served.index);
-    Ok(Run { wall_ms, served })
+    Ok(Run { wall_ms, processor_ms, served })
 }
 
 /// A duration in milliseconds.

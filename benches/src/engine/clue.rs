@@ -173,17 +173,26 @@ fn tell(page: &mut Page, ours: &Rounds, theirs: &ClueOutput, comparison: &Compar
     ))?;
     let reference = mean_ms(theirs);
     let their_times: Times = theirs.pictures.iter().map(|picture| picture.ms).collect();
-    let mut table =
-        Table::new(&["", "ms a picture", "pictures a second", "p50 ms", "p99 ms", "reference over ours"]);
-    let mut row = |name: &str, each: f64, times_of: &Times, ratio: String| {
+    let mut table = Table::new(&[
+        "",
+        "ms a picture",
+        "pictures a second",
+        "p50 ms",
+        "p99 ms",
+        "cores busy",
+        "reference over ours",
+    ]);
+    let mut row = |name: &str, each: f64, times_of: &Times, busy: f64| {
         let rate = format!("{:.2}", 1e3 / each);
-        table.row(name, [ms(each), rate, ms(times_of.median()), ms(times_of.percentile(0.99)), ratio]);
+        let busy = if busy.is_finite() { format!("{busy:.2}") } else { String::new() };
+        let [median, high] = [times_of.median(), times_of.percentile(0.99)].map(ms);
+        table.row(name, [ms(each), rate, median, high, busy, times(reference / each)]);
     };
-    row("reference, one after the other", reference, &their_times, times(1.0));
+    row("reference, one after the other", reference, &their_times, f64::NAN);
     for (name, runs) in [("cluegate, 1 caller", &ours.single), ("cluegate, 16 callers", &ours.many)] {
-        let each = over_rounds(runs);
         let latencies: Times = runs.iter().flat_map(|run| &run.served).map(|served| served.ms).collect();
-        row(name, each, &latencies, times(reference / each));
+        let busy = runs.iter().map(Run::cores_busy).collect::<Times>().mean();
+        row(name, over_rounds(runs), &latencies, busy);
     }
     page.table(table)?;
     let bars = [

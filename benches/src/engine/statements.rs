@@ -23,11 +23,16 @@ use crate::table::{Table, ms, times};
 const STATEMENTS: usize = 24;
 const PICTURES: usize = 10;
 
+/// Tokens of a block of vLLM's cache on the CPU, unless somebody says otherwise. Only whole blocks are shared, and the
+/// prefix of these questions does not fill one.
+const VLLM_DEFAULT_BLOCK: usize = 128;
+
 /// What the last line needs of this part; medians in milliseconds.
 pub(super) struct Measured {
     pub(super) ours_ms: f64,
     pub(super) loop_ms: f64,
     pub(super) shared_ms: f64,
+    /// Of vLLM as it comes.
     pub(super) vllm_ms: Option<f64>,
     pub(super) marginal_ratio: f64,
 }
@@ -93,6 +98,7 @@ pub(super) fn measure(setting: &Setting<'_>, page: &mut Page) -> anyhow::Result<
         statements: statements.iter().map(|statement| questions.ending(statement)).collect(),
         pictures: paths,
         repeat: 1,
+        block_size: None,
     };
     for picture in warm_up {
         questions.score(Picture::new(picture), &statements)?;
@@ -102,18 +108,20 @@ pub(super) fn measure(setting: &Setting<'_>, page: &mut Page) -> anyhow::Result<
     let mut others = Vec::new();
     let program = |name: &str| arguments.reference.join(name);
     let ways = [
-        ("transformers, one query a forward", Some("loop")),
-        ("transformers, one batch of whole queries", Some("batch")),
-        ("PyTorch by hand, prefix shared", Some("shared")),
-        ("vLLM on the CPU, prefix caching on", None),
+        ("transformers, one query a forward", Some("loop"), None),
+        ("transformers, one batch of whole queries", Some("batch"), None),
+        ("PyTorch by hand, prefix shared", Some("shared"), None),
+        ("vLLM on the CPU, prefix caching on, as it comes", None, Some(VLLM_DEFAULT_BLOCK)),
+        ("vLLM on the CPU, in blocks that fit the prefix", None, None),
     ];
-    for (name, method) in ways {
+    for (name, method, block_size) in ways {
         let (python, file) = match (method, &arguments.vllm_python) {
             (Some(_), _) => (&arguments.reference_python, "statements.py"),
             (None, Some(python)) => (python, "vllm_statements.py"),
             (None, None) => continue,
         };
         doing(name);
+        let input = StatementsInput { block_size, ..input.clone() };
         let output: StatementsOutput = reference::run(python, &program(file), method, &input, &folder)?;
         let difference = largest_difference(&rounds.scores, &output.scores)
             .with_context(|| format!("the scores of {name}"))?;

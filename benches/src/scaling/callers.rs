@@ -29,8 +29,16 @@ pub(super) fn callers(setting: &Setting<'_>, page: &mut Page, figures: &mut Figu
     let warm_up: Vec<Request> =
         setting.pictures(3, 4)?.into_iter().map(|picture| Request::new(picture, &prepared, 0)).collect();
     serve(&warm_up, 2)?.reports()?;
-    let head =
-        ["callers", "pictures", "pictures a second", "over one caller", "p50 ms", "p99 ms", "resident MiB"];
+    let head = [
+        "callers",
+        "pictures",
+        "pictures a second",
+        "over one caller",
+        "p50 ms",
+        "p99 ms",
+        "cores busy",
+        "resident MiB",
+    ];
     let mut table = Table::new(&head);
     for (run, callers) in CALLERS.into_iter().enumerate() {
         let count = (2 * callers).max(6 * setting.arguments.repeat);
@@ -48,6 +56,7 @@ pub(super) fn callers(setting: &Setting<'_>, page: &mut Page, figures: &mut Figu
             times(rate / figures.callers_per_second[0].1),
             ms(waiting.median()),
             ms(waiting.percentile(0.99)),
+            format!("{:.2}", run.cores_busy()),
             format!("{:.0}", resident_mb()?),
         ];
         table.row(callers.to_string(), cells);
