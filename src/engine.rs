@@ -306,11 +306,15 @@ impl Inspector for EngineInspector {
     }
 
     fn inspect(&self, picture: &Picture, call: &Call) -> Result<Report, InspectionError> {
-        let _place = self.pictures.admit(call)?;
+        let place = self.pictures.admit(call)?;
         if let Some(domain) = &self.domain {
             self.refuse_foreign_pictures(picture, domain, call)?;
         }
-        self.inspector.inspect(picture, call)
+        let report = self.inspector.inspect(picture, call)?;
+        if !report.from_cache() {
+            place.done();
+        }
+        Ok(report)
     }
 
     fn inspect_unfinished(

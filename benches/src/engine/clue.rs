@@ -26,6 +26,9 @@ use crate::table::{Table, ms, times};
 /// Pictures that are judged once more with no statement decided by the first lines.
 const UNDECIDED: usize = 8;
 
+/// Pictures that are judged once more with every rule relevant.
+const RELEVANT: usize = 24;
+
 /// Callers at once in the second measurement.
 const STREAMS: usize = 16;
 
@@ -50,20 +53,38 @@ pub(super) fn measure(setting: &Setting<'_>, page: &mut Page) -> anyhow::Result<
     let pictures = setting.arguments.pictures;
     page.heading("The whole of CLUE, every stage on")?;
     let measured = judge_all(setting, page, &scene, pictures, "clue")?;
+    page.heading("The same with every rule relevant")?;
+    page.text(
+        "Nothing is left out by the relevance scan, so that more statements are asked: what a constitution costs that \
+         fits its pictures.",
+    )?;
+    let relevant = judge_all(setting, page, &relevant()?, pictures.min(RELEVANT), "relevant")?;
     page.heading("The same with no statement decided by the first lines")?;
     page.text(
         "With alpha1 = alpha2 = 1 the comparison with the prior decides nothing, so that every statement that is reached \
          goes through the region comparison and the reasoning: rare on these pictures, and compared all the same.",
     )?;
     let undecided = judge_all(setting, page, &undecided()?, pictures.min(UNDECIDED), "undecided")?;
-    Ok(Measured { same_verdicts: measured.same_verdicts && undecided.same_verdicts, ..measured })
+    Ok(Measured {
+        same_verdicts: measured.same_verdicts && relevant.same_verdicts && undecided.same_verdicts,
+        ..measured
+    })
+}
+
+/// The scene constitution with a threshold that every rule passes.
+fn relevant() -> anyhow::Result<Constitution> {
+    scene_with("relevance = -1.0")
 }
 
 /// The scene constitution with thresholds that the first lines never pass.
 fn undecided() -> anyhow::Result<Constitution> {
+    scene_with("alpha1 = 1.0\nalpha2 = 1.0")
+}
+
+fn scene_with(thresholds: &str) -> anyhow::Result<Constitution> {
     let scene = Constitution::shipped_text("scene").context("the scene constitution is missing")?;
-    let text = format!("{scene}\n[thresholds]\nalpha1 = 1.0\nalpha2 = 1.0\n");
-    Ok(Constitution::parse(&text, "scene, undecided")?)
+    let text = format!("{scene}\n[thresholds]\n{thresholds}\n");
+    Ok(Constitution::parse(&text, "scene, other thresholds")?)
 }
 
 /// Ours and the reference on the first `count` pictures of Mini OS Bench; `name` is that of the folder for them.

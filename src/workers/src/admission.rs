@@ -3,13 +3,17 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use cluegate_perception::{Call, PerceptionError, PerceptionErrorKind, Result};
 
 use crate::AdmissionOptions;
+use crate::pace::Pace;
 
-/// Lets a bounded number in, and refuses the next at once. Nobody waits here: what is let in waits in the models'
-/// queues, and what is not is better tried elsewhere or later. Clones share the permits.
+/// Lets a bounded number in, and refuses the next at once; also what cannot be done before its deadline, as far as the
+/// pace of those before it tells, for whoever is let in only to run out of time takes the time of the others. Nobody waits
+/// here: what is let in waits in the models' queues, and what is not is better tried elsewhere or later. Clones share the
+/// permits.
 #[derive(Debug, Clone)]
 pub struct Admission {
     shared: Arc<Shared>,
@@ -27,6 +31,7 @@ struct Held {
     total: usize,
     /// Tenants that hold at least one.
     tenants: HashMap<Arc<str>, usize>,
+    pace: Pace,
 }
 
 impl Admission {
@@ -39,11 +44,34 @@ impl Admission {
     /// A permit for the tenant of `call`, given back when it is dropped.
     ///
     /// # Errors
-    /// `Overloaded` if no place is free, or if those that are free are kept for other tenants; the error of
-    /// [`Call::check`] if the call is over.
+    /// `Overloaded` if no place is free, if those that are free are kept for other tenants, or if the work of those who
+    /// have places leaves no time before the deadline; the error of [`Call::check`] if the call is over.
     pub fn admit(&self, call: &Call) -> Result<Permit> {
         call.check()?;
+        self.check_time(call)?;
         self.take(call.tenant())
+    }
+
+    /// Whether the work ahead of a newcomer leaves time for its own. Who finds nobody is let in, however slow the last
+    /// ones were.
+    fn check_time(&self, call: &Call) -> Result<()> {
+        let Some(left) = call.time_left() else { return Ok(()) };
+        let held = self.shared.lock();
+        match held.pace.time_for(held.total + 1) {
+            Some(needed) if held.total > 0 && needed > left => {
+                let message = format!(
+                    "{} of {} {} are taken, and at the present pace this request would be done in {} ms, but {} ms are \
+                     left until its deadline; ask again later, or allow more time",
+                    held.total,
+                    self.shared.options.limit,
+                    self.shared.places,
+                    needed.as_millis(),
+                    left.as_millis()
+                );
+                Err(PerceptionError::new(PerceptionErrorKind::Overloaded, message))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A permit for `tenant`.
@@ -54,9 +82,12 @@ impl Admission {
         let mut held = self.shared.lock();
         let own = held.tenants.get(tenant).copied().unwrap_or(0);
         self.shared.check(own, held.total)?;
+        if held.total == 0 {
+            held.pace.begin(Instant::now());
+        }
         held.total += 1;
         held.tenants.insert(Arc::clone(tenant), own + 1);
-        Ok(Permit { tenant: Arc::clone(tenant), shared: Arc::clone(&self.shared) })
+        Ok(Permit { tenant: Arc::clone(tenant), shared: Arc::clone(&self.shared), done: false })
     }
 
     /// How many permits are out.
@@ -95,6 +126,15 @@ impl Shared {
 pub struct Permit {
     tenant: Arc<str>,
     shared: Arc<Shared>,
+    done: bool,
+}
+
+impl Permit {
+    /// Gives the place back after work that was done. A permit that is merely dropped tells nothing about the pace, as
+    /// after work that was given up, or not needed.
+    pub fn done(mut self) {
+        self.done = true;
+    }
 }
 
 impl fmt::Debug for Permit {
@@ -106,6 +146,9 @@ impl fmt::Debug for Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut held = self.shared.lock();
+        if self.done {
+            held.pace.done(Instant::now());
+        }
         held.total = held.total.saturating_sub(1);
         match held.tenants.get_mut(&self.tenant) {
             Some(own) if *own > 1 => *own -= 1,
@@ -118,7 +161,7 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::Duration;
 
     use proptest::prelude::*;
 
@@ -173,6 +216,30 @@ mod tests {
         assert!(admission.admit(&Call::new("a")).is_ok());
         let late = Call::new("a").until(Instant::now());
         assert_eq!(admission.admit(&late).unwrap_err().kind(), PerceptionErrorKind::Timeout);
+    }
+
+    #[test]
+    fn whoever_would_be_late_is_refused_unless_nobody_is_before() {
+        let admission = Admission::new("places", AdmissionOptions::default());
+        let within = |millis: u64| Call::new("a").until(Instant::now() + Duration::from_millis(millis));
+        // Nothing is known of the pace yet, and what was given up tells nothing.
+        drop(admission.admit(&within(1_000)).unwrap());
+        let first = admission.admit(&within(1_000)).unwrap();
+        let second = admission.admit(&within(1_000)).unwrap();
+        admission.shared.lock().pace.begin(Instant::now().checked_sub(Duration::from_secs(20)).unwrap());
+        first.done();
+        // Twenty seconds for each: one is in work, so that a newcomer needs forty.
+        let error = admission.admit(&within(30_000)).unwrap_err();
+        assert_eq!(error.kind(), PerceptionErrorKind::Overloaded);
+        assert!(
+            error.to_string().starts_with("1 of 64 places are taken, and at the present pace"),
+            "{error}"
+        );
+        let patient = [admission.admit(&within(60_000)), admission.admit(&Call::new("a"))];
+        assert!(patient.iter().all(Result::is_ok));
+        assert!(admission.admit(&within(60_000)).is_err());
+        drop((second, patient));
+        assert!(admission.admit(&within(1_000)).is_ok(), "nobody was before");
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod distinct;
 mod lanes;
 mod language;
 mod options;
+mod pace;
 mod queue;
 mod relevance;
 mod statistics;
