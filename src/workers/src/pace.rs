@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-/// Weight of a new interval if it is shorter than expected: whoever was refused in vain is to come in soon.
-const FASTER: f64 = 0.5;
-/// Weight of one that is longer: a single slow piece of work is not yet a slow machine.
-const SLOWER: f64 = 0.2;
+/// Weight of a new interval in the mean. Work that was computed together is done together: a long interval is followed by
+/// very short ones, and only their mean tells the pace.
+const WEIGHT: f64 = 0.15;
+/// Times the mean that an interval counts at most: a single slow piece of work is not yet a slow machine.
+const LONGEST: f64 = 8.0;
 
 /// The mean time between two pieces of work that were done, while there was work to do.
 #[derive(Debug, Default)]
@@ -26,10 +27,8 @@ impl Pace {
     pub(crate) fn done(&mut self, now: Instant) {
         if let Some(since) = self.since.replace(now) {
             let own = now.saturating_duration_since(since).as_secs_f64();
-            let interval = self.interval.map_or(own, |mean| {
-                let weight = if own < mean { FASTER } else { SLOWER };
-                mean + weight * (own - mean)
-            });
+            let follow = |mean: f64| mean + WEIGHT * (own.min(LONGEST * mean) - mean);
+            let interval = self.interval.map_or(own, follow);
             self.interval = Some(interval);
         }
     }
@@ -60,17 +59,28 @@ mod tests {
         assert_eq!(pace.time_for(1), Some(Duration::from_millis(40)));
         // Slower by half: some of it is believed at once, all of it in the end.
         pace.done(at(60_100));
-        assert_eq!(pace.time_for(1), Some(Duration::from_millis(44)));
+        assert_eq!(pace.time_for(1), Some(Duration::from_millis(43)));
         for turn in 1..60 {
             pace.done(at(60_100 + 60 * turn));
         }
         assert!(pace.time_for(1).unwrap().abs_diff(Duration::from_millis(60)) < Duration::from_millis(1));
-        // One that took a minute is forgotten within some that are fast.
+        // One that took a minute is not believed to be the rule.
         pace.begin(at(100_000));
         pace.done(at(160_000));
-        for turn in 1..=12 {
-            pace.done(at(160_000 + 40 * turn));
+        assert!(pace.time_for(1).unwrap() < Duration::from_millis(125));
+    }
+
+    #[test]
+    fn work_that_is_done_together_has_the_pace_of_its_mean() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        pace.begin(start);
+        for turn in 1..40 {
+            for _ in 0..5 {
+                pace.done(start + Duration::from_millis(200 * turn));
+            }
         }
-        assert!(pace.time_for(1).unwrap() < Duration::from_millis(45));
+        let found = pace.time_for(5).unwrap();
+        assert!(found > Duration::from_millis(120) && found < Duration::from_millis(220), "{found:?}");
     }
 }
