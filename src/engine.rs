@@ -11,7 +11,7 @@ use cluegate_constitution::Constitution;
 use cluegate_gate::{InspectionError, Inspector, JudgeProvider, SharedJudge, Unfinished};
 use cluegate_judge::{Judge, JudgeOptions, Report, TemplateError, Templates};
 use cluegate_models::{Domain, FileTree, ModelError, Suite};
-use cluegate_perception::{Call, Detection, PerceptionError, Picture, RelevanceEncoder};
+use cluegate_perception::{Call, Detection, PerceptionError, PerceptionErrorKind, Picture, RelevanceEncoder};
 use cluegate_workers::{
     Admission, AdmissionOptions, DetectorWorker, LanguageOptions, LanguageStatistics, LanguageWorker,
     RelevanceWorker, Statistics, WorkerOptions,
@@ -289,8 +289,15 @@ impl EngineInspector {
         call: &Call,
     ) -> Result<(), InspectionError> {
         // The encoder cuts the middle out of a wide picture, and its edges are judged as well.
-        for (index, view) in cluegate_judge::views(picture).iter().enumerate() {
-            if let Some(outside) = domain.check_picture(view, self.relevance.as_ref(), call)? {
+        let views = cluegate_judge::views(picture);
+        let embeddings = self.relevance.embed_pictures(&views, call)?;
+        if embeddings.len() != views.len() {
+            let message =
+                format!("expected {} embeddings of a picture, got {}", views.len(), embeddings.len());
+            return Err(PerceptionError::new(PerceptionErrorKind::MissingAnswer, message).into());
+        }
+        for (index, embedding) in embeddings.iter().enumerate() {
+            if let Some(outside) = domain.check_embedding(embedding, self.relevance.as_ref())? {
                 let message = format!(
                     "{} is {outside}. What these models know: {} {}",
                     if index == 0 { "the picture" } else { "a part of the picture" },
@@ -301,6 +308,20 @@ impl EngineInspector {
             }
         }
         Ok(())
+    }
+
+    /// Judges within the bound on the pictures in work, whose pace a picture that was judged before tells nothing about.
+    fn within_bounds(
+        &self,
+        call: &Call,
+        judge: impl FnOnce() -> Result<Report, InspectionError>,
+    ) -> Result<Report, InspectionError> {
+        let place = self.pictures.admit(call)?;
+        let report = judge()?;
+        if !report.from_cache() {
+            place.done();
+        }
+        Ok(report)
     }
 }
 
@@ -314,15 +335,12 @@ impl Inspector for EngineInspector {
     }
 
     fn inspect(&self, picture: &Picture, call: &Call) -> Result<Report, InspectionError> {
-        let place = self.pictures.admit(call)?;
-        if let Some(domain) = &self.domain {
-            self.refuse_foreign_pictures(picture, domain, call)?;
-        }
-        let report = self.inspector.inspect(picture, call)?;
-        if !report.from_cache() {
-            place.done();
-        }
-        Ok(report)
+        self.within_bounds(call, || {
+            if let Some(domain) = &self.domain {
+                self.refuse_foreign_pictures(picture, domain, call)?;
+            }
+            self.inspector.inspect(picture, call)
+        })
     }
 
     fn inspect_unfinished(
@@ -332,8 +350,7 @@ impl Inspector for EngineInspector {
         call: &Call,
     ) -> Result<Report, InspectionError> {
         // A blurred or covered picture lies outside the domain for that alone.
-        let _place = self.pictures.admit(call)?;
-        self.inspector.inspect_unfinished(picture, kind, call)
+        self.within_bounds(call, || self.inspector.inspect_unfinished(picture, kind, call))
     }
 
     fn locate(

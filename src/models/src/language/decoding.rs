@@ -29,9 +29,11 @@ pub(super) fn complete<E: PictureEncoder>(
     let mut places: Vec<(AnswerId, usize)> = Vec::with_capacity(requests.len());
     let mut done: Vec<Option<Completion>> = vec![None; requests.len()];
     let mut waiting: VecDeque<usize> = (0..requests.len()).collect();
+    // Whether there may be room for those that wait.
+    let mut room = true;
     while done.iter().any(Option::is_none) {
         call.check()?;
-        if !waiting.is_empty() {
+        if room && !waiting.is_empty() {
             let asked: Vec<&CompletionRequest> = waiting.iter().map(|&index| &requests[index]).collect();
             let joined = answers.join_all(&asked, call);
             let mut still = VecDeque::new();
@@ -43,7 +45,9 @@ pub(super) fn complete<E: PictureEncoder>(
             }
             waiting = still;
         }
-        for (id, completion) in answers.step_all()? {
+        let ended = answers.step_all()?;
+        room = !ended.is_empty();
+        for (id, completion) in ended {
             if let Some(&(_, index)) = places.iter().find(|(place, _)| *place == id) {
                 done[index] = Some(completion?);
             }
@@ -191,7 +195,6 @@ impl<'a, E: PictureEncoder> Answers<'a, E> {
             };
             for batch in batches {
                 let tokens = scoring::largest(&batch.logits);
-
                 for (row, &member) in batch.members.iter().enumerate() {
                     let token = match &tokens {
                         Ok(tokens) => tokens[row].clone(),
