@@ -48,10 +48,9 @@ pub enum EngineError {
 /// The bounds of an engine and what it remembers. Every default of a bound is stated where its type is.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Where the models that judge compute. Default the CPU; with the feature `cuda`, what `models::cuda::device` gives.
-    pub device: Device,
-    /// In which precision: `F32`, the default, or `BF16` or `F16` on a GPU.
-    pub dtype: DType,
+    /// Where the models that judge compute, and in what precision. Default the CPU in f32; with the feature `cuda` the
+    /// device is what `models::cuda::device` gives.
+    pub models: LoadOptions,
     /// Where the models keep what they compute from texts alone: rule embeddings, detector queries, scores without a
     /// picture. Default in memory; see [`default_folder`](cluegate_cache::default_folder) for the place on disk that
     /// the commands use.
@@ -72,8 +71,7 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         Self {
-            device: Device::Cpu,
-            dtype: DType::F32,
+            models: LoadOptions::default(),
             cache: Cache::in_memory(),
             verdicts: Some(Judge::VERDICTS),
             pictures: AdmissionOptions::default(),
@@ -131,9 +129,8 @@ impl Engine {
     /// # Errors
     /// See [`EngineError`].
     pub fn open_with(models: Option<&Path>, options: &EngineOptions) -> Result<Self, EngineError> {
-        let suite = open_suite(models)?
-            .with_device(options.device.clone(), options.dtype)
-            .with_cache(options.cache.clone());
+        let suite =
+            open_suite(models)?.with_options(options.models.clone()).with_cache(options.cache.clone());
         let relevance = Arc::new(RelevanceWorker::start(suite.relevance()?, options.relevance)?);
         let detector = Arc::new(DetectorWorker::start(suite.detector()?, options.detector)?);
         let language = Arc::new(LanguageWorker::start(suite.judge()?, options.judge)?);

@@ -1,9 +1,11 @@
 //! `cluegate probe`: raw scores of single statements, for whoever compares models or words a rule.
 
+use std::sync::Arc;
+
 use anyhow::{Context, ensure};
 use cluegate::engine::open_suite;
 use cluegate_judge::Templates;
-use cluegate_models::{FileTree, load_judge};
+use cluegate_models::{FileTree, LoadOptions, load_judge};
 use cluegate_perception::{Call, DecodeOptions, Picture, Prompt, VisionLanguageModel};
 use serde::Serialize;
 
@@ -26,7 +28,7 @@ pub(super) fn run(arguments: &ProbeArgs) -> anyhow::Result<Exit> {
     let picture = read_picture(&arguments.image, &DecodeOptions::default())
         .with_context(|| arguments.image.display().to_string())?;
     let model = match &arguments.mllm {
-        Some(folder) => load_judge(&FileTree::open(folder)?)?,
+        Some(folder) => Arc::new(load_judge(&FileTree::open(folder)?, &LoadOptions::default())?),
         None => open_suite(None)?.judge()?,
     };
     let templates = Templates::shipped()?;

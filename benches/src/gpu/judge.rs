@@ -7,7 +7,8 @@ use std::time::Instant;
 use candle_core::{DType, Device};
 use cluegate::judge::Templates;
 use cluegate::models::chat::{ChatTemplate, ChatTokenizer, Message, Part};
-use cluegate::models::{FileTree, Qwen2Vl};
+use cluegate::models::qwen2_vl::{Config, ImageProcessor};
+use cluegate::models::{FileTree, LanguageModel, LoadOptions, load_judge};
 use cluegate::perception::{
     AnswerScore, Call, Completion, CompletionRequest, Picture, Prompt, Reply, VisionLanguageModel,
 };
@@ -39,7 +40,9 @@ pub(super) fn picture() -> RgbImage {
 
 /// The judge with what is asked.
 pub(super) struct Judge {
-    pub(super) model: Qwen2Vl,
+    pub(super) model: LanguageModel,
+    pub(super) config: Config,
+    pub(super) processor: ImageProcessor,
     pub(super) templates: Templates,
     pub(super) statements: Vec<String>,
     device: Device,
@@ -53,8 +56,12 @@ impl Judge {
     /// Loads a checkpoint and makes up `count` statements of its tokenizer's words.
     pub(super) fn open(folder: &Path, device: &Device, dtype: DType, count: usize) -> anyhow::Result<Self> {
         let tree = FileTree::open(folder)?;
+        let config = Config::load(&tree)?;
+        let options = LoadOptions { device: device.clone(), dtype, quantisation: None };
         let mut judge = Self {
-            model: Qwen2Vl::load(&tree, device, dtype)?,
+            model: load_judge(&tree, &options)?,
+            processor: ImageProcessor::load(&tree, &config.vision)?,
+            config,
             templates: Templates::shipped()?,
             statements: Vec::new(),
             device: device.clone(),
@@ -84,7 +91,7 @@ impl Judge {
     pub(super) fn lengths(&self, answer: usize) -> anyhow::Result<Lengths> {
         let question = |beginning: &str, end: String| -> anyhow::Result<Vec<u32>> {
             let content = vec![Part::Image, Part::Text(format!("{beginning}{end}"))];
-            Ok(self.tokenizer.encode(&self.chat.render(&[Message { role: "user", content }])?)?)
+            Ok(self.tokenizer.encode(&self.chat.render(&[Message { role: "user", content }], "")?)?)
         };
         let before = self.templates.statement_prefix(None).text;
         let rows = self
@@ -94,9 +101,9 @@ impl Judge {
         let rows = rows.collect::<anyhow::Result<Vec<_>>>()?;
         let shortest = rows.iter().map(Vec::len).min().unwrap_or(0);
         let shared = (0..shortest).take_while(|&at| rows.iter().all(|row| row[at] == rows[0][at])).count();
-        let patches = self.model.processor().patches(&self.pixels)?;
+        let patches = self.processor.patches(&self.pixels)?;
         let patches = patches.rows * patches.columns;
-        let merge = self.model.config().vision.merge;
+        let merge = self.config.vision.merge;
         let picture = patches / (merge * merge);
         let total: usize = rows.iter().map(|row| row.len() - shared).sum();
         let reasoning = self.templates.reasoning_prefix(self.fresh()).text;

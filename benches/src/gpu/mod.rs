@@ -151,7 +151,7 @@ pub(crate) fn run(arguments: &GpuArgs) -> anyhow::Result<()> {
     let judge = Judge::open(&arguments.checkpoint, &device, DType::BF16, STATEMENTS)?;
     let ours = measure(&judge, arguments)?;
     let lengths = judge.lengths(ANSWER)?;
-    let config = judge.model.config().clone();
+    let config = judge.config.clone();
     let input = LoopInput {
         judge: arguments.checkpoint.clone(),
         beginning: judge.templates.statement_prefix(None).text.to_string(),
@@ -240,7 +240,7 @@ fn measure(judge: &Judge, arguments: &GpuArgs) -> anyhow::Result<Ours> {
     // Whatever is compiled or allocated once.
     judge.timed(2, fresh, |picture| ask(&about(&picture, STATEMENTS)))?;
     let preprocessing = judge.timed(repeat, fresh, |picture| {
-        judge.model.processor().patches(picture.pixels())?;
+        judge.processor.patches(picture.pixels())?;
         Ok(())
     })?;
     let vision = judge.timed(repeat, fresh, |picture| {

@@ -19,8 +19,8 @@ use candle_core::{DType, Device};
 use cluegate_models::chat::ChatTokenizer;
 use cluegate_models::clip::{ClipModel, DualConfig, EncoderConfig};
 use cluegate_models::owlv2::Owlv2Model;
-use cluegate_models::qwen2_vl::Config;
-use cluegate_models::{FileTree, Qwen2Vl};
+use cluegate_models::qwen2_vl::{Config, ImageProcessor};
+use cluegate_models::{FileTree, LanguageModel, LoadOptions, load_judge};
 use cluegate_perception::{
     Call, CompletionRequest, DecodeOptions, Picture, Prefix, Prompt, VisionLanguageModel, decode,
 };
@@ -61,8 +61,9 @@ struct Models {
     clip_config: DualConfig,
     owl: Owlv2Model,
     owl_config: DualConfig,
-    judge: Qwen2Vl,
+    judge: LanguageModel,
     judge_config: Config,
+    judge_processor: ImageProcessor,
     tokenizer: ChatTokenizer,
 }
 
@@ -76,9 +77,10 @@ impl Models {
             clip_config: DualConfig::load_clip(&clip)?,
             owl: Owlv2Model::load(&owl, &device, dtype)?,
             owl_config: DualConfig::load_owlv2(&owl)?,
-            judge: Qwen2Vl::load(&judge, &device, dtype)?,
+            judge_processor: ImageProcessor::load(&judge, &Config::load(&judge)?.vision)?,
             judge_config: Config::load(&judge)?,
             tokenizer: ChatTokenizer::load(&judge)?,
+            judge: load_judge(&judge, &LoadOptions::default())?,
         })
     }
 
@@ -93,7 +95,7 @@ impl Models {
             }),
             Stage::whole("OWLv2: resize, normalise", 0, |picture| Ok(self.owl.pixel_values(&[picture])?)),
             Stage::whole("Qwen2-VL: resize, normalise", 0, |picture| {
-                Ok(self.judge.processor().patches(picture.pixels())?)
+                Ok(self.judge_processor.patches(picture.pixels())?)
             }),
         ]
     }
@@ -127,7 +129,7 @@ impl Models {
     fn language(&self) -> Outcome<Vec<Stage<'_>>> {
         let vision = &self.judge_config.vision;
         let count = |text: &str| Ok::<_, Box<dyn std::error::Error>>(self.tokenizer.encode(text)?.len());
-        let pixels = self.judge.processor().size(224, 224).map_or(0, |(w, h)| w as usize * h as usize);
+        let pixels = self.judge_processor.size(224, 224).map_or(0, |(w, h)| w as usize * h as usize);
         let prefix = pixels / (vision.patch * vision.merge).pow(2) + count(BEGINNING)?;
         // The end of a turn and the beginning of the answer come behind each statement.
         let lengths = (0..QUESTIONS)
@@ -176,7 +178,7 @@ impl Models {
     /// Operations of Qwen2-VL's vision tower.
     fn judge_tower(&self) -> usize {
         let tower = &self.judge_config.vision;
-        let pixels = self.judge.processor().size(224, 224).map_or(0, |(w, h)| w as usize * h as usize);
+        let pixels = self.judge_processor.size(224, 224).map_or(0, |(w, h)| w as usize * h as usize);
         let patches = pixels / tower.patch.pow(2);
         let merged = tower.width * tower.merge.pow(2);
         let blocks = 2 * patches * tower.width * (4 * tower.width + 2 * tower.intermediate + 2 * patches);

@@ -35,6 +35,23 @@ impl Part {
             Self::Text(text) => Value::from_pairs([("type", "text"), ("text", text)]),
         }
     }
+
+    /// For templates that take a turn as one string: words, and for a picture `image` on a line of its own.
+    fn words(&self, image: &str) -> String {
+        match self {
+            Self::Image => format!("{image}\n"),
+            Self::Text(text) => text.clone(),
+        }
+    }
+}
+
+/// What a template takes a turn's content as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// A list of parts with their types.
+    Parts,
+    /// One string.
+    Words,
 }
 
 /// One turn of a conversation.
@@ -47,9 +64,14 @@ pub struct Message {
 }
 
 impl Message {
-    fn value(&self) -> Value {
-        let content: Vec<Value> = self.content.iter().map(Part::value).collect();
-        Value::from_pairs([("role", Value::from(self.role)), ("content", Value::from(content))])
+    fn value(&self, content: Content, image: &str) -> Value {
+        let content = match content {
+            Content::Parts => Value::from(self.content.iter().map(Part::value).collect::<Vec<_>>()),
+            Content::Words => {
+                Value::from(self.content.iter().map(|part| part.words(image)).collect::<String>())
+            }
+        };
+        Value::from_pairs([("role", Value::from(self.role)), ("content", content)])
     }
 }
 
@@ -58,6 +80,7 @@ impl Message {
 pub struct ChatTemplate {
     environment: Environment<'static>,
     tokens: BTreeMap<&'static str, String>,
+    content: Content,
     path: String,
 }
 
@@ -154,19 +177,34 @@ impl ChatTemplate {
         environment.add_template_owned("chat", source).map_err(|e| {
             ModelError::tokenizer(&path, format!("the chat template is not valid Jinja: {e:#}"))
         })?;
-        Ok(Self { environment, tokens, path })
+        let mut template = Self { environment, tokens, content: Content::Parts, path };
+        if !template.takes_parts() {
+            template.content = Content::Words;
+        }
+        Ok(template)
     }
 
-    /// The text of a conversation up to the point where the assistant speaks.
+    /// Whether the template reads the parts of a turn; one that takes strings fails on a list, or prints it.
+    fn takes_parts(&self) -> bool {
+        const WORD: &str = "cluegate";
+        let content = vec![Part::Text(WORD.to_owned())];
+        let rendered = self.render(&[Message { role: "user", content }], "");
+        rendered
+            .is_ok_and(|text| text.contains(WORD) && !text.contains("\"type\"") && !text.contains("'type'"))
+    }
+
+    /// The text of a conversation up to the point where the assistant speaks. `image` stands for pictures where the
+    /// template takes each turn as one string; others write a placeholder of their own.
     ///
     /// # Errors
     /// `Tokenizer` if the template refuses the conversation.
-    pub fn render(&self, messages: &[Message]) -> Result<String> {
+    pub fn render(&self, messages: &[Message], image: &str) -> Result<String> {
         let refuse = |e: minijinja::Error| {
             ModelError::tokenizer(&self.path, format!("the chat template refuses a conversation: {e:#}"))
         };
         let template = self.environment.get_template("chat").map_err(refuse)?;
-        let messages: Vec<Value> = messages.iter().map(Message::value).collect();
+        let messages: Vec<Value> =
+            messages.iter().map(|message| message.value(self.content, image)).collect();
         let own = [("messages", Value::from(messages)), ("add_generation_prompt", Value::from(true))];
         let tokens = self.tokens.iter().map(|(&name, token)| (name, Value::from(token.as_str())));
         template.render(Value::from_pairs(own.into_iter().chain(tokens))).map_err(refuse)
@@ -235,6 +273,16 @@ impl ChatTokenizer {
     /// Id of a token by its exact text.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.tokenizer.token_to_id(token)
+    }
+
+    /// A token's exact text, as it stands in a rendered conversation.
+    ///
+    /// # Errors
+    /// `Tokenizer` for an id that it has not.
+    pub fn text(&self, id: u32) -> Result<String> {
+        self.tokenizer
+            .id_to_token(id)
+            .ok_or_else(|| ModelError::tokenizer(&self.path, format!("no token has the id {id}")))
     }
 
     /// Number of tokens, added ones included.
@@ -382,13 +430,13 @@ mod tests {
         .unwrap();
         // Text is data: nothing in it is a template.
         let expected = "BEGIN[user]<picture 1>What is {{ it }}?</s>\n[assistant]A cat.</s>\n[assistant]";
-        assert_eq!(template.render(&conversation()).unwrap(), expected);
+        assert_eq!(template.render(&conversation(), "").unwrap(), expected);
     }
 
     #[test]
     fn a_template_that_refuses_is_an_error_with_its_reason() {
         let template = compile("{{ raise_exception('turns must alternate') }}").unwrap();
-        let error = template.render(&conversation()).unwrap_err();
+        let error = template.render(&conversation(), "").unwrap_err();
         assert!(error.to_string().contains("turns must alternate"), "{error}");
         assert!(compile("{% if %}").unwrap_err().to_string().contains("not valid Jinja"));
     }

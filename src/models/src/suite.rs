@@ -11,8 +11,10 @@ use crate::clip::ClipModel;
 use crate::domain::Domain;
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
+use crate::language::LanguageModel;
+use crate::layers::Quantisation;
 use crate::owlv2::Owlv2Model;
-use crate::qwen2_vl::Qwen2Vl;
+use crate::qwen2_vl;
 
 /// Name of the file that names the models of a suite.
 pub const MODELS_FILE: &str = "models.toml";
@@ -41,6 +43,24 @@ struct RawRelevance {
     threshold: Option<f32>,
 }
 
+/// Where models compute, and in what precision.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// The device.
+    pub device: Device,
+    /// What weights are converted to.
+    pub dtype: DType,
+    /// Fewer bits for the matrices of a language model.
+    pub quantisation: Option<Quantisation>,
+}
+
+impl Default for LoadOptions {
+    /// On the CPU in f32.
+    fn default() -> Self {
+        Self { device: Device::Cpu, dtype: DType::F32, quantisation: None }
+    }
+}
+
 /// The only field of `config.json` that is read before the family is known.
 #[derive(Deserialize)]
 struct Family {
@@ -65,8 +85,7 @@ struct Family {
 /// models cannot judge.
 pub struct Suite {
     path: String,
-    device: Device,
-    dtype: DType,
+    options: LoadOptions,
     cache: Cache,
     relevance: Part<dyn RelevanceEncoder>,
     threshold: Option<f32>,
@@ -135,8 +154,7 @@ impl Suite {
         }
         let folder = |part: &Option<RawPart>| part.as_ref().map(|part| part.folder.clone());
         Ok(Self {
-            device: Device::Cpu,
-            dtype: DType::F32,
+            options: LoadOptions::default(),
             cache: Cache::in_memory(),
             relevance: Part::new(tree, relevance.map(|part| part.folder.as_str()))?,
             threshold,
@@ -150,8 +168,8 @@ impl Suite {
 
     /// The same suite, computing elsewhere or in another precision. For a suite of which nothing is loaded yet.
     #[must_use]
-    pub fn with_device(mut self, device: Device, dtype: DType) -> Self {
-        (self.device, self.dtype) = (device, dtype);
+    pub fn with_options(mut self, options: LoadOptions) -> Self {
+        self.options = options;
         self
     }
 
@@ -169,7 +187,7 @@ impl Suite {
     /// A missing section, an unsupported family, or what its loader refuses.
     pub fn relevance(&self) -> Result<Arc<dyn RelevanceEncoder>> {
         self.relevance.get(&self.path, "relevance", |folder| {
-            load_relevance_on(folder, self.threshold, &self.device, self.dtype, &self.cache)
+            load_relevance_on(folder, self.threshold, &self.options, &self.cache)
         })
     }
 
@@ -178,7 +196,7 @@ impl Suite {
     /// # Errors
     /// A missing section, an unsupported family, or what its loader refuses.
     pub fn detector(&self) -> Result<Arc<dyn RegionDetector>> {
-        let load = |folder: &FileTree| load_detector_on(folder, &self.device, self.dtype, &self.cache);
+        let load = |folder: &FileTree| load_detector_on(folder, &self.options, &self.cache);
         self.detector.get(&self.path, "detector", load)
     }
 
@@ -187,8 +205,7 @@ impl Suite {
     /// # Errors
     /// A missing section, an unsupported family, or what its loader refuses.
     pub fn judge(&self) -> Result<Arc<dyn LocalLanguageModel>> {
-        let load = |folder: &FileTree| load_judge_on(folder, &self.device, self.dtype);
-        self.judge.get(&self.path, "judge", load)
+        self.judge.get(&self.path, "judge", |folder| Ok(Arc::new(load_judge(folder, &self.options)?)))
     }
 
     /// Where the generator's files are; loading them is the business of the crate that draws.
@@ -208,12 +225,15 @@ impl Suite {
     }
 }
 
-/// Loads a judge of any supported family from its folder, on the CPU in f32.
+/// Loads a judge of any supported family from its folder.
 ///
 /// # Errors
 /// `Unsupported` for another family, or what its loader refuses.
-pub fn load_judge(folder: &FileTree) -> Result<Arc<dyn LocalLanguageModel>> {
-    load_judge_on(folder, &Device::Cpu, DType::F32)
+pub fn load_judge(folder: &FileTree, options: &LoadOptions) -> Result<LanguageModel> {
+    match family(folder)?.as_str() {
+        "qwen2_vl" => qwen2_vl::load(folder, options),
+        other => Err(unsupported(folder, other, "qwen2_vl")),
+    }
 }
 
 /// Loads a region detector of any supported family from its folder, on the CPU in f32.
@@ -221,7 +241,7 @@ pub fn load_judge(folder: &FileTree) -> Result<Arc<dyn LocalLanguageModel>> {
 /// # Errors
 /// `Unsupported` for another family, or what its loader refuses.
 pub fn load_detector(folder: &FileTree) -> Result<Arc<dyn RegionDetector>> {
-    load_detector_on(folder, &Device::Cpu, DType::F32, &Cache::in_memory())
+    load_detector_on(folder, &LoadOptions::default(), &Cache::in_memory())
 }
 
 /// Loads a relevance encoder of any supported family from its folder, on the CPU in f32.
@@ -229,24 +249,16 @@ pub fn load_detector(folder: &FileTree) -> Result<Arc<dyn RegionDetector>> {
 /// # Errors
 /// `Unsupported` for another family, or what its loader refuses.
 pub fn load_relevance(folder: &FileTree) -> Result<Arc<dyn RelevanceEncoder>> {
-    load_relevance_on(folder, None, &Device::Cpu, DType::F32, &Cache::in_memory())
-}
-
-fn load_judge_on(folder: &FileTree, device: &Device, dtype: DType) -> Result<Arc<dyn LocalLanguageModel>> {
-    match family(folder)?.as_str() {
-        "qwen2_vl" => Ok(Arc::new(Qwen2Vl::load(folder, device, dtype)?)),
-        other => Err(unsupported(folder, other, "qwen2_vl")),
-    }
+    load_relevance_on(folder, None, &LoadOptions::default(), &Cache::in_memory())
 }
 
 fn load_detector_on(
     folder: &FileTree,
-    device: &Device,
-    dtype: DType,
+    LoadOptions { device, dtype, .. }: &LoadOptions,
     cache: &Cache,
 ) -> Result<Arc<dyn RegionDetector>> {
     match family(folder)?.as_str() {
-        "owlv2" => Ok(Arc::new(Owlv2Model::load(folder, device, dtype)?.with_cache(cache.clone()))),
+        "owlv2" => Ok(Arc::new(Owlv2Model::load(folder, device, *dtype)?.with_cache(cache.clone()))),
         other => Err(unsupported(folder, other, "owlv2")),
     }
 }
@@ -254,13 +266,12 @@ fn load_detector_on(
 fn load_relevance_on(
     folder: &FileTree,
     threshold: Option<f32>,
-    device: &Device,
-    dtype: DType,
+    LoadOptions { device, dtype, .. }: &LoadOptions,
     cache: &Cache,
 ) -> Result<Arc<dyn RelevanceEncoder>> {
     match family(folder)?.as_str() {
         "clip" => {
-            let model = ClipModel::load(folder, device, dtype)?.with_cache(cache.clone());
+            let model = ClipModel::load(folder, device, *dtype)?.with_cache(cache.clone());
             Ok(Arc::new(match threshold {
                 Some(threshold) => model.with_threshold(threshold),
                 None => model,

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use cluegate_models::language::Limits;
-use cluegate_models::{FileTree, Qwen2Vl};
+use cluegate_models::{FileTree, LanguageModel, LoadOptions, load_judge};
 use cluegate_perception::{
     AnswerId, Call, Completion, CompletionRequest, FinishReason, LocalLanguageModel, PerceptionErrorKind,
     Picture, Prefix, Prompt, Reply, VisionLanguageModel,
@@ -16,9 +16,9 @@ use cluegate_perception::{
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-fn load() -> Qwen2Vl {
+fn load() -> LanguageModel {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/qwen2_vl/model");
-    Qwen2Vl::load(&FileTree::open(folder).unwrap(), &Device::Cpu, DType::F32).unwrap()
+    load_judge(&FileTree::open(folder).unwrap(), &LoadOptions::default()).unwrap()
 }
 
 fn picture(name: &str) -> Picture {

@@ -6,8 +6,10 @@
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use cluegate_models::{FileTree, ModelErrorKind, OutOfDomain, Suite, load_judge};
-use cluegate_perception::{Call, Embedding, Fingerprint, Picture, Prefix, Prompt, RelevanceEncoder};
+use cluegate_models::{FileTree, LoadOptions, ModelErrorKind, OutOfDomain, Suite, load_judge};
+use cluegate_perception::{
+    Call, Embedding, Fingerprint, Picture, Prefix, Prompt, RelevanceEncoder, VisionLanguageModel as _,
+};
 
 fn goldens(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name).display().to_string()
@@ -30,7 +32,10 @@ fn a_part_is_loaded_once_by_the_family_that_its_folder_states() {
     let suite = open(&folder).unwrap();
     let first = suite.judge().unwrap();
     assert!(std::sync::Arc::ptr_eq(&first, &suite.judge().unwrap()));
-    assert_eq!(first.fingerprint(), load_judge(&FileTree::open(&judge).unwrap()).unwrap().fingerprint());
+    assert_eq!(
+        first.fingerprint(),
+        load_judge(&FileTree::open(&judge).unwrap(), &LoadOptions::default()).unwrap().fingerprint()
+    );
     // A judge is no detector, and there is no generator.
     let error = suite.detector().err().unwrap();
     assert_eq!(error.kind(), ModelErrorKind::Unsupported);
@@ -75,7 +80,8 @@ fn a_tree_in_the_program_loads_as_the_folder_does() {
     ];
     let tree = FileTree::embedded("embedded", FILES);
     let inside = Suite::open(&tree).unwrap().judge().unwrap();
-    let outside = load_judge(&FileTree::open(goldens("qwen2_vl/model")).unwrap()).unwrap();
+    let outside =
+        load_judge(&FileTree::open(goldens("qwen2_vl/model")).unwrap(), &LoadOptions::default()).unwrap();
     assert_eq!(inside.fingerprint(), outside.fingerprint());
     let picture = Picture::new(image::open(goldens("qwen2_vl/wide.png")).unwrap().to_rgb8());
     let prompt = Prompt::new(Prefix { picture: Some(picture), text: "Is it ".into() }, "a cat?");

@@ -10,7 +10,7 @@ use cluegate_perception::{
 
 use super::decoder::{KeyValues, Piece, Shape};
 use super::prefill::Question;
-use super::{Multimodal, PictureEncoder, scoring};
+use super::{LanguageModel, scoring};
 use crate::error::ModelError;
 
 /// Part of a lane's rows that may have ended before the others are moved together.
@@ -20,8 +20,8 @@ const DEAD_SHARE: usize = 4;
 ///
 /// # Errors
 /// The first that any request meets; the call's own once nobody waits any more.
-pub(super) fn complete<E: PictureEncoder>(
-    model: &Multimodal<E>,
+pub(super) fn complete(
+    model: &LanguageModel,
     requests: &[CompletionRequest],
     call: &Call,
 ) -> Result<Vec<Completion>> {
@@ -57,8 +57,8 @@ pub(super) fn complete<E: PictureEncoder>(
 }
 
 /// A batch of answers. On a CPU it has one lane for each core, which computes alone; else a single one.
-pub(super) struct Answers<'a, E> {
-    model: &'a Multimodal<E>,
+pub(super) struct Answers<'a> {
+    model: &'a LanguageModel,
     lanes: Vec<Mutex<Lane>>,
     /// Answers that had ended when they joined.
     ended: Vec<(AnswerId, Result<Completion>)>,
@@ -146,8 +146,8 @@ struct Started<'b> {
     sequence: Vec<Piece<'b>>,
 }
 
-impl<'a, E: PictureEncoder> Answers<'a, E> {
-    pub(super) fn new(model: &'a Multimodal<E>) -> Self {
+impl<'a> Answers<'a> {
+    pub(super) fn new(model: &'a LanguageModel) -> Self {
         let lanes = (0..model.cores.count()).map(|_| Mutex::default()).collect();
         Self { model, lanes, ended: Vec::new(), next: 0 }
     }
@@ -328,7 +328,7 @@ impl Room {
     }
 }
 
-impl<E: PictureEncoder> Multimodal<E> {
+impl LanguageModel {
     /// Reads the last token of every answer of a lane and gives each its next one.
     fn step(&self, lane: &mut Lane) -> Result<Vec<(AnswerId, Result<Completion>)>> {
         let dead = lane.rows.iter().filter(|row| row.gone).count();
@@ -338,9 +338,9 @@ impl<E: PictureEncoder> Multimodal<E> {
         let Lane { rows, sequences: Some(sequences) } = lane else { return Ok(Vec::new()) };
         let last: Vec<u32> = rows.iter().map(|row| row.answer.last().copied().unwrap_or(0)).collect();
         let positions: Vec<[u32; 3]> = rows.iter().map(|row| [row.position; 3]).collect();
-        let embeddings = self.decoder.embed(&last).map_err(failed)?;
+        let entering = self.decoder.embed(&last).map_err(failed)?.into();
         let ones = vec![1; rows.len()];
-        let logits = self.decoder.append(sequences, &embeddings, &positions, Some(&ones)).map_err(failed)?;
+        let logits = self.decoder.append(sequences, &entering, &positions, Some(&ones)).map_err(failed)?;
         let tokens = logits.as_ref().map_or(Ok(Vec::new()), scoring::largest)?;
         let mut ended = Vec::new();
         for (index, (row, token)) in rows.iter_mut().zip(tokens).enumerate() {
@@ -377,7 +377,7 @@ impl<E: PictureEncoder> Multimodal<E> {
     }
 }
 
-impl<E: PictureEncoder> Decoding for Answers<'_, E> {
+impl Decoding for Answers<'_> {
     fn join(&mut self, requests: &[&CompletionRequest]) -> Vec<Result<Option<AnswerId>>> {
         self.join_all(requests, &Call::default())
     }

@@ -9,10 +9,11 @@ use candle_core::Tensor;
 use cluegate_perception::{Call, ContentHash, Picture, Prompt};
 use rayon::prelude::*;
 
+use super::LanguageModel;
 use super::cache::Remembered;
-use super::decoder::{KeyValues, Past, Piece, Position};
-use super::prompt::{PictureTokens, Tokens, shared_length, with_features};
-use super::{Multimodal, PictureEncoder};
+use super::decoder::{Entering, KeyValues, Past, Piece, Position};
+use super::features::entering;
+use super::prompt::{PictureTokens, Tokens, shared_length};
 use crate::cores::{Cores, IN_TURN};
 use crate::error::{ModelError, Result};
 
@@ -24,7 +25,12 @@ pub(super) struct Question<'a> {
     picture: Option<PictureTokens>,
 }
 
-impl Question<'_> {
+impl<'a> Question<'a> {
+    /// A prompt whose tokens are known, with what stands for its picture.
+    pub(super) fn new(prompt: &'a Prompt, tokens: Arc<Tokens>, picture: Option<PictureTokens>) -> Self {
+        Self { prompt, tokens, picture }
+    }
+
     /// The picture's content hash: part of every key under which anything about it is remembered.
     pub(super) fn hash(&self) -> Option<ContentHash> {
         self.prompt.prefix.picture.as_ref().map(Picture::hash)
@@ -90,12 +96,12 @@ impl Batch {
     }
 }
 
-impl<E: PictureEncoder> Multimodal<E> {
+impl LanguageModel {
     /// A prompt's tokens, with room for `more` after them.
     pub(super) fn question<'a>(&self, prompt: &'a Prompt, more: usize) -> Result<Question<'a>> {
         let picture = self.picture_tokens(prompt)?;
         let tokens = self.tokens(prompt, picture.as_ref(), more)?;
-        Ok(Question { prompt, tokens, picture })
+        Ok(Question::new(prompt, tokens, picture))
     }
 
     /// What `read` makes of the logits after each prompt, in the order of the prompts.
@@ -107,8 +113,18 @@ impl<E: PictureEncoder> Multimodal<E> {
     ) -> Result<Vec<R>> {
         let questions =
             prompts.par_iter().map(|prompt| self.question(prompt, 0)).collect::<Result<Vec<_>>>()?;
-        let mut answers: Vec<(usize, R)> = Vec::with_capacity(prompts.len());
-        for (_, computed) in self.prefill(&questions, false, call) {
+        self.read_questions(&questions, call, read)
+    }
+
+    /// The same of questions whose tokens are known.
+    pub(super) fn read_questions<R>(
+        &self,
+        questions: &[Question<'_>],
+        call: &Call,
+        read: impl Fn(&Tensor) -> Result<Vec<R>>,
+    ) -> Result<Vec<R>> {
+        let mut answers: Vec<(usize, R)> = Vec::with_capacity(questions.len());
+        for (_, computed) in self.prefill(questions, false, call) {
             for batch in computed? {
                 let read = read(&batch.logits).map_err(|e| e.at("the language model"))?;
                 answers.extend(batch.members.into_iter().zip(read));
@@ -264,8 +280,8 @@ impl<E: PictureEncoder> Multimodal<E> {
             part.iter().map(|(_, past)| past.iter().map(Remembered::piece).collect()).collect();
         let mut sequences = KeyValues::gather(&self.decoder.shape(), &pieces, lengths[0])?;
         let (ids, positions) = padded(&rows, &pasts);
-        let embeddings = self.decoder.embed(&ids)?;
-        let logits = self.decoder.append(&mut sequences, &embeddings, &positions, Some(&lengths))?;
+        let entering = self.decoder.embed(&ids)?.into();
+        let logits = self.decoder.append(&mut sequences, &entering, &positions, Some(&lengths))?;
         let logits =
             logits.ok_or_else(|| candle_core::Error::msg("no logits although they were asked for"))?;
         let padding = lengths.iter().map(|length| lengths[0] - length).collect();
@@ -317,19 +333,20 @@ impl<E: PictureEncoder> Multimodal<E> {
         call.check().map_err(ModelError::Ended)?;
         let past: Vec<Piece<'_>> = found.iter().map(Remembered::piece).collect();
         let start = found.as_ref().map_or(0, Remembered::length);
-        let embeddings = match (&question.prompt.prefix.picture, tokens.picture) {
-            (Some(picture), Some(place)) if start == 0 => {
-                let features = self.encoder.features(picture)?;
-                with_features(|ids| self.decoder.embed(ids), ids, place, &features).map_err(at)?
+        let entering: Entering = match (&question.prompt.prefix.picture, tokens.picture) {
+            (Some(picture), Some((first, end))) if start == 0 => {
+                let features = self.encoder()?.features(picture)?;
+                let place = first..end.min(length);
+                entering(&self.decoder, ids, place, self.image_token()?, &features).map_err(at)?
             }
-            _ => self.decoder.embed(&ids[start..]).map_err(at)?,
+            _ => self.decoder.embed(&ids[start..]).map_err(at)?.into(),
         };
         let mut sequence = KeyValues::gather(&self.decoder.shape(), &[past], length - start).map_err(at)?;
         let piece = self.limits.tokens(self.decoder.config().heads, length);
         let mut done = 0;
         for positions in tokens.positions[start..length].chunks(piece) {
             call.check().map_err(ModelError::Ended)?;
-            let part = embeddings.narrow(0, done, positions.len()).map_err(at)?;
+            let part = entering.narrow(done, positions.len()).map_err(at)?;
             self.decoder.append(&mut sequence, &part, positions, None).map_err(at)?;
             done += positions.len();
         }

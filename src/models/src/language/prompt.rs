@@ -1,6 +1,5 @@
 //! From a question to tokens with positions, and to the beginning that it shares with others.
 
-use candle_core::Tensor;
 use cluegate_perception::Prompt;
 
 use super::cache::common_length;
@@ -12,13 +11,33 @@ use crate::error::{ModelError, Result};
 /// looks for it.
 const MARK: char = '\u{E0F0}';
 
-/// What stands for a picture among the tokens.
+/// What stands for a picture among the tokens, in the place of the one token that a rendered conversation has for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PictureTokens {
-    /// Where each token stands, relative to where the picture begins; in the order of the features.
+    /// The picture's token at each place of a feature, in the order of the features; between them whatever text the
+    /// family puts there (marks of rows and columns, line ends).
+    pub(crate) ids: Vec<u32>,
+    /// Where each token stands, relative to where the picture begins.
     pub(crate) positions: Vec<Position>,
     /// How far on the text continues.
     pub(crate) span: u32,
+}
+
+impl PictureTokens {
+    /// Tokens that count on like text.
+    pub(crate) fn in_line(ids: Vec<u32>) -> Self {
+        let span = ids.len() as u32;
+        Self { ids, positions: (0..span).map(|at| [at; 3]).collect(), span }
+    }
+}
+
+/// How a conversation shows where a picture goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ImageMark {
+    /// The token at the places of features.
+    pub(crate) token: u32,
+    /// What the chat template writes for a picture: the token's own text, or words of the family's (`<image>`).
+    pub(crate) written: String,
 }
 
 /// A whole question, ready for the decoder.
@@ -27,7 +46,7 @@ pub(super) struct Tokens {
     pub(super) ids: Vec<u32>,
     /// One for each token.
     pub(super) positions: Vec<Position>,
-    /// Where the picture's tokens start and end.
+    /// Where what stands for the picture starts and ends.
     pub(super) picture: Option<(usize, usize)>,
 }
 
@@ -48,7 +67,8 @@ impl Tokens {
 pub(super) struct Prompter {
     pub(super) template: ChatTemplate,
     pub(super) tokenizer: ChatTokenizer,
-    pub(super) image_token: u32,
+    /// `None`: the model sees no pictures.
+    pub(super) image: Option<ImageMark>,
 }
 
 impl Prompter {
@@ -59,11 +79,25 @@ impl Prompter {
         for text in
             replies.chain([&*prompt.prefix.text, prompt.suffix.as_str(), prompt.answer_start.as_str()])
         {
-            self.tokenizer.refuse_marks(text)?;
+            self.refuse_marks(text)?;
         }
-        let mut text = self.template.render(&conversation(prompt))?;
+        let mut text = self.render(prompt)?;
         text.push_str(&prompt.answer_start);
-        self.expand(&self.tokenizer.encode(&text)?, picture)
+        self.read(&text, picture)
+    }
+
+    /// Tokens of a text as it stands, placeholders and control tokens included.
+    pub(super) fn read(&self, text: &str, picture: Option<&PictureTokens>) -> Result<Tokens> {
+        let ids = match &self.image {
+            Some(mark) => {
+                let token = self.tokenizer.text(mark.token)?;
+                let text =
+                    if token == mark.written { text.into() } else { text.replace(&mark.written, &token) };
+                self.tokenizer.encode(&text)?
+            }
+            None => self.tokenizer.encode(text)?,
+        };
+        self.expand(&ids, picture)
     }
 
     /// Tokens of the shared beginning alone. Its last ones may differ from the whole question's, where a word goes
@@ -71,26 +105,43 @@ impl Prompter {
     pub(super) fn beginning(&self, prompt: &Prompt, picture: Option<&PictureTokens>) -> Result<Vec<u32>> {
         let mut marked = Prompt::new(prompt.prefix.clone(), MARK);
         marked.turns.clear();
-        let text = self.template.render(&conversation(&marked))?;
+        let text = self.render(&marked)?;
         let end = text.find(MARK).unwrap_or(0);
         // A template that changes or drops the text shares nothing, which costs time and is still right.
-        match self.expand(&self.tokenizer.encode(&text[..end])?, picture) {
+        match self.read(&text[..end], picture) {
             Ok(tokens) => Ok(tokens.ids),
             Err(_) => Ok(Vec::new()),
         }
     }
 
-    /// Repeats the picture's token once for each of its positions. Text counts on, all coordinates alike; what follows
+    fn render(&self, prompt: &Prompt) -> Result<String> {
+        let image = self.image.as_ref().map_or("", |mark| &mark.written);
+        self.template.render(&conversation(prompt), image)
+    }
+
+    /// Text in which a control token or a picture's placeholder would pose as what it is not.
+    fn refuse_marks(&self, text: &str) -> Result<()> {
+        match self.image.as_ref().filter(|mark| text.contains(&mark.written)) {
+            Some(mark) => Err(ModelError::Request(format!(
+                "the text holds `{}`, which stands for a picture; remove it from the question",
+                mark.written
+            ))),
+            None => self.tokenizer.refuse_marks(text),
+        }
+    }
+
+    /// Puts what stands for the picture in the place of its token. Text counts on, all coordinates alike; what follows
     /// a picture starts after its span (`get_rope_index` in `models/qwen2_vl/modeling_qwen2_vl.py` of transformers
     /// 5.17; families without rows and columns give positions that count on like text).
     fn expand(&self, ids: &[u32], picture: Option<&PictureTokens>) -> Result<Tokens> {
-        let found = ids.iter().filter(|&&id| id == self.image_token).count();
+        let token = self.image.as_ref().map(|mark| mark.token);
+        let found = ids.iter().filter(|&&id| Some(id) == token).count();
         if found != usize::from(picture.is_some()) {
+            let written = self.image.as_ref().map_or("", |mark| &mark.written);
             return Err(ModelError::tokenizer(
                 self.tokenizer.path(),
                 format!(
-                    "the chat template puts {found} picture token(s) (id {}) into the text, expected {}",
-                    self.image_token,
+                    "{found} place(s) for a picture (`{written}`) in the text that the chat template makes, expected {}",
                     usize::from(picture.is_some())
                 ),
             ));
@@ -98,10 +149,10 @@ impl Prompter {
         let mut out = Tokens { ids: Vec::new(), positions: Vec::new(), picture: None };
         let mut next = 0u32;
         for &id in ids {
-            match picture.filter(|_| id == self.image_token) {
-                Some(PictureTokens { positions, span }) => {
+            match picture.filter(|_| Some(id) == token) {
+                Some(PictureTokens { ids, positions, span }) => {
                     let start = out.ids.len();
-                    out.ids.extend(std::iter::repeat_n(id, positions.len()));
+                    out.ids.extend(ids);
                     out.positions.extend(positions.iter().map(|place| place.map(|at| next + at)));
                     out.picture = Some((start, out.ids.len()));
                     next += span;
@@ -137,25 +188,4 @@ pub(super) fn shared_length<'a>(beginning: &[u32], questions: impl Iterator<Item
         .map(|tokens| common_length(beginning, &tokens.ids).min(tokens.ids.len().saturating_sub(1)))
         .min()
         .unwrap_or(0)
-}
-
-/// Puts a picture's features in the place of its tokens: embeddings of `ids` before and after.
-pub(super) fn with_features(
-    embed: impl Fn(&[u32]) -> candle_core::Result<Tensor>,
-    ids: &[u32],
-    (start, end): (usize, usize),
-    features: &Tensor,
-) -> candle_core::Result<Tensor> {
-    if features.dim(0)? != end - start {
-        candle_core::bail!("{} features of a picture that has {} tokens", features.dim(0)?, end - start);
-    }
-    let mut parts = Vec::with_capacity(3);
-    if start > 0 {
-        parts.push(embed(&ids[..start])?);
-    }
-    parts.push(features.clone());
-    if end < ids.len() {
-        parts.push(embed(&ids[end..])?);
-    }
-    Tensor::cat(&parts, 0)
 }

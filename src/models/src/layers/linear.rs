@@ -37,6 +37,17 @@ pub(crate) struct Turn<'a> {
     pub(crate) heads: usize,
 }
 
+impl Turn<'_> {
+    /// Pairs of components of a head, if the angles fit so many rows of that width.
+    fn pairs(&self, tokens: usize, width: usize) -> Result<usize> {
+        let (rows, pairs) = self.angles.cos.dims2()?;
+        if rows == 0 || !tokens.is_multiple_of(rows) || 2 * pairs * self.heads > width {
+            candle_core::bail!("{self:?} of {tokens} tokens and {width} outputs");
+        }
+        Ok(pairs)
+    }
+}
+
 /// What follows the product and the bias.
 #[derive(Clone, Copy)]
 enum Then<'a> {
@@ -176,12 +187,7 @@ impl Linear {
     /// # Errors
     /// An input of another width, or angles of other tokens.
     pub(crate) fn forward_turned(&self, x: &Tensor, norm: Option<&Norm>, turn: Turn<'_>) -> Result<Tensor> {
-        let (tokens, _) = x.dims2()?;
-        let (rows, pairs) = turn.angles.cos.dims2()?;
-        let turned = 2 * pairs * turn.heads;
-        if rows == 0 || !tokens.is_multiple_of(rows) || turned > self.outputs {
-            candle_core::bail!("{turn:?} of {tokens} tokens and {} outputs", self.outputs);
-        }
+        let pairs = turn.pairs(x.dims2()?.0, self.outputs)?;
         match &self.weight {
             Weight::Packed(..) => {
                 let (cos, sin) = (values(&turn.angles.cos), values(&turn.angles.sin));
@@ -196,15 +202,7 @@ impl Linear {
             }
             Weight::Tensor(weight, bias) => {
                 let normed = norm.map(|norm| norm.forward(x)).transpose()?;
-                let out = plain(normed.as_ref().unwrap_or(x), weight, bias.as_ref())?;
-                let heads = out.narrow(1, 0, turned)?.contiguous()?;
-                let heads = heads.reshape((tokens / rows, rows, turn.heads, 2 * pairs))?;
-                let heads = rope_thd(&heads, &turn.angles.cos, &turn.angles.sin)?;
-                let heads = heads.reshape((tokens, turned))?;
-                if turned == self.outputs {
-                    return Ok(heads);
-                }
-                Tensor::cat(&[&heads, &out.narrow(1, turned, self.outputs - turned)?], 1)
+                turned(&plain(normed.as_ref().unwrap_or(x), weight, bias.as_ref())?, turn)
             }
         }
     }
@@ -300,6 +298,32 @@ impl Then<'_> {
             }
         }
     }
+}
+
+/// Rows `[tokens, width]` of which the first heads are turned by their positions.
+///
+/// # Errors
+/// Angles of other tokens.
+pub(crate) fn turned(x: &Tensor, turn: Turn<'_>) -> Result<Tensor> {
+    let (tokens, width) = x.dims2()?;
+    let pairs = turn.pairs(tokens, width)?;
+    if has_kernels(x) {
+        let (cos, sin) = (values(&turn.angles.cos), values(&turn.angles.sin));
+        let mut out = x.flatten_all()?.to_vec1::<f32>()?;
+        Then::Turn { cos: cos.dense()?, sin: sin.dense()?, pairs, heads: turn.heads }
+            .finish(0, width, &mut out);
+        return Tensor::from_vec(out, (tokens, width), x.device());
+    }
+    let rows = turn.angles.cos.dim(0)?;
+    let first = 2 * pairs * turn.heads;
+    let heads = x.narrow(1, 0, first)?.contiguous()?;
+    let heads = heads.reshape((tokens / rows, rows, turn.heads, 2 * pairs))?;
+    let heads = rope_thd(&heads, &turn.angles.cos, &turn.angles.sin)?;
+    let heads = heads.reshape((tokens, first))?;
+    if first == width {
+        return Ok(heads);
+    }
+    Tensor::cat(&[&heads, &x.narrow(1, first, width - first)?], 1)
 }
 
 /// `[.., in]` to `[.., out]` on candle's operations.

@@ -14,6 +14,7 @@ mod feed_forward;
 mod linear;
 mod norm;
 mod product;
+mod quantisation;
 mod rows;
 
 use std::ops::Deref;
@@ -24,8 +25,9 @@ pub use self::activation::Activation;
 pub(crate) use self::attention::{Memory, Sequence, attention};
 pub(crate) use self::division::on_all_cores;
 pub(crate) use self::feed_forward::{FeedForward, Inner};
-pub(crate) use self::linear::{Linear, Turn, normalise_rows};
+pub(crate) use self::linear::{Linear, Turn, normalise_rows, turned};
 pub(crate) use self::norm::Norm;
+pub use self::quantisation::Quantisation;
 
 /// Whether the layers have kernels of their own for tensors like `x`.
 pub(crate) fn has_kernels(x: &Tensor) -> bool {

@@ -59,32 +59,8 @@ fn default_image_token() -> u32 {
 
 #[derive(Deserialize)]
 struct RawText {
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    rms_norm_eps: f64,
-    max_position_embeddings: usize,
-    hidden_act: Option<String>,
-    rope_theta: Option<f32>,
-    rope_scaling: Option<RawRope>,
-    rope_parameters: Option<RawRope>,
-    #[serde(default)]
-    use_sliding_window: Option<bool>,
     tie_word_embeddings: Option<bool>,
     eos_token_id: Option<TokenIds>,
-}
-
-#[derive(Deserialize)]
-struct RawRope {
-    rope_theta: Option<f32>,
-    rope_type: Option<String>,
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    mrope_section: Option<Vec<usize>>,
 }
 
 /// Defaults are those of transformers 5.17 (`configuration_qwen2_vl.py`), which published checkpoints rely on.
@@ -137,8 +113,8 @@ impl Config {
             return Err(ModelError::unsupported(&path, "model_type", top.model_type, "qwen2_vl"));
         }
         let tied = top.tie_word_embeddings.or(text.tie_word_embeddings).unwrap_or(false);
-        let eos = text.eos_token_id.clone();
-        let text = build_text(&path, text, tied)?;
+        let eos = text.eos_token_id;
+        let text = DecoderConfig { tied, ..DecoderConfig::read(&path, text_value)? };
         let vision = build_vision(&path, &top.vision_config, text.hidden)?;
         let image_token = top.image_token_id;
         ensure(&path, (image_token as usize) < text.vocabulary, || {
@@ -150,54 +126,6 @@ impl Config {
 
 fn ensure(path: &str, holds: bool, message: impl FnOnce() -> String) -> Result<()> {
     if holds { Ok(()) } else { Err(ModelError::malformed(path, message())) }
-}
-
-fn build_text(path: &str, raw: RawText, tied: bool) -> Result<DecoderConfig> {
-    let heads = raw.num_attention_heads;
-    let kv_heads = raw.num_key_value_heads.unwrap_or(heads);
-    ensure(path, heads > 0 && kv_heads > 0 && heads.is_multiple_of(kv_heads), || {
-        format!("`num_attention_heads` {heads} is no multiple of `num_key_value_heads` {kv_heads}")
-    })?;
-    let head_dim = raw.head_dim.unwrap_or(raw.hidden_size / heads);
-    ensure(path, head_dim > 0 && head_dim.is_multiple_of(2), || {
-        format!("a head is {head_dim} wide, expected an even number")
-    })?;
-    ensure(path, raw.num_hidden_layers > 0 && raw.vocab_size > 0, || {
-        "`num_hidden_layers` and `vocab_size` must be positive".to_owned()
-    })?;
-    if let Some(activation) = raw.hidden_act.filter(|name| name != "silu") {
-        return Err(ModelError::unsupported(path, "hidden_act", activation, "silu"));
-    }
-    if raw.use_sliding_window == Some(true) {
-        return Err(ModelError::unsupported(path, "use_sliding_window", true, "false"));
-    }
-    let rope = raw.rope_parameters.or(raw.rope_scaling);
-    let scheme = rope.as_ref().and_then(|rope| rope.rope_type.as_deref().or(rope.kind.as_deref()));
-    if let Some(scheme) = scheme.filter(|name| !matches!(*name, "default" | "mrope")) {
-        return Err(ModelError::unsupported(path, "rotary scheme", scheme, "default, mrope"));
-    }
-    let rope_theta = rope.as_ref().and_then(|rope| rope.rope_theta).or(raw.rope_theta).unwrap_or(1e6);
-    let sections = rope.and_then(|rope| rope.mrope_section).unwrap_or_else(|| vec![16, 24, 24]);
-    let mrope_sections: [usize; 3] = sections.as_slice().try_into().map_err(|_| {
-        ModelError::malformed(path, format!("`mrope_section` is {sections:?}, expected three numbers"))
-    })?;
-    ensure(path, mrope_sections.iter().sum::<usize>() * 2 == head_dim, || {
-        format!("`mrope_section` {mrope_sections:?} must sum up to half of the head's width {head_dim}")
-    })?;
-    Ok(DecoderConfig {
-        vocabulary: raw.vocab_size,
-        hidden: raw.hidden_size,
-        intermediate: raw.intermediate_size,
-        layers: raw.num_hidden_layers,
-        heads,
-        kv_heads,
-        head_dim,
-        epsilon: raw.rms_norm_eps,
-        max_positions: raw.max_position_embeddings,
-        rope_theta,
-        mrope_sections,
-        tied,
-    })
 }
 
 fn build_vision(path: &str, raw: &RawVision, hidden: usize) -> Result<VisionConfig> {

@@ -7,11 +7,8 @@ mod config;
 mod image;
 mod vision;
 
-use candle_core::{DType, Device, Tensor};
-use cluegate_perception::{
-    AnswerScore, Call, Completion, CompletionRequest, Decoding, Fingerprint, LocalLanguageModel, Picture,
-    Prompt, VisionLanguageModel,
-};
+use candle_core::Tensor;
+use cluegate_perception::Picture;
 
 pub use self::config::{Config, VisionConfig};
 pub use self::image::{ImageProcessor, Patches};
@@ -19,18 +16,14 @@ use self::vision::VisionTower;
 use crate::chat::CHAT_FILES;
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
-use crate::language::{Chat, Decoder, Limits, Multimodal, PictureEncoder, PictureTokens};
+use crate::language::{
+    Chat, ChatOptions, Decoder, Features, ImageMark, LanguageModel, PictureEncoder, PictureTokens,
+};
+use crate::suite::LoadOptions;
 use crate::weights::Weights;
 
 /// Buffers that older versions of transformers saved beside the weights.
 const KNOWN_BUFFERS: &[&str] = &["rotary_emb.inv_freq", "rotary_pos_emb.inv_freq"];
-
-/// A loaded Qwen2-VL checkpoint.
-#[derive(Debug)]
-pub struct Qwen2Vl {
-    model: Multimodal<Eyes>,
-    config: Config,
-}
 
 /// The image processor and the vision tower.
 #[derive(Debug)]
@@ -39,6 +32,8 @@ struct Eyes {
     tower: VisionTower,
     /// Edge in pixels of the square that becomes one token.
     token: usize,
+    /// Stands for each of them.
+    image_token: u32,
 }
 
 impl PictureEncoder for Eyes {
@@ -49,99 +44,61 @@ impl PictureEncoder for Eyes {
         let edge = self.token as u32;
         let (rows, columns) = (height / edge, width / edge);
         let positions = (0..rows).flat_map(|y| (0..columns).map(move |x| [0, y, x])).collect();
-        Ok(PictureTokens { positions, span: rows.max(columns) })
+        let ids = vec![self.image_token; (rows * columns) as usize];
+        Ok(PictureTokens { ids, positions, span: rows.max(columns) })
     }
 
-    fn features(&self, picture: &Picture) -> Result<Tensor> {
+    fn pixels(&self, picture: &Picture) -> Result<Tensor> {
         let patches = self.processor.patches(picture.pixels())?;
-        self.tower.forward(&patches).map_err(|e| ModelError::from(e).at("the vision tower"))
+        let count = patches.rows * patches.columns;
+        let width = patches.values.len() / count;
+        Ok(Tensor::from_vec(patches.values, (count, width), &candle_core::Device::Cpu)?)
+    }
+
+    fn features(&self, picture: &Picture) -> Result<Features> {
+        let patches = self.processor.patches(picture.pixels())?;
+        let features =
+            self.tower.forward(&patches).map_err(|e| ModelError::from(e).at("the vision tower"))?;
+        Ok(features.into())
     }
 }
 
-impl Qwen2Vl {
-    /// Loads a checkpoint from a folder in Hugging Face layout. Weights are converted to `dtype`.
-    ///
-    /// # Errors
-    /// A missing or malformed file, a missing, misshapen or unknown tensor, an unsupported configuration, a
-    /// tokenizer without a token for Yes or No: each a [`ModelError`] that names it.
-    pub fn load(tree: &FileTree, device: &Device, dtype: DType) -> Result<Self> {
-        let config = Config::load(tree)?;
-        let chat = Chat::load(tree, config.text.vocabulary, config.image_token, config.eos.clone())?;
-        let processor = ImageProcessor::load(tree, &config.vision)?;
-        let weights = Weights::load(tree, "model", dtype, device)?;
-        let (tower, decoder) = build(&config, &weights)?;
-        let mut files = vec!["config.json", "preprocessor_config.json", "processor_config.json"];
-        files.extend_from_slice(CHAT_FILES);
-        let fingerprint = weights.fingerprint(tree, &files)?;
-        let eyes = Eyes { processor, tower, token: config.vision.patch * config.vision.merge };
-        Ok(Self { model: Multimodal::new(eyes, decoder, chat, fingerprint), config })
-    }
-
-    /// The same model within other bounds.
-    #[must_use]
-    pub fn with_limits(self, limits: Limits) -> Self {
-        Self { model: self.model.with_limits(limits), ..self }
-    }
-
-    /// The configuration that the checkpoint came with.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// The image processor that the checkpoint came with.
-    pub fn processor(&self) -> &ImageProcessor {
-        &self.model.encoder().processor
-    }
-
-    /// What the language model sees of a picture: `[tokens, hidden]`, tokens in reading order.
-    ///
-    /// # Errors
-    /// `Request` for a picture that the processor refuses; `Tensor`.
-    pub fn image_features(&self, picture: &Picture) -> Result<Tensor> {
-        self.model.encoder().features(picture)
-    }
-
-    /// Logits of the next token, `vocabulary` values, for each prompt. Prompts with the same prefix run as a batch.
-    ///
-    /// # Errors
-    /// `Request` for a prompt that is too long or holds control tokens; `NotANumber`; `Tensor`.
-    pub fn next_logits(&self, prompts: &[Prompt]) -> Result<Vec<Vec<f32>>> {
-        self.model.next_logits(prompts)
-    }
-}
-
-impl VisionLanguageModel for Qwen2Vl {
-    fn fingerprint(&self) -> &Fingerprint {
-        self.model.fingerprint()
-    }
-
-    fn score(&self, prompts: &[Prompt], call: &Call) -> cluegate_perception::Result<Vec<AnswerScore>> {
-        Ok(self.model.score(prompts, call)?)
-    }
-
-    fn complete(
-        &self,
-        requests: &[CompletionRequest],
-        call: &Call,
-    ) -> cluegate_perception::Result<Vec<Completion>> {
-        self.model.complete(requests, call)
-    }
-}
-
-impl LocalLanguageModel for Qwen2Vl {
-    fn decoding(&self) -> Box<dyn Decoding + '_> {
-        self.model.decoding()
-    }
+/// Loads a checkpoint from a folder in Hugging Face layout.
+///
+/// # Errors
+/// A missing or malformed file, a missing, misshapen or unknown tensor, an unsupported configuration, a tokenizer
+/// without a token for Yes or No: each a [`ModelError`] that names it.
+pub(crate) fn load(tree: &FileTree, options: &LoadOptions) -> Result<LanguageModel> {
+    let config = Config::load(tree)?;
+    let image_token = config.image_token;
+    let written = crate::chat::ChatTokenizer::load(tree)?.text(image_token)?;
+    let chat = Chat::load(
+        tree,
+        ChatOptions {
+            vocabulary: config.text.vocabulary,
+            image: Some(ImageMark { token: image_token, written }),
+            eos: config.eos.clone(),
+        },
+    )?;
+    let processor = ImageProcessor::load(tree, &config.vision)?;
+    let weights = Weights::load(tree, "model", options.dtype, &options.device)?;
+    let (tower, decoder) = build(&config, &weights, options)?;
+    let mut files = vec!["config.json", "preprocessor_config.json", "processor_config.json"];
+    files.extend_from_slice(CHAT_FILES);
+    let fingerprint = weights.fingerprint(tree, &files)?;
+    let token = config.vision.patch * config.vision.merge;
+    let eyes = Eyes { processor, tower, token, image_token };
+    Ok(LanguageModel::new(Some(Box::new(eyes)), decoder, chat, fingerprint))
 }
 
 /// Builds both towers and sees that every tensor has found its place, whichever way the names are nested.
-fn build(config: &Config, weights: &Weights) -> Result<(VisionTower, Decoder)> {
+fn build(config: &Config, weights: &Weights, options: &LoadOptions) -> Result<(VisionTower, Decoder)> {
     let root = weights.builder();
     let nested = weights.contains_prefix("model.language_model.");
     let visual = if weights.contains_prefix("model.visual.") { "model.visual" } else { "visual" };
     let text = if nested { "model.language_model" } else { "model" };
     let tower = VisionTower::load(&config.vision, &root.pp(visual))?;
-    let decoder = Decoder::load(&config.text, &root.pp(text), &root)?;
+    let decoder = Decoder::load(&config.text, &root.pp(text), &root, options.quantisation)?;
     let mut allowed = KNOWN_BUFFERS.to_vec();
     if config.text.tied {
         // Some converters store the shared table twice.

@@ -5,7 +5,8 @@ use candle_nn::{VarBuilder, ops::softmax_last_dim};
 
 use super::config::DecoderConfig;
 use super::key_values::{KeyValues, Past};
-use crate::layers::{FeedForward, Inner, Linear, Memory, Norm, Sequence, Turn, attention};
+use super::weights::LayerWeights;
+use crate::layers::{FeedForward, Inner, Linear, Memory, Norm, Sequence, Turn, attention, turned};
 use crate::rope::Angles;
 
 /// The shape of a batch and where its tokens are.
@@ -186,18 +187,17 @@ pub(super) struct Layer {
 
 impl Layer {
     pub(super) fn load(config: &DecoderConfig, vb: &VarBuilder<'_>) -> Result<Self> {
-        let (hidden, inner) = (config.hidden, config.intermediate);
-        let mlp = vb.pp("mlp");
-        let gate = mlp.pp("gate_proj").get((inner, hidden), "weight")?;
-        let up = mlp.pp("up_proj").get((inner, hidden), "weight")?;
+        let weights = LayerWeights::new(config, vb);
+        let norm = |vb: &VarBuilder<'_>| Norm::rms(config.hidden, config.epsilon, vb);
+        let [gate, up, down] = weights.feed_forward()?;
         Ok(Self {
-            norm: Norm::rms(hidden, config.epsilon, &vb.pp("input_layernorm"))?,
-            attention: Attention::load(config, &vb.pp("self_attn"))?,
+            norm: norm(&weights.attention_norm())?,
+            attention: Attention::load(config, &weights)?,
             feed_forward: FeedForward {
-                norm: Norm::rms(hidden, config.epsilon, &vb.pp("post_attention_layernorm"))?,
-                expand: Linear::stack(&[(gate, None), (up, None)])?,
+                norm: norm(&weights.feed_forward_norm())?,
+                expand: Linear::stack(&[gate, up])?,
                 inner: Inner::Gated,
-                contract: Linear::load_no_bias(inner, hidden, &mlp.pp("down_proj"))?,
+                contract: Linear::new(&down.0, down.1.as_ref())?,
             },
         })
     }
@@ -255,32 +255,43 @@ impl Layer {
 /// that a past that all rows share is multiplied once for each head and never copied.
 #[derive(Debug)]
 struct Attention {
-    /// Scaled by `1 / sqrt(head)`.
+    /// Scaled by `1 / sqrt(head)`, unless its norm is.
     query: Linear,
     /// Keys, then values.
     key_value: Linear,
+    head_norms: Option<HeadNorms>,
     output: Linear,
     kv_heads: usize,
     group: usize,
     head: usize,
 }
 
+/// Norms of each head, before it is turned (`Qwen3Attention` in `models/qwen3/modeling_qwen3.py` of transformers 5.17).
+#[derive(Debug)]
+struct HeadNorms {
+    /// Scaled by `1 / sqrt(head)`.
+    query: Norm,
+    key: Norm,
+}
+
 impl Attention {
-    fn load(config: &DecoderConfig, vb: &VarBuilder<'_>) -> Result<Self> {
+    fn load(config: &DecoderConfig, weights: &LayerWeights<'_, '_>) -> Result<Self> {
         let head = config.head_dim;
-        let (queries, keys) = (config.heads * head, config.kv_heads * head);
-        let query = vb.pp("q_proj");
         let scale = 1.0 / (head as f64).sqrt();
-        let weight = (query.get((queries, config.hidden), "weight")? * scale)?;
-        let bias = (query.get(queries, "bias")? * scale)?;
-        let part = |name: &str| -> Result<(Tensor, Option<Tensor>)> {
-            let part = vb.pp(name);
-            Ok((part.get((keys, config.hidden), "weight")?, Some(part.get(keys, "bias")?)))
+        let [mut query, key, value] = weights.inputs()?;
+        let head_norms = if config.head_norms {
+            let norm = |name: &str| Norm::rms(head, config.epsilon, &weights.attention().pp(name));
+            Some(HeadNorms { query: norm("q_norm")?.scaled(scale)?, key: norm("k_norm")? })
+        } else {
+            query = ((query.0 * scale)?, query.1.map(|bias| bias * scale).transpose()?);
+            None
         };
+        let output = weights.output()?;
         Ok(Self {
-            query: Linear::new(&weight, Some(&bias))?,
-            key_value: Linear::stack(&[part("k_proj")?, part("v_proj")?])?,
-            output: Linear::load_no_bias(queries, config.hidden, &vb.pp("o_proj"))?,
+            query: Linear::new(&query.0, query.1.as_ref())?,
+            key_value: Linear::stack(&[key, value])?,
+            head_norms,
+            output: Linear::new(&output.0, output.1.as_ref())?,
             kv_heads: config.kv_heads,
             group: config.heads / config.kv_heads,
             head,
@@ -290,17 +301,35 @@ impl Attention {
     /// Keys and values of `[batch * length, hidden]`, each `[kv heads * batch, length, head]`.
     fn keys_values(&self, normed: &Tensor, rows: Rows<'_>) -> Result<(Tensor, Tensor)> {
         let turn = Turn { angles: rows.angles, heads: self.kv_heads };
-        let both = self.key_value.forward_turned(normed, None, turn)?;
+        let both = match &self.head_norms {
+            None => self.key_value.forward_turned(normed, None, turn)?,
+            Some(norms) => {
+                let both = self.key_value.forward(normed)?;
+                let width = self.kv_heads * self.head;
+                let keys = self.turned(&both.narrow(1, 0, width)?, &norms.key, turn)?;
+                Tensor::cat(&[&keys, &both.narrow(1, width, width)?], 1)?
+            }
+        };
         let both = both.reshape((rows.batch, rows.length, 2 * self.kv_heads, self.head))?;
         let both = both.permute((2, 0, 1, 3))?.contiguous()?.flatten(0, 1)?;
         let half = self.kv_heads * rows.batch;
         Ok((both.narrow(0, 0, half)?, both.narrow(0, half, half)?))
     }
 
+    /// Heads `[tokens, heads * head]`, each normalised, then turned.
+    fn turned(&self, heads: &Tensor, norm: &Norm, turn: Turn<'_>) -> Result<Tensor> {
+        let shape = heads.dims2()?;
+        let normed = norm.forward(&heads.reshape((shape.0, turn.heads, self.head))?)?;
+        turned(&normed.reshape(shape)?, turn)
+    }
+
     /// What the tokens gather from their own row and from a shared past, `[batch * length, heads * head]`.
     fn gather(&self, normed: &Tensor, rows: Rows<'_>, seen: &Seen, visible: &Visible) -> Result<Tensor> {
         let turn = Turn { angles: rows.angles, heads: self.kv_heads * self.group };
-        let queries = self.query.forward_turned(normed, None, turn)?;
+        let queries = match &self.head_norms {
+            None => self.query.forward_turned(normed, None, turn)?,
+            Some(norms) => self.turned(&self.query.forward(normed)?, &norms.query, turn)?,
+        };
         let mask = match visible {
             Visible::Rows { causal, starts, ends } => {
                 return self.gather_rows(&queries, rows, seen, *causal, (starts, ends));

@@ -17,18 +17,47 @@
 mod config;
 mod key_values;
 mod layer;
+mod read;
+mod weights;
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Embedding, Module, VarBuilder};
 
-pub use self::config::DecoderConfig;
+pub use self::config::{Axes, Biases, DecoderConfig, Naming, Rope, Scaling};
 pub(crate) use self::key_values::{KeyValues, Past, Piece, Shape};
 use self::layer::{Context, Layer, Picks, Place, Rows, Visible, causal};
-use crate::layers::{Linear, Norm, has_kernels, on_all_cores};
-use crate::rope::{Angles, inverse_frequencies};
+use self::weights::map;
+use crate::layers::{Linear, Norm, Quantisation, has_kernels, on_all_cores};
+use crate::rope::Angles;
 
 /// Time, row and column of a token; all three equal for text.
 pub(crate) type Position = [u32; 3];
+
+/// What tokens enter the layers as.
+#[derive(Debug, Clone)]
+pub(crate) struct Entering {
+    /// `[tokens, hidden]`.
+    pub(crate) embeddings: Tensor,
+    /// Added to the residual stream after each of the first layers, of the same shape.
+    pub(crate) deep: Vec<Tensor>,
+}
+
+impl From<Tensor> for Entering {
+    fn from(embeddings: Tensor) -> Self {
+        Self { embeddings, deep: Vec::new() }
+    }
+}
+
+impl Entering {
+    /// Some of the tokens.
+    pub(crate) fn narrow(&self, first: usize, count: usize) -> Result<Self> {
+        let part = |all: &Tensor| all.narrow(0, first, count);
+        Ok(Self {
+            embeddings: part(&self.embeddings)?,
+            deep: self.deep.iter().map(part).collect::<Result<_>>()?,
+        })
+    }
+}
 
 /// The decoder.
 #[derive(Debug)]
@@ -45,25 +74,32 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// `vb` leads to the layers, `head` to `lm_head`.
-    pub(crate) fn load(config: &DecoderConfig, vb: &VarBuilder<'_>, head: &VarBuilder<'_>) -> Result<Self> {
-        let embedding = candle_nn::embedding(config.vocabulary, config.hidden, vb.pp("embed_tokens"))?;
+    /// `vb` leads to the layers, `head` to the output layer.
+    pub(crate) fn load(
+        config: &DecoderConfig,
+        vb: &VarBuilder<'_>,
+        head: &VarBuilder<'_>,
+        quantisation: Option<Quantisation>,
+    ) -> Result<Self> {
+        if let Some(quantisation) = quantisation {
+            candle_core::bail!("weights as {quantisation:?} are not supported yet; load them as they are");
+        }
+        let (table, output) = config.naming.ends();
+        let embedding = candle_nn::embedding(config.vocabulary, config.hidden, vb.pp(table))?;
         let head = if config.tied {
             Linear::new(embedding.embeddings(), None)?
         } else {
-            Linear::load_no_bias(config.hidden, config.vocabulary, &head.pp("lm_head"))?
+            Linear::new(&map(&head.pp(output), (config.vocabulary, config.hidden), false)?.0, None)?
         };
         let layers = (0..config.layers)
             .map(|i| Layer::load(config, &vb.pp("layers").pp(i)))
             .collect::<Result<Vec<_>>>()?;
-        let axes =
-            config.mrope_sections.iter().enumerate().flat_map(|(axis, &n)| std::iter::repeat_n(axis, n));
         Ok(Self {
             embedding,
             layers,
             norm: Norm::rms(config.hidden, config.epsilon, &vb.pp("norm"))?,
             head,
-            turns: inverse_frequencies(config.rope_theta, config.head_dim).into_iter().zip(axes).collect(),
+            turns: config.rope.turns(config.head_dim),
             config: config.clone(),
             device: vb.device().clone(),
             dtype: vb.dtype(),
@@ -96,13 +132,13 @@ impl Decoder {
         self.embedding.forward(&Tensor::new(tokens, &self.device)?)
     }
 
-    /// Appends the same number of tokens to every row of `sequences`: their embeddings `[rows * tokens, hidden]` and
+    /// Appends the same number of tokens to every row of `sequences`: what they enter as, `[rows * tokens, hidden]`, and
     /// `positions`, row by row. With `lengths`, the logits after the first `lengths[i]` of them in row `i`,
     /// `[rows, vocabulary]`; what follows there is padding. The caller leaves room.
     pub(crate) fn append(
         &self,
         sequences: &mut KeyValues,
-        embeddings: &Tensor,
+        entering: &Entering,
         positions: &[Position],
         lengths: Option<&[usize]>,
     ) -> Result<Option<Tensor>> {
@@ -120,7 +156,7 @@ impl Decoder {
         });
         let picks = picks.transpose()?;
         let mut context = Context::Append(sequences);
-        let xs = self.run(embeddings.clone(), rows, &visible, picks.as_ref(), &mut context)?;
+        let xs = self.run(entering, rows, &visible, picks.as_ref(), &mut context)?;
         sequences.grow(rows.length);
         if lengths.is_some() { Ok(Some(self.logits(&xs)?)) } else { Ok(None) }
     }
@@ -145,8 +181,8 @@ impl Decoder {
         let picks = Picks::new(lengths, rows.length, at_ends, (&starts, 0), self.place())?;
         let mut kept = Vec::with_capacity(self.layers.len());
         let mut context = Context::Shared { past, kept: keep.then_some(&mut kept) };
-        let xs = self.embed(tokens)?;
-        let xs = self.run(xs, rows, &visible, Some(&picks), &mut context)?;
+        let entering = self.embed(tokens)?.into();
+        let xs = self.run(&entering, rows, &visible, Some(&picks), &mut context)?;
         let kept = keep.then(|| KeyValues::computed(kept, rows.batch)).transpose()?;
         Ok((self.logits(&xs)?, kept))
     }
@@ -155,13 +191,14 @@ impl Decoder {
     /// and the last layer computes keys and values only.
     fn run(
         &self,
-        mut xs: Tensor,
+        entering: &Entering,
         rows: Rows<'_>,
         visible: &Visible,
         picks: Option<&Picks>,
         context: &mut Context<'_, '_>,
     ) -> Result<Tensor> {
         on_all_cores(&self.device, || {
+            let mut xs = entering.embeddings.clone();
             for (index, layer) in self.layers.iter().enumerate() {
                 let last = index + 1 == self.layers.len();
                 xs = match picks {
@@ -169,6 +206,10 @@ impl Decoder {
                     Some(picks) => layer.forward_picked(index, &xs, rows, picks, context)?,
                     None => layer.remember(index, &xs, rows, context)?,
                 };
+                // Picked tokens are text, to which nothing is added.
+                if let Some(added) = entering.deep.get(index).filter(|_| !last) {
+                    xs = (xs + added)?;
+                }
             }
             Ok(xs)
         })
