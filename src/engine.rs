@@ -10,7 +10,7 @@ use cluegate_candle_diffusion::{DiffusionError, Pipeline};
 use cluegate_constitution::Constitution;
 use cluegate_gate::{InspectionError, Inspector, JudgeProvider, SharedJudge, Unfinished};
 use cluegate_judge::{Judge, JudgeOptions, Report, TemplateError, Templates};
-use cluegate_models::{Domain, FileTree, ModelError, Suite};
+use cluegate_models::{Domain, FileTree, LoadOptions, ModelError, Suite};
 use cluegate_perception::{Call, Detection, PerceptionError, PerceptionErrorKind, Picture, RelevanceEncoder};
 use cluegate_workers::{
     Admission, AdmissionOptions, DetectorWorker, LanguageOptions, LanguageStatistics, LanguageWorker,
