@@ -5,7 +5,8 @@ preprocessing; here are the tokenizers, the pictures, the questions, and what is
 
     FOLDER/model/               the checkpoint in Hugging Face layout
     FOLDER/NAME.png             the pictures
-    FOLDER/expected.json        the cases: conversation, rendered text, token ids, greedy answer
+    FOLDER/expected.json        the cases: conversation, rendered text before and after the picture's tokens are put
+                                in, token ids, greedy answer
     FOLDER/expected.safetensors `pixels.NAME`, `features.NAME` for each picture, `logits.CASE` for each case
 
 The tests read them by `tests/language/harness.rs`. Everything follows from fixed seeds. See make_qwen2_vl.py for a
@@ -203,7 +204,7 @@ def write(folder, model, template, marks, *, see=None, mark=None, strings=False,
         text = fast.apply_chat_template(
             conversation(case, mark if strings else None), chat_template=template, tokenize=False,
             add_generation_prompt=True)
-        text += case["answer_start"]
+        prompt = text = text + case["answer_start"]
         of_picture = {}
         if case["picture"]:
             assert text.count(mark) == 1, f"{case['name']}: {text}"
@@ -218,7 +219,7 @@ def write(folder, model, template, marks, *, see=None, mark=None, strings=False,
                 **extra)[0, tokens.shape[1]:].tolist()
         tensors[f"logits.{case['name'].replace(' ', '_')}"] = logits.contiguous()
         written.append({
-            **case, "text": text, "tokens": tokens[0].tolist(), **(notes(tokens, of_picture) if notes else {}),
+            **case, "prompt": prompt, "text": text, "tokens": tokens[0].tolist(), **(notes(tokens, of_picture) if notes else {}),
             "answer_tokens": answer, "answer_text": fast.decode(answer, skip_special_tokens=True),
         })
         top = torch.softmax(logits.double(), -1).max().item()
