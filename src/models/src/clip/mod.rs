@@ -9,6 +9,7 @@ mod encoder;
 mod processor;
 mod tokenizer;
 mod towers;
+mod vocabulary;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -49,9 +50,8 @@ const SEEN_OVERHEAD: usize = 192;
 /// becomes the same unit vector as what was computed.
 const TEXT_FEATURES: &str = "relevance text features";
 
-/// Files beside the weights that decide about the answers.
-const FILES: [&str; 4] =
-    ["config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json"];
+/// Files beside the weights and the tokenizer's that decide about the answers.
+const FILES: [&str; 3] = ["config.json", "preprocessor_config.json", "processor_config.json"];
 
 /// Buffers that older versions of the reference saved; their values follow from the configuration.
 pub(crate) const KNOWN_BUFFERS: [&str; 1] = ["embeddings.position_ids"];
@@ -94,6 +94,7 @@ impl ClipModel {
         let weights = Weights::load(tree, "model", dtype, device)?;
         let built = Self::build(&config, &weights.builder())?;
         weights.refuse_unused(&KNOWN_BUFFERS)?;
+        let fingerprint = weights.fingerprint(tree, &[&FILES[..], tokenizer.files()].concat())?;
         let (text, vision, text_projection, visual_projection) = built;
         Ok(Self {
             text,
@@ -105,7 +106,7 @@ impl ClipModel {
             device: device.clone(),
             dtype,
             threshold: DEFAULT_THRESHOLD,
-            fingerprint: weights.fingerprint(tree, &FILES)?,
+            fingerprint,
             cache: Cache::in_memory(),
             seen: Seen::new(SEEN),
         })

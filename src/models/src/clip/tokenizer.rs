@@ -2,15 +2,17 @@
 
 use tokenizers::Tokenizer;
 
+use super::vocabulary;
 use crate::error::{ModelError, Result};
-use crate::files::FileTree;
+use crate::files::{FileBytes, FileTree};
 
-/// A `tokenizer.json` that puts a beginning and an end token around each text, as CLIP's does. Lower-casing and the
-/// collapsing of white space are part of the file.
+/// A tokenizer that puts a beginning and an end token around each text, as CLIP's does. Lower-casing and the
+/// collapsing of white space are part of it.
 #[derive(Debug, Clone)]
 pub struct ClipTokenizer {
     tokenizer: Tokenizer,
     path: String,
+    files: &'static [&'static str],
     start: u32,
     end: u32,
     max_tokens: usize,
@@ -18,15 +20,19 @@ pub struct ClipTokenizer {
 }
 
 impl ClipTokenizer {
-    /// Reads `tokenizer.json`. Texts are cut to `max_tokens`, of which the last stays the end token; ids must lie
+    /// Reads `tokenizer.json`, or where there is none `vocab.json`, `merges.txt` and `tokenizer_config.json`, from which
+    /// transformers builds the same. Texts are cut to `max_tokens`, of which the last stays the end token; ids must lie
     /// below `vocab_size`.
     ///
     /// # Errors
     /// A missing or malformed file; a tokenizer that does not put exactly one token before and one behind a text,
     /// or whose ids go beyond the vocabulary of the model.
     pub fn load(tree: &FileTree, max_tokens: usize, vocab_size: usize) -> Result<Self> {
-        let path = tree.path_of(FILE);
-        let mut tokenizer = Tokenizer::from_bytes(&*tree.read(FILE)?)
+        let parts = if tree.exists(FILES[0]) { None } else { vocabulary::assemble(tree)? };
+        let files = if parts.is_some() { &vocabulary::FILES[..] } else { &FILES[..] };
+        let path = tree.path_of(files[0]);
+        let bytes = parts.map_or_else(|| tree.read(FILES[0]), |bytes| Ok(FileBytes::Owned(bytes)))?;
+        let mut tokenizer = Tokenizer::from_bytes(&*bytes)
             .map_err(|error| ModelError::tokenizer(&path, format!("not a tokenizer: {error}")))?;
         // The model decides, not what the file happens to have been saved with.
         tokenizer.with_padding(None);
@@ -39,7 +45,7 @@ impl ClipTokenizer {
                 format!("room for {max_tokens} tokens, expected at least 2"),
             ));
         }
-        let mut own = Self { tokenizer, path, start: 0, end: 0, max_tokens, vocab_size };
+        let mut own = Self { tokenizer, path, files, start: 0, end: 0, max_tokens, vocab_size };
         let marks = own.tokens("")?;
         let [start, end] = marks[..] else {
             let detail = format!(
@@ -60,6 +66,11 @@ impl ClipTokenizer {
     /// The token at the end of each text.
     pub fn end_token(&self) -> u32 {
         self.end
+    }
+
+    /// The files that it was read from, for the fingerprint of a model.
+    pub(crate) fn files(&self) -> &'static [&'static str] {
+        self.files
     }
 
     /// How messages call the file.
@@ -100,4 +111,4 @@ impl ClipTokenizer {
     }
 }
 
-const FILE: &str = "tokenizer.json";
+const FILES: [&str; 1] = ["tokenizer.json"];

@@ -49,9 +49,8 @@ const TOKENS_PER_PASS: usize = 4096;
 /// Texts of one forward pass.
 const TEXT_BATCH: usize = 64;
 
-/// Files beside the weights that decide about the answers.
-const FILES: [&str; 4] =
-    ["config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json"];
+/// Files beside the weights and the tokenizer's that decide about the answers.
+const FILES: [&str; 3] = ["config.json", "preprocessor_config.json", "processor_config.json"];
 
 /// Tensors of a checkpoint that detection does not use: the picture projection and temperature of the contrastive
 /// pre-training, and a buffer whose values follow from the configuration.
@@ -104,6 +103,7 @@ impl Owlv2Model {
         let weights = Weights::load(tree, "model", dtype, device)?;
         let network = Owlv2Network::load(&config, weights.builder())?;
         weights.refuse_unused(&[&KNOWN_BUFFERS[..], &UNUSED[..]].concat())?;
+        let fingerprint = weights.fingerprint(tree, &[&FILES[..], tokenizer.files()].concat())?;
         let tokens = config.vision.patches_per_side().pow(2);
         Ok(Self {
             network,
@@ -114,7 +114,7 @@ impl Owlv2Model {
             dtype,
             text_width: config.projection_dim,
             suppression: Some(SUPPRESSION),
-            fingerprint: weights.fingerprint(tree, &FILES)?,
+            fingerprint,
             cache: Cache::in_memory(),
             seen: Seen::new(SEEN),
         })
