@@ -16,8 +16,9 @@ use std::io::Cursor;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
+use cluegate_models::RelevanceModel;
 use cluegate_models::chat::ChatTokenizer;
-use cluegate_models::clip::{ClipModel, DualConfig, EncoderConfig};
+use cluegate_models::clip::{DualConfig, EncoderConfig};
 use cluegate_models::owlv2::Owlv2Model;
 use cluegate_models::qwen2_vl::{Config, ImageProcessor};
 use cluegate_models::{FileTree, LanguageModel, LoadOptions, load_judge};
@@ -57,7 +58,7 @@ impl<'a> Stage<'a> {
 }
 
 struct Models {
-    clip: ClipModel,
+    clip: RelevanceModel,
     clip_config: DualConfig,
     owl: Owlv2Model,
     owl_config: DualConfig,
@@ -73,7 +74,7 @@ impl Models {
             (suite.folder("relevance")?, suite.folder("detector")?, suite.folder("judge")?);
         let (device, dtype) = (Device::Cpu, DType::F32);
         Ok(Self {
-            clip: ClipModel::load(&clip, &device, dtype)?,
+            clip: RelevanceModel::load(&clip, &device, dtype)?,
             clip_config: DualConfig::load_clip(&clip)?,
             owl: Owlv2Model::load(&owl, &device, dtype)?,
             owl_config: DualConfig::load_owlv2(&owl)?,

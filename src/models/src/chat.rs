@@ -87,13 +87,13 @@ pub struct ChatTemplate {
 /// A special token, as a string or as an object with its properties.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum RawToken {
+pub(crate) enum RawToken {
     Plain(String),
     Described { content: String },
 }
 
 impl RawToken {
-    fn into_content(self) -> String {
+    pub(crate) fn into_content(self) -> String {
         match self {
             Self::Plain(content) | Self::Described { content } => content,
         }

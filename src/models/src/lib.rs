@@ -17,8 +17,10 @@ mod layers;
 pub mod owlv2;
 pub mod pixels;
 pub mod qwen2_vl;
+pub mod relevance;
 mod rope;
 mod seen;
+pub mod siglip;
 pub mod suite;
 pub mod weights;
 
@@ -27,5 +29,6 @@ pub use error::{ModelError, ModelErrorKind};
 pub use files::{FileBytes, FileTree, fingerprint};
 pub use language::LanguageModel;
 pub use layers::Quantisation;
+pub use relevance::RelevanceModel;
 pub use suite::{LoadOptions, MODELS_FILE, Suite, load_detector, load_judge, load_relevance};
 pub use weights::Weights;

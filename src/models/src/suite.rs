@@ -7,7 +7,6 @@ use cluegate_cache::Cache;
 use cluegate_perception::{LocalLanguageModel, RegionDetector, RelevanceEncoder};
 use serde::Deserialize;
 
-use crate::clip::ClipModel;
 use crate::domain::Domain;
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
@@ -15,6 +14,7 @@ use crate::language::LanguageModel;
 use crate::layers::Quantisation;
 use crate::owlv2::Owlv2Model;
 use crate::qwen2_vl;
+use crate::relevance::RelevanceModel;
 
 /// Name of the file that names the models of a suite.
 pub const MODELS_FILE: &str = "models.toml";
@@ -269,16 +269,11 @@ fn load_relevance_on(
     LoadOptions { device, dtype, .. }: &LoadOptions,
     cache: &Cache,
 ) -> Result<Arc<dyn RelevanceEncoder>> {
-    match family(folder)?.as_str() {
-        "clip" => {
-            let model = ClipModel::load(folder, device, *dtype)?.with_cache(cache.clone());
-            Ok(Arc::new(match threshold {
-                Some(threshold) => model.with_threshold(threshold),
-                None => model,
-            }))
-        }
-        other => Err(unsupported(folder, other, "clip")),
-    }
+    let model = RelevanceModel::load(folder, device, *dtype)?.with_cache(cache.clone());
+    Ok(Arc::new(match threshold {
+        Some(threshold) => model.with_threshold(threshold),
+        None => model,
+    }))
 }
 
 fn family(folder: &FileTree) -> Result<String> {

@@ -7,7 +7,7 @@ mod clip_support;
 
 use candle_core::{DType, Device};
 use cluegate_cache::{Cache, Counts};
-use cluegate_models::clip::ClipModel;
+use cluegate_models::RelevanceModel;
 use cluegate_models::owlv2::Owlv2Model;
 use cluegate_models::{FileTree, Suite};
 use cluegate_perception::{
@@ -79,9 +79,9 @@ fn other_weights_share_nothing() {
     let cache = Cache::in_memory();
     let load = |folder: &std::path::Path| {
         let tree = FileTree::open(folder).unwrap();
-        ClipModel::load(&tree, &Device::Cpu, DType::F32).unwrap().with_cache(cache.clone())
+        RelevanceModel::load(&tree, &Device::Cpu, DType::F32).unwrap().with_cache(cache.clone())
     };
-    let embed = |model: &ClipModel| bits(&model.embed_texts(&TEXTS, &Call::default()).unwrap());
+    let embed = |model: &RelevanceModel| bits(&model.embed_texts(&TEXTS, &Call::default()).unwrap());
     let own = embed(&load(&golden("clip/current")));
     let folder = copy("clip/current");
     change_weights(folder.path(), |weights| {
@@ -97,7 +97,8 @@ fn other_weights_share_nothing() {
 #[test]
 fn a_picture_seen_before_has_the_same_answer_and_its_neighbour_its_own() {
     let clip = || {
-        ClipModel::load(&FileTree::open(golden("clip/current")).unwrap(), &Device::Cpu, DType::F32).unwrap()
+        RelevanceModel::load(&FileTree::open(golden("clip/current")).unwrap(), &Device::Cpu, DType::F32)
+            .unwrap()
     };
     let owlv2 =
         || Owlv2Model::load(&FileTree::open(golden("owlv2")).unwrap(), &Device::Cpu, DType::F32).unwrap();
@@ -110,7 +111,7 @@ fn a_picture_seen_before_has_the_same_answer_and_its_neighbour_its_own() {
         }
         Picture::new(pixels)
     };
-    let embed = |model: &ClipModel, picture: &Picture| {
+    let embed = |model: &RelevanceModel, picture: &Picture| {
         bits(&model.embed_pictures(std::slice::from_ref(picture), &Call::default()).unwrap())
     };
     let (encoder, detector) = (clip(), owlv2());

@@ -6,7 +6,8 @@
 mod clip_support;
 
 use candle_core::{DType, Device, Tensor};
-use cluegate_models::clip::{Activation, ClipModel, DualConfig, TextConfig, VisionConfig};
+use cluegate_models::RelevanceModel;
+use cluegate_models::clip::{Activation, DualConfig, TextConfig, VisionConfig};
 use cluegate_models::{FileTree, ModelError, ModelErrorKind};
 use cluegate_perception::{Call, Picture, RelevanceEncoder};
 use image::RgbImage;
@@ -25,8 +26,8 @@ const TEXTS: [&str; 6] = [
     "a <|extra|> dog",
 ];
 
-fn load(folder: impl AsRef<std::path::Path>) -> Result<ClipModel, ModelError> {
-    ClipModel::load(&FileTree::open(folder)?, &Device::Cpu, DType::F32)
+fn load(folder: impl AsRef<std::path::Path>) -> Result<RelevanceModel, ModelError> {
+    RelevanceModel::load(&FileTree::open(folder)?, &Device::Cpu, DType::F32)
 }
 
 fn cases() -> [(&'static str, usize, [f32; 3]); 2] {
@@ -49,9 +50,10 @@ fn tokens_equal_the_reference() {
         let folder = golden("clip").join(name);
         let expected = ids(&tensors(folder.join("expected.safetensors")));
         let model = load(&folder).unwrap();
-        let got: Vec<_> = TEXTS[..count].iter().map(|text| model.tokenizer().encode(text).unwrap()).collect();
+        let got: Vec<_> = TEXTS[..count].iter().map(|text| model.tokens(text).unwrap()).collect();
         assert_eq!(got, expected, "{name}");
-        assert!(got.iter().all(|ids| ids.last() == Some(&model.tokenizer().end_token())), "{name}");
+        // The second text is empty.
+        assert!(got.iter().all(|ids| ids.last() == got[1].last()), "{name}");
     }
 }
 
@@ -228,6 +230,68 @@ fn configuration_layouts_agree() {
     assert_eq!(TextConfig::load(&flat).expect_err("a vision tower").kind(), ModelErrorKind::Unsupported);
 }
 
+fn published(value: &serde_json::Value) -> DualConfig {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), value.to_string()).unwrap();
+    DualConfig::load_clip(&FileTree::open(folder.path()).unwrap()).unwrap()
+}
+
+#[test]
+fn published_configurations_are_read() {
+    let sizes = |config: &DualConfig| {
+        let (text, vision) = (&config.text.encoder, &config.vision.encoder);
+        let patches = config.vision.patches_per_side();
+        (text.hidden_size, vision.hidden_size, vision.num_hidden_layers, patches, config.projection_dim)
+    };
+    // openai/clip-vit-base-patch32 and -patch16: everything written down, the older form empty.
+    for (patch, patches) in [(32, 7), (16, 14)] {
+        let base = published(&json!({
+            "model_type": "clip", "projection_dim": 512, "text_config_dict": null, "vision_config_dict": null,
+            "text_config": {
+                "hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "num_hidden_layers": 12,
+                "hidden_act": "quick_gelu", "eos_token_id": 2, "vocab_size": 49_408, "layer_norm_eps": 1e-05,
+            },
+            "vision_config": {
+                "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12,
+                "num_hidden_layers": 12, "image_size": 224, "patch_size": patch,
+            },
+        }));
+        assert_eq!(sizes(&base), (512, 768, 12, patches, 512));
+        assert_eq!(base.text.encoder.hidden_act, Activation::QuickGelu);
+    }
+    // openai/clip-vit-large-patch14 and -336: the older form beside the newer one.
+    for (image, patches) in [(224, 16), (336, 24)] {
+        let text = json!({
+            "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12,
+            "projection_dim": 768,
+        });
+        let vision = json!({
+            "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
+            "patch_size": 14, "image_size": image, "projection_dim": 768,
+        });
+        let large = published(&json!({
+            "model_type": "clip", "projection_dim": 768, "text_config": text, "vision_config": vision,
+            "text_config_dict": text, "vision_config_dict": vision,
+        }));
+        assert_eq!(sizes(&large), (768, 1024, 24, patches, 768));
+        assert_eq!(large.text.eos_token_ids, [49_407]);
+    }
+    // laion/CLIP-ViT-H-14-laion2B-s32B-b79K: the exact GELU, heads of 80.
+    let huge = published(&json!({
+        "model_type": "clip", "projection_dim": 1024,
+        "text_config": {
+            "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
+            "hidden_act": "gelu", "projection_dim": 512,
+        },
+        "vision_config": {
+            "hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 16, "num_hidden_layers": 32,
+            "hidden_act": "gelu", "image_size": 224, "patch_size": 14,
+        },
+    }));
+    assert_eq!(sizes(&huge), (1024, 1280, 32, 16, 1024));
+    assert_eq!(huge.vision.encoder.hidden_act, Activation::Gelu);
+}
+
 #[test]
 fn a_configuration_that_does_not_fit_is_refused() {
     let damage = |file: &str, change: &dyn Fn(&mut serde_json::Value), kind, named: &str| {
@@ -237,7 +301,8 @@ fn a_configuration_that_does_not_fit_is_refused() {
     };
     use ModelErrorKind::{Malformed, MissingFile, ShapeMismatch, Tokenizer, Unsupported};
     damage("config.json", &|v| v["text_config"]["hidden_act"] = json!("mish"), Unsupported, "mish");
-    damage("config.json", &|v| v["model_type"] = json!("siglip"), Unsupported, "siglip");
+    damage("config.json", &|v| v["model_type"] = json!("altclip"), Unsupported, "altclip");
+    damage("config.json", &|v| v["model_type"] = json!("siglip2"), Unsupported, "fixed resolution");
     damage("config.json", &|v| v["vision_config"]["hidden_size"] = json!(33), Malformed, "hidden_size");
     damage("config.json", &|v| v["vision_config"]["patch_size"] = json!(7), Malformed, "patch_size");
     damage("config.json", &|v| v["text_config"]["hidden_size"] = json!("x"), Malformed, "text_config");

@@ -1,4 +1,4 @@
-//! `config.json` of CLIP and OWLv2, and of their towers on their own.
+//! `config.json` of CLIP, OWLv2 and SigLIP, and of their towers on their own.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -8,12 +8,30 @@ use crate::error::{ModelError, Result};
 use crate::files::FileTree;
 use crate::layers::Activation;
 
-/// Defaults that a family's configuration classes hold for absent fields (transformers 5.17,
-/// `configuration_clip.py`, `configuration_owlv2.py`).
+/// Families that differ in what their configuration classes hold for absent fields (transformers 5.17,
+/// `configuration_clip.py`, `configuration_owlv2.py`, `configuration_siglip.py`, `configuration_idefics3.py`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
     Clip,
     Owlv2,
+    Siglip,
+    /// The vision tower of Idefics3 and SmolVLM.
+    Idefics3,
+}
+
+/// What a family's towers are where their fields are absent.
+struct Defaults {
+    hidden_act: &'static str,
+    epsilon: f64,
+    /// Width, width inside the feed-forward blocks, heads.
+    text: [usize; 3],
+    vision: [usize; 3],
+    vocab_size: usize,
+    positions: usize,
+    image_size: usize,
+    patch_size: usize,
+    /// Whether pixels that fill no patch are cut off, as published SigLIP checkpoints have it (384 is no multiple of 14).
+    cuts: bool,
 }
 
 impl Family {
@@ -21,6 +39,38 @@ impl Family {
         match self {
             Self::Clip => "clip",
             Self::Owlv2 => "owlv2",
+            Self::Siglip => "siglip",
+            Self::Idefics3 => "idefics3",
+        }
+    }
+
+    fn defaults(self) -> Defaults {
+        let clip = Defaults {
+            hidden_act: "quick_gelu",
+            epsilon: 1e-5,
+            text: [512, 2048, 8],
+            vision: [768, 3072, 12],
+            vocab_size: 49_408,
+            positions: 77,
+            image_size: 224,
+            patch_size: 32,
+            cuts: false,
+        };
+        let siglip = Defaults {
+            hidden_act: "gelu_pytorch_tanh",
+            epsilon: 1e-6,
+            text: [768, 3072, 12],
+            vocab_size: 32_000,
+            positions: 64,
+            patch_size: 16,
+            cuts: true,
+            ..clip
+        };
+        match self {
+            Self::Clip => clip,
+            Self::Owlv2 => Defaults { positions: 16, image_size: 768, patch_size: 16, ..clip },
+            Self::Siglip => siglip,
+            Self::Idefics3 => Defaults { vision: [1152, 3072, 16], patch_size: 32, ..siglip },
         }
     }
 }
@@ -48,7 +98,7 @@ pub struct VisionConfig {
     pub encoder: EncoderConfig,
     /// Side of the square input, in pixels.
     pub image_size: usize,
-    /// Side of a square patch, in pixels; divides `image_size`.
+    /// Side of a square patch, in pixels. Where it does not divide `image_size` the rest is not looked at.
     pub patch_size: usize,
 }
 
@@ -87,6 +137,21 @@ impl DualConfig {
     /// As [`Self::load_clip`].
     pub fn load_owlv2(tree: &FileTree) -> Result<Self> {
         Self::load(tree, Family::Owlv2)
+    }
+
+    /// Like [`Self::load_clip`] for a `SiglipModel`, whose common space is as wide as the vision tower.
+    ///
+    /// # Errors
+    /// As [`Self::load_clip`]; towers whose features are not of one width.
+    pub fn load_siglip(tree: &FileTree) -> Result<Self> {
+        let mut config = Self::load(tree, Family::Siglip)?;
+        let (text, vision) = (config.text.projection_dim, config.vision.encoder.hidden_size);
+        if text != vision {
+            let detail = format!("the text tower's features have width {text}, the vision tower's {vision}");
+            return Err(ModelError::malformed(tree.path_of(CONFIG), detail));
+        }
+        config.projection_dim = vision;
+        Ok(config)
     }
 
     fn load(tree: &FileTree, family: Family) -> Result<Self> {
@@ -136,6 +201,11 @@ impl VisionConfig {
         let fields = source.flat_or_nested(fields, "vision_config", "clip_vision_model")?;
         source.vision(fields, "the vision tower")
     }
+
+    /// From the fields of a `vision_config` in the file `path`.
+    pub(crate) fn read(path: &str, family: Family, fields: Map<String, Value>) -> Result<Self> {
+        Source { path: path.to_owned(), family }.vision(fields, "vision_config")
+    }
 }
 
 const CONFIG: &str = "config.json";
@@ -157,6 +227,8 @@ struct RawText {
     max_position_embeddings: Option<usize>,
     eos_token_id: Option<OneOrMany<u32>>,
     projection_dim: Option<usize>,
+    /// SigLIP's name for it.
+    projection_size: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -164,6 +236,7 @@ struct RawVision {
     num_channels: Option<usize>,
     image_size: Option<OneOrMany<usize>>,
     patch_size: Option<OneOrMany<usize>>,
+    vision_use_head: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -242,7 +315,8 @@ impl Source {
     ) -> Result<EncoderConfig> {
         let raw: RawEncoder = self.parse(Value::Object(fields.clone()), tower)?;
         let [hidden_size, intermediate_size, num_attention_heads] = defaults;
-        let act = raw.hidden_act.as_deref().unwrap_or("quick_gelu");
+        let family = self.family.defaults();
+        let act = raw.hidden_act.as_deref().unwrap_or(family.hidden_act);
         let Some(hidden_act) = Activation::from_name(act) else {
             let what = format!("`hidden_act` of {tower}");
             return Err(ModelError::unsupported(&self.path, what, act, Activation::NAMES));
@@ -253,7 +327,7 @@ impl Source {
             num_hidden_layers: raw.num_hidden_layers.unwrap_or(12),
             num_attention_heads: raw.num_attention_heads.unwrap_or(num_attention_heads),
             hidden_act,
-            layer_norm_eps: raw.layer_norm_eps.unwrap_or(1e-5),
+            layer_norm_eps: raw.layer_norm_eps.unwrap_or(family.epsilon),
         };
         for (value, name) in [
             (config.hidden_size, "hidden_size"),
@@ -273,18 +347,19 @@ impl Source {
     }
 
     fn text(&self, fields: Map<String, Value>, tower: &str) -> Result<TextConfig> {
-        let encoder = self.encoder(&fields, tower, [512, 2048, 8])?;
+        let defaults = self.family.defaults();
+        let encoder = self.encoder(&fields, tower, defaults.text)?;
         let raw: RawText = self.parse(Value::Object(fields), tower)?;
-        let positions = match self.family {
-            Family::Clip => 77,
-            Family::Owlv2 => 16,
+        let projection_dim = match self.family {
+            Family::Siglip => raw.projection_size.unwrap_or(encoder.hidden_size),
+            _ => raw.projection_dim.unwrap_or(512),
         };
         let config = TextConfig {
             encoder,
-            vocab_size: raw.vocab_size.unwrap_or(49_408),
-            max_position_embeddings: raw.max_position_embeddings.unwrap_or(positions),
+            vocab_size: raw.vocab_size.unwrap_or(defaults.vocab_size),
+            max_position_embeddings: raw.max_position_embeddings.unwrap_or(defaults.positions),
             eos_token_ids: raw.eos_token_id.map_or_else(|| vec![49_407], OneOrMany::into_vec),
-            projection_dim: raw.projection_dim.unwrap_or(512),
+            projection_dim,
         };
         self.positive(config.vocab_size, &format!("{tower}.vocab_size"))?;
         self.positive(config.projection_dim, &format!("{tower}.projection_dim"))?;
@@ -299,19 +374,22 @@ impl Source {
     }
 
     fn vision(&self, fields: Map<String, Value>, tower: &str) -> Result<VisionConfig> {
-        let encoder = self.encoder(&fields, tower, [768, 3072, 12])?;
+        let defaults = self.family.defaults();
+        let encoder = self.encoder(&fields, tower, defaults.vision)?;
         let raw: RawVision = self.parse(Value::Object(fields), tower)?;
-        let (image, patch) = match self.family {
-            Family::Clip => (224, 32),
-            Family::Owlv2 => (768, 16),
-        };
         if let Some(channels) = raw.num_channels.filter(|channels| *channels != 3) {
             let what = format!("`num_channels` of {tower}");
             return Err(ModelError::unsupported(&self.path, what, channels, "3"));
         }
-        let image_size = self.side(raw.image_size, image, &format!("`image_size` of {tower}"))?;
-        let patch_size = self.side(raw.patch_size, patch, &format!("`patch_size` of {tower}"))?;
-        if !image_size.is_multiple_of(patch_size) {
+        if raw.vision_use_head == Some(false) && self.family == Family::Siglip {
+            let what = format!("`vision_use_head` of {tower}");
+            return Err(ModelError::unsupported(&self.path, what, "false", "true"));
+        }
+        let image_size =
+            self.side(raw.image_size, defaults.image_size, &format!("`image_size` of {tower}"))?;
+        let patch_size =
+            self.side(raw.patch_size, defaults.patch_size, &format!("`patch_size` of {tower}"))?;
+        if image_size < patch_size || !(defaults.cuts || image_size.is_multiple_of(patch_size)) {
             let detail =
                 format!("{tower}: `image_size` {image_size} is no multiple of `patch_size` {patch_size}");
             return Err(ModelError::malformed(&self.path, detail));

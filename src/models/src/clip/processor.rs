@@ -1,5 +1,7 @@
 //! `preprocessor_config.json`: from a picture of any size to a model's input.
 
+use candle_core::{Device, Tensor};
+use cluegate_perception::Picture;
 use image::RgbImage;
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,6 +14,8 @@ use crate::pixels::{Filter, Normalisation, Target, centre_crop, resize_window, s
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Standard deviation of each channel there (`OPENAI_CLIP_STD`).
 const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+/// Both of SigLIP (`IMAGENET_STANDARD_MEAN`, `IMAGENET_STANDARD_STD`): values from -1 to 1.
+const STANDARD: [f32; 3] = [0.5; 3];
 
 const FILE: &str = "preprocessor_config.json";
 /// Where transformers 5 puts the same fields, below `image_processor`, when it saves a whole processor.
@@ -86,13 +90,14 @@ impl RawProcessor {
         Ok((raw, path))
     }
 
-    /// Rescaling and normalisation, each if asked for.
-    pub(crate) fn normalisation(&self, path: &str) -> Result<Normalisation> {
+    /// Rescaling and normalisation, each if asked for; `mean` and `std` are what the family's processor has where the
+    /// file says nothing.
+    fn normalisation_or(&self, path: &str, mean: [f32; 3], std: [f32; 3]) -> Result<Normalisation> {
         let rescale = self.do_rescale.or(self.rescale).unwrap_or(true);
         let scale = if rescale { self.rescale_factor.unwrap_or(1.0 / 255.0) } else { 1.0 };
         let normalise = self.do_normalize.unwrap_or(true);
         let (mean, std) = if normalise {
-            (self.image_mean.unwrap_or(CLIP_MEAN), self.image_std.unwrap_or(CLIP_STD))
+            (self.image_mean.unwrap_or(mean), self.image_std.unwrap_or(std))
         } else {
             ([0.0; 3], [1.0; 3])
         };
@@ -104,6 +109,20 @@ impl RawProcessor {
         }
         Ok(Normalisation::new(scale, mean, std))
     }
+
+    /// Rescaling and normalisation, each if asked for, with OpenAI's mean and standard deviation.
+    pub(crate) fn normalisation(&self, path: &str) -> Result<Normalisation> {
+        self.normalisation_or(path, CLIP_MEAN, CLIP_STD)
+    }
+}
+
+/// Whose processor a file describes, and so what its absent fields mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProcessorKind {
+    /// `CLIPImageProcessor`: the shortest edge gets 224 pixels, and a centre square of 224 is kept.
+    Clip,
+    /// `SiglipImageProcessor`: stretched to 224 x 224 pixels.
+    Siglip,
 }
 
 /// How large a picture becomes before the crop.
@@ -117,28 +136,34 @@ enum Resize {
     },
 }
 
-/// `CLIPImageProcessor` of transformers 5.17: resize, centre crop, rescale, normalise. Values are within 1/255 of the
-/// reference's before normalisation.
+/// `CLIPImageProcessor` and `SiglipImageProcessor` of transformers 5.17: resize, centre crop, rescale, normalise. Values
+/// are within 1/255 of the reference's before normalisation.
 #[derive(Debug, Clone)]
-pub struct ClipProcessor {
+pub struct PictureProcessor {
     resize: Option<(Resize, Filter)>,
     /// Height and width.
     crop: Option<(u32, u32)>,
     normalisation: Normalisation,
 }
 
-impl ClipProcessor {
+impl PictureProcessor {
     /// Reads `preprocessor_config.json` for a tower whose input has sides of `image_size` pixels.
     ///
     /// # Errors
     /// A missing or malformed file, another kind of processor, a resize that is not implemented, or an output that
     /// does not fit the tower.
-    pub fn load(tree: &FileTree, image_size: usize) -> Result<Self> {
-        let (raw, path) = RawProcessor::load(tree, "CLIP")?;
+    pub(crate) fn load(tree: &FileTree, kind: ProcessorKind, image_size: usize) -> Result<Self> {
+        let (name, default, crop, mean, std) = match kind {
+            ProcessorKind::Clip => ("CLIP", RawSize::Edge(224), true, CLIP_MEAN, CLIP_STD),
+            ProcessorKind::Siglip => {
+                ("Siglip", RawSize::Exact { height: 224, width: 224 }, false, STANDARD, STANDARD)
+            }
+        };
+        let (raw, path) = RawProcessor::load(tree, name)?;
         let own = Self {
-            resize: Self::read_resize(&raw, &path)?,
-            crop: Self::read_crop(&raw, &path)?,
-            normalisation: raw.normalisation(&path)?,
+            resize: Self::read_resize(&raw, default, &path)?,
+            crop: Self::read_crop(&raw, crop, &path)?,
+            normalisation: raw.normalisation_or(&path, mean, std)?,
         };
         let output = match (&own.crop, &own.resize) {
             (Some(crop), _) => Some(*crop),
@@ -154,7 +179,7 @@ impl ClipProcessor {
         Ok(own)
     }
 
-    fn read_resize(raw: &RawProcessor, path: &str) -> Result<Option<(Resize, Filter)>> {
+    fn read_resize(raw: &RawProcessor, default: RawSize, path: &str) -> Result<Option<(Resize, Filter)>> {
         if !raw.do_resize.unwrap_or(true) {
             return Ok(None);
         }
@@ -163,7 +188,7 @@ impl ClipProcessor {
             let supported = "0 (nearest), 1 (Lanczos), 2 (bilinear), 3 (bicubic)";
             return Err(ModelError::unsupported(path, "`resample`", code, supported));
         };
-        let resize = match raw.size.as_ref().unwrap_or(&RawSize::Edge(224)) {
+        let resize = match raw.size.as_ref().unwrap_or(&default) {
             RawSize::Edge(edge) | RawSize::Shortest { shortest_edge: edge, longest_edge: None }
                 if *edge > 0 =>
             {
@@ -180,8 +205,8 @@ impl ClipProcessor {
         Ok(Some((resize, filter)))
     }
 
-    fn read_crop(raw: &RawProcessor, path: &str) -> Result<Option<(u32, u32)>> {
-        if !raw.do_center_crop.unwrap_or(true) {
+    fn read_crop(raw: &RawProcessor, default: bool, path: &str) -> Result<Option<(u32, u32)>> {
+        if !raw.do_center_crop.unwrap_or(default) {
             return Ok(None);
         }
         let size = raw.crop_size.clone().unwrap_or(RawSize::Edge(224));
@@ -214,9 +239,13 @@ impl ClipProcessor {
         }
     }
 
-    /// What follows [`Self::fit`].
-    pub fn normalisation(&self) -> &Normalisation {
-        &self.normalisation
+    /// Model inputs of pictures, shape `(pictures, 3, side, side)`, f32.
+    ///
+    /// # Errors
+    /// No picture.
+    pub fn batch(&self, pictures: &[Picture], device: &Device) -> candle_core::Result<Tensor> {
+        let fitted: Vec<_> = pictures.iter().map(|picture| self.fit(picture.pixels())).collect();
+        self.normalisation.batch(&fitted, device)
     }
 }
 

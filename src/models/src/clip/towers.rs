@@ -16,9 +16,11 @@ enum Pooling {
     HighestId,
     /// The first token that is one of these.
     FirstOf(Vec<u32>),
+    /// The last place, in a text that is padded to the full length, whose tokens all see each other: SigLIP.
+    Last,
 }
 
-/// Token embeddings, a causal encoder, and the state of the end token.
+/// Token embeddings, an encoder, and the state of the token that stands for the whole text.
 #[derive(Debug, Clone)]
 pub struct TextTower {
     tokens: Tensor,
@@ -49,6 +51,15 @@ impl TextTower {
         Self::load_pooling(config, Pooling::HighestId, weights)
     }
 
+    /// Like [`Self::load`] as SigLIP has it: every token sees every other one, padding included, and the last place is
+    /// looked at.
+    ///
+    /// # Errors
+    /// A missing or misshapen tensor.
+    pub(crate) fn load_last(config: &TextConfig, weights: VarBuilder) -> Result<Self> {
+        Self::load_pooling(config, Pooling::Last, weights)
+    }
+
     fn load_pooling(config: &TextConfig, pooling: Pooling, weights: VarBuilder) -> Result<Self> {
         let width = config.encoder.hidden_size;
         let embeddings = weights.pp("embeddings");
@@ -56,7 +67,7 @@ impl TextTower {
             tokens: embeddings.get((config.vocab_size, width), "token_embedding.weight")?,
             positions: embeddings
                 .get((config.max_position_embeddings, width), "position_embedding.weight")?,
-            encoder: Encoder::load(&config.encoder, true, weights.pp("encoder"))?,
+            encoder: Encoder::load(&config.encoder, pooling != Pooling::Last, weights.pp("encoder"))?,
             norm: Norm::layer(width, config.encoder.layer_norm_eps, &weights.pp("final_layer_norm"))?,
             pooling,
         })
@@ -70,6 +81,13 @@ impl TextTower {
                 ids.iter().position(|id| Some(id) == highest)
             }
             Pooling::FirstOf(ends) => ids.iter().position(|id| ends.contains(id)),
+            Pooling::Last => {
+                let most = self.positions.dim(0)?;
+                if ids.len() != most {
+                    candle_core::bail!("a text of {} tokens, expected it padded to {most}", ids.len());
+                }
+                ids.len().checked_sub(1)
+            }
         };
         match position {
             Some(position) => Ok(position),
@@ -78,7 +96,7 @@ impl TextTower {
     }
 
     /// One pooled state for each text, shape `(texts, width)`. A text is its token ids, beginning and end included,
-    /// at most as many as there are positions. Padding is not needed: no token sees what follows it.
+    /// at most as many as there are positions. Padding is not needed where no token sees what follows it.
     ///
     /// # Errors
     /// No text, an empty text, one that is too long, an id beyond the vocabulary, or one without an end token.
@@ -104,6 +122,27 @@ impl TextTower {
             .reshape((texts.len() * length, width))?;
         on_all_cores(self.tokens.device(), || self.norm.forward(&self.encoder.forward_one(x, &ends)?))
     }
+}
+
+/// Pixels of shape `(pictures, 3, side, side)` to one row of `3 * patch * patch` values a patch, patches in reading order:
+/// what a convolution whose stride is its size multiplies. Pixels at the right and bottom that fill no patch are left
+/// out, as the convolution does.
+///
+/// # Errors
+/// Pixels of another shape.
+pub(crate) fn patch_rows(pixels: &Tensor, side: usize, patch: usize) -> Result<Tensor> {
+    let (pictures, channels, height, width) = pixels.dims4()?;
+    if (channels, height, width) != (3, side, side) {
+        candle_core::bail!("expected pixels of shape [any, 3, {side}, {side}], got {:?}", pixels.shape());
+    }
+    let count = side / patch;
+    pixels
+        .narrow(2, 0, count * patch)?
+        .narrow(3, 0, count * patch)?
+        .contiguous()?
+        .reshape(&[pictures, 3, count, patch, count, patch][..])?
+        .permute([0, 2, 4, 1, 3, 5])?
+        .reshape((pictures * count * count, 3 * patch * patch))
 }
 
 /// Patch embeddings with a class token in front, and an encoder.
@@ -148,19 +187,8 @@ impl VisionTower {
 
     /// Pixels of shape `(pictures, 3, side, side)` to embedded tokens of shape `(pictures * tokens, width)`.
     fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
-        let (pictures, channels, height, width) = pixels.dims4()?;
-        if (channels, height, width) != (3, self.image_size, self.image_size) {
-            candle_core::bail!(
-                "expected pixels of shape [any, 3, {0}, {0}], got {1:?}",
-                self.image_size,
-                pixels.shape()
-            );
-        }
-        let (patch, side) = (self.patch_size, self.image_size / self.patch_size);
-        let rows = pixels
-            .reshape(&[pictures, 3, side, patch, side, patch][..])?
-            .permute([0, 2, 4, 1, 3, 5])?
-            .reshape((pictures * side * side, 3 * patch * patch))?;
+        let (pictures, side) = (pixels.dim(0)?, self.image_size / self.patch_size);
+        let rows = patch_rows(pixels, self.image_size, self.patch_size)?;
         let width = self.class.dim(0)?;
         let patches = self.patch.forward(&rows)?.reshape((pictures, side * side, width))?;
         let class = self.class.reshape((1, 1, width))?.broadcast_as((pictures, 1, width))?;

@@ -27,9 +27,10 @@ pub use boxes::RelativeBox;
 pub use network::{Owlv2Network, PatchPredictions};
 pub use processor::Owlv2Processor;
 
-use crate::clip::{ClipTokenizer, DualConfig, KNOWN_BUFFERS, narrowed, rows, widened};
+use crate::clip::{ClipTokenizer, DualConfig, KNOWN_BUFFERS};
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
+use crate::relevance::{narrowed, rows, widened};
 use crate::seen::Seen;
 use crate::weights::Weights;
 
