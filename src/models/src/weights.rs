@@ -14,8 +14,9 @@ use crate::files::{FileBytes, FileTree};
 /// The tensors of a model: one file `STEM.safetensors`, or the shards that `STEM.safetensors.index.json` lists.
 ///
 /// Nothing is invented: [`Self::builder`] answers a missing or misshapen tensor with an error that names it, and
-/// [`Self::refuse_unused`] refuses what no layer asked for. Files stay mapped until the last builder is dropped;
-/// every tensor is copied out and converted once, when it is asked for.
+/// [`Self::refuse_unused`] refuses what no layer asked for. A tensor of integers where floats are expected is refused
+/// by name, and so is one that does not fit into f16. Files stay mapped until the last builder is dropped; every tensor
+/// is copied out and converted once, when it is asked for.
 #[derive(Debug, Clone)]
 pub struct Weights {
     store: Arc<Store>,
@@ -206,8 +207,14 @@ impl Store {
         Ok(())
     }
 
-    /// The tensor as stored, marked as used.
-    fn tensor(&self, name: &str, expected: Option<&Shape>, device: &Device) -> candle_core::Result<Tensor> {
+    /// The tensor in `dtype`, marked as used. Floats are converted into each other; nothing else is.
+    fn tensor(
+        &self,
+        name: &str,
+        expected: Option<&Shape>,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
         let Some(entry) = self.entries.get(name) else {
             let expected = expected.map(|s| s.dims().to_vec()).unwrap_or_default();
             let (path, name) = (self.path.clone(), name.to_owned());
@@ -223,9 +230,28 @@ impl Store {
             }
             .into());
         }
+        if entry.dtype != dtype && !(entry.dtype.is_float() && dtype.is_float()) {
+            let expected = if dtype.is_float() { "F32, F16, BF16, F64" } else { dtype.as_str() };
+            let what = format!("data type of tensor `{name}`");
+            return Err(ModelError::unsupported(&self.path, what, entry.dtype.as_str(), expected).into());
+        }
         let bytes = &self.files[entry.file][entry.start..entry.end];
-        Tensor::from_raw_buffer(bytes, entry.dtype, &entry.shape, device)
+        let tensor = Tensor::from_raw_buffer(bytes, entry.dtype, &entry.shape, device)?;
+        let converted = tensor.to_dtype(dtype)?;
+        if dtype == DType::F16 && entry.dtype != DType::F16 && !all_finite(&converted)? {
+            return Err(ModelError::NotANumber(format!("{}: tensor `{name}`, converted to f16,", self.path)).into());
+        }
+        Ok(converted)
     }
+}
+
+/// Whether no value is NaN or infinite.
+fn all_finite(tensor: &Tensor) -> candle_core::Result<bool> {
+    if tensor.elem_count() == 0 {
+        return Ok(true);
+    }
+    let largest = tensor.abs()?.flatten_all()?.max(0)?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
+    Ok(largest.is_finite())
 }
 
 /// Data types that occur in checkpoints and that candle converts.
@@ -275,11 +301,11 @@ impl candle_nn::var_builder::SimpleBackend for Strict {
         dtype: DType,
         device: &Device,
     ) -> candle_core::Result<Tensor> {
-        self.0.tensor(name, Some(&shape), device)?.to_dtype(dtype)
+        self.0.tensor(name, Some(&shape), dtype, device)
     }
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        self.0.tensor(name, None, device)?.to_dtype(dtype)
+        self.0.tensor(name, None, dtype, device)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {

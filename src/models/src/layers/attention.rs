@@ -6,7 +6,7 @@
 
 use std::ops::{Deref, Range};
 
-use candle_core::{Result, Storage, Tensor};
+use candle_core::{DType, Result, Storage, Tensor};
 use candle_nn::ops::softmax_last_dim;
 use rayon::prelude::*;
 
@@ -53,6 +53,12 @@ impl Memory {
         Ok(Self { keys: part(&self.keys)?, values: part(&self.values)?, ..*self })
     }
 
+    /// In f32.
+    fn widened(&self) -> Result<Self> {
+        let wide = |tensor: &Tensor| tensor.to_dtype(DType::F32);
+        Ok(Self { keys: wide(&self.keys)?, values: wide(&self.values)?, ..*self })
+    }
+
     fn tokens(&self) -> usize {
         self.keys.dims()[0]
     }
@@ -92,14 +98,18 @@ pub(crate) fn attention(
         return on_gpu(queries, memories, sequences, scale);
     }
     if has_kernels(queries) && memories.iter().all(|m| has_kernels(&m.keys) && has_kernels(&m.values)) {
-        fused(queries, memories, sequences, scale as f32)
-    } else {
-        let parts = sequences
-            .iter()
-            .map(|sequence| plain(queries, memories, sequence, scale))
-            .collect::<Result<Vec<_>>>()?;
-        Tensor::cat(&parts, 0)
+        if queries.dtype() == DType::F32 {
+            return fused(queries, memories, sequences, scale as f32);
+        }
+        let wide = memories.iter().map(Memory::widened).collect::<Result<Vec<_>>>()?;
+        let mixed = fused(&queries.to_dtype(DType::F32)?, &wide, sequences, scale as f32)?;
+        return mixed.to_dtype(queries.dtype());
     }
+    let parts = sequences
+        .iter()
+        .map(|sequence| plain(queries, memories, sequence, scale))
+        .collect::<Result<Vec<_>>>()?;
+    Tensor::cat(&parts, 0)
 }
 
 fn check(queries: &Tensor, memories: &[Memory], sequences: &[Sequence]) -> Result<()> {

@@ -1,9 +1,9 @@
 //! The feed-forward block of a pre-norm transformer.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::product::{Rows, multiply};
-use super::{Activation, Linear, Norm, division, has_kernels, rows, values};
+use super::{Activation, Linear, Norm, dense, division, has_kernels, rows, values};
 
 /// What happens between the two maps of a feed-forward block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,8 @@ impl FeedForward {
         if (expand.inner(), contract.inner(), contract.columns()) != (width, inner, width) {
             candle_core::bail!("a feed-forward block of other widths than {:?}", x.shape());
         }
-        let x = x.contiguous()?;
+        let dtype = x.dtype();
+        let x = dense(x)?;
         let access = values(&x);
         let input = access.dense()?;
         let mut out = vec![0f32; input.len()];
@@ -60,7 +61,7 @@ impl FeedForward {
             rows::add_bias(out, contract_bias);
             multiply(Rows::dense(&middle, expanded), contract.all(), out, width, true);
         });
-        Tensor::from_vec(out, x.shape(), x.device())
+        Tensor::from_vec(out, x.shape(), x.device())?.to_dtype(dtype)
     }
 
     fn forward_in_turn(&self, x: &Tensor) -> Result<Tensor> {
@@ -88,8 +89,8 @@ impl Inner {
             };
         }
         let (count, width) = x.dims2()?;
-        let mut all = x.flatten_all()?.to_vec1::<f32>()?;
-        match self {
+        let mut all = x.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+        let out = match self {
             Self::Activation(activation) => {
                 rows::activate(&mut all, activation);
                 Tensor::from_vec(all, x.shape(), x.device())
@@ -100,13 +101,14 @@ impl Inner {
                     all.chunks_exact(width).flat_map(|row| &row[..width / 2]).copied().collect();
                 Tensor::from_vec(gated, (count, width / 2), x.device())
             }
-        }
+        };
+        out?.to_dtype(x.dtype())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
+    use candle_core::Device;
     use candle_nn::ops;
 
     use super::*;

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use candle_core::{D, Result, Tensor};
+use candle_core::quantized::QMatMul;
+use candle_core::{D, DType, Device, Module, Result, Tensor};
 use candle_nn::{VarBuilder, rotary_emb::rope_thd};
 use rayon::prelude::*;
 
+use super::blocks::Blocks;
 use super::product::{Packed, Part, Rows, multiply};
-use super::{Activation, Norm, division, has_kernels, rows, values};
+use super::{Activation, Norm, dense, division, has_kernels, rows, values};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::rope::Angles;
@@ -22,10 +24,64 @@ pub(crate) struct Linear {
 
 #[derive(Debug, Clone)]
 enum Weight {
-    /// On the CPU in f32; the bias is empty if there is none.
+    /// On the CPU, in 32, 16, 8 or 4 bits; the bias is empty if there is none.
     Packed(Arc<Packed>, Arc<[f32]>),
-    /// `(out, in)`, and the bias.
-    Tensor(Tensor, Option<Tensor>),
+    /// For candle's products, `(out, in)` dense or quantised, and the bias.
+    Product(QMatMul, Option<Tensor>),
+}
+
+/// A weight `(out, in)` as a checkpoint has it or as it was quantised.
+#[derive(Debug, Clone)]
+pub(crate) enum Matrix {
+    Dense(Tensor),
+    /// And where it will be multiplied.
+    Quantised(Blocks, Device),
+}
+
+impl Matrix {
+    /// Some of the outputs, in that order.
+    ///
+    /// # Errors
+    /// An output that is not there.
+    pub(crate) fn select(&self, outputs: &[u32]) -> Result<Self> {
+        match self {
+            Self::Dense(weight) => {
+                let outputs = Tensor::new(outputs, weight.device())?;
+                Ok(Self::Dense(weight.index_select(&outputs, 0)?))
+            }
+            Self::Quantised(blocks, device) => Ok(Self::Quantised(blocks.select(outputs)?, device.clone())),
+        }
+    }
+
+    /// In the place and the precision of `like`.
+    fn dense(self, like: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Dense(weight) => Ok(weight),
+            Self::Quantised(blocks, _) => {
+                blocks.dequantise()?.to_dtype(like.dtype())?.to_device(like.device())
+            }
+        }
+    }
+
+    /// One below the other.
+    fn stack(parts: Vec<Self>) -> Result<Self> {
+        let like = parts.iter().find_map(|part| match part {
+            Self::Dense(weight) => Some(weight.clone()),
+            Self::Quantised(..) => None,
+        });
+        if let Some(like) = like {
+            let parts = parts.into_iter().map(|part| part.dense(&like)).collect::<Result<Vec<_>>>()?;
+            return Ok(Self::Dense(Tensor::cat(&parts, 0)?));
+        }
+        let (mut all, mut place) = (Vec::with_capacity(parts.len()), Device::Cpu);
+        for part in parts {
+            if let Self::Quantised(blocks, device) = part {
+                all.push(blocks);
+                place = device;
+            }
+        }
+        Ok(Self::Quantised(Blocks::stack(all)?, place))
+    }
 }
 
 /// Rotary positions for the first heads of a result.
@@ -64,18 +120,42 @@ impl Linear {
     /// Other shapes.
     pub(crate) fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
         let (outputs, inputs) = weight.dims2()?;
-        if let Some(bias) = bias.filter(|bias| bias.dims() != [outputs]) {
-            candle_core::bail!("{outputs} outputs and a bias of shape {:?}", bias.shape());
+        check_bias(outputs, bias)?;
+        if !has_kernels(weight) {
+            let weight = Weight::Product(QMatMul::Tensor(weight.clone()), bias.cloned());
+            return Ok(Self { inputs, outputs, weight });
         }
-        let weight = if has_kernels(weight) {
-            let weight = weight.contiguous()?;
-            let access = values(&weight);
-            let all = access.dense()?;
-            let packed = Packed::from_columns(inputs, outputs, |i| &all[i * inputs..(i + 1) * inputs]);
-            let bias = bias.map(Tensor::to_vec1).transpose()?.unwrap_or_default();
-            Weight::Packed(Arc::new(packed), bias.into())
+        let packed = match weight.dtype() {
+            DType::F16 => Packed::from_f16(inputs, outputs, &weight.flatten_all()?.to_vec1()?),
+            DType::BF16 => Packed::from_bf16(inputs, outputs, &weight.flatten_all()?.to_vec1()?),
+            _ => {
+                let weight = weight.contiguous()?;
+                let access = values(&weight);
+                let all = access.dense()?;
+                Packed::from_columns(inputs, outputs, |i| &all[i * inputs..(i + 1) * inputs])
+            }
+        };
+        Ok(Self { inputs, outputs, weight: Weight::packed(packed, bias)? })
+    }
+
+    /// Several maps of the same input as one, whose outputs come one behind the other; quantised ones stay it unless
+    /// others are dense. Either all have a bias, or none has.
+    ///
+    /// # Errors
+    /// Parts that do not fit together.
+    pub(crate) fn of(parts: Vec<(Matrix, Option<Tensor>)>) -> Result<Self> {
+        let (matrices, biases): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        let bias = stack_biases(&biases)?;
+        let (blocks, device) = match Matrix::stack(matrices)? {
+            Matrix::Dense(weight) => return Self::new(&weight, bias.as_ref()),
+            Matrix::Quantised(blocks, device) => (blocks, device),
+        };
+        let (inputs, outputs) = (blocks.inner(), blocks.rows());
+        check_bias(outputs, bias.as_ref())?;
+        let weight = if device.is_cpu() {
+            Weight::packed(Packed::from_blocks(&blocks), bias.as_ref())?
         } else {
-            Weight::Tensor(weight.clone(), bias.cloned())
+            Weight::Product(QMatMul::from_qtensor(blocks.to_device(&device)?)?, bias)
         };
         Ok(Self { inputs, outputs, weight })
     }
@@ -103,12 +183,8 @@ impl Linear {
     /// Parts that do not fit together.
     pub(crate) fn stack(parts: &[(Tensor, Option<Tensor>)]) -> Result<Self> {
         let weights: Vec<&Tensor> = parts.iter().map(|(weight, _)| weight).collect();
-        let biases: Vec<&Tensor> = parts.iter().filter_map(|(_, bias)| bias.as_ref()).collect();
-        if !biases.is_empty() && biases.len() < parts.len() {
-            candle_core::bail!("{} of {} maps have a bias", biases.len(), parts.len());
-        }
-        let bias = if biases.is_empty() { None } else { Some(Tensor::cat(&biases, 0)?) };
-        Self::new(&Tensor::cat(&weights, 0)?, bias.as_ref())
+        let biases: Vec<Option<Tensor>> = parts.iter().map(|(_, bias)| bias.clone()).collect();
+        Self::new(&Tensor::cat(&weights, 0)?, stack_biases(&biases)?.as_ref())
     }
 
     /// Number of outputs.
@@ -123,7 +199,7 @@ impl Linear {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Packed(..) => self.run(x, None, Then::Nothing),
-            Weight::Tensor(weight, bias) => plain(x, weight, bias.as_ref()),
+            Weight::Product(weight, bias) => self.plain(x, weight, bias.as_ref()),
         }
     }
 
@@ -134,7 +210,7 @@ impl Linear {
     pub(crate) fn forward_normed(&self, x: &Tensor, norm: &Norm) -> Result<Tensor> {
         match &self.weight {
             Weight::Packed(..) => self.run(x, Some(norm), Then::Nothing),
-            Weight::Tensor(weight, bias) => plain(&norm.forward(x)?, weight, bias.as_ref()),
+            Weight::Product(weight, bias) => self.plain(&norm.forward(x)?, weight, bias.as_ref()),
         }
     }
 
@@ -146,10 +222,10 @@ impl Linear {
         match &self.weight {
             Weight::Packed(..) => self.run(x, None, Then::Activate(activation)),
             #[cfg(feature = "cuda")]
-            Weight::Tensor(weight, Some(bias)) if activation == Activation::QuickGelu && cuda::applies(x) => {
-                cuda::bias_quick_gelu(&plain(x, weight, None)?, bias)
+            Weight::Product(weight, Some(bias)) if activation == Activation::QuickGelu && cuda::applies(x) => {
+                cuda::bias_quick_gelu(&self.plain(x, weight, None)?, bias)
             }
-            Weight::Tensor(weight, bias) => activation.apply(&plain(x, weight, bias.as_ref())?),
+            Weight::Product(weight, bias) => activation.apply(&self.plain(x, weight, bias.as_ref())?),
         }
     }
 
@@ -160,7 +236,7 @@ impl Linear {
     pub(crate) fn forward_add(&self, x: &Tensor, other: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Packed(..) => {
-                let other = other.contiguous()?;
+                let other = dense(other)?;
                 let access = values(&other);
                 let other = access.dense()?;
                 if Some(other.len()) != (x.elem_count() / self.inputs.max(1)).checked_mul(self.outputs) {
@@ -174,10 +250,10 @@ impl Linear {
                 self.run(x, None, Then::Add(other))
             }
             #[cfg(feature = "cuda")]
-            Weight::Tensor(weight, Some(bias)) if cuda::applies(x) => {
-                cuda::add_bias(&other.contiguous()?, &plain(x, weight, None)?, bias)
+            Weight::Product(weight, Some(bias)) if cuda::applies(x) => {
+                cuda::add_bias(&other.contiguous()?, &self.plain(x, weight, None)?, bias)
             }
-            Weight::Tensor(weight, bias) => plain(x, weight, bias.as_ref())? + other,
+            Weight::Product(weight, bias) => self.plain(x, weight, bias.as_ref())? + other,
         }
     }
 
@@ -190,39 +266,56 @@ impl Linear {
         let pairs = turn.pairs(x.dims2()?.0, self.outputs)?;
         match &self.weight {
             Weight::Packed(..) => {
-                let (cos, sin) = (values(&turn.angles.cos), values(&turn.angles.sin));
+                let (cos, sin) = (dense(&turn.angles.cos)?, dense(&turn.angles.sin)?);
+                let (cos, sin) = (values(&cos), values(&sin));
                 let (cos, sin) = (cos.dense()?, sin.dense()?);
                 self.run(x, norm, Then::Turn { cos, sin, pairs, heads: turn.heads })
             }
             #[cfg(feature = "cuda")]
-            Weight::Tensor(weight, Some(bias)) if cuda::rotates(x, pairs, self.outputs) => {
+            Weight::Product(weight, Some(bias)) if cuda::rotates(x, pairs, self.outputs) => {
                 let normed = norm.map(|norm| norm.forward(x)).transpose()?;
-                let out = plain(normed.as_ref().unwrap_or(x), weight, None)?;
+                let out = self.plain(normed.as_ref().unwrap_or(x), weight, None)?;
                 cuda::bias_rotate(&out, bias, turn.angles, turn.heads)
             }
-            Weight::Tensor(weight, bias) => {
+            Weight::Product(weight, bias) => {
                 let normed = norm.map(|norm| norm.forward(x)).transpose()?;
-                turned(&plain(normed.as_ref().unwrap_or(x), weight, bias.as_ref())?, turn)
+                turned(&self.plain(normed.as_ref().unwrap_or(x), weight, bias.as_ref())?, turn)
             }
         }
     }
 
-    /// The weight and bias on the CPU in f32.
+    /// Bytes of the weight in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.weight {
+            Weight::Packed(packed, bias) => packed.bytes() + size_of_val(&**bias),
+            Weight::Product(product, bias) => {
+                let bytes = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
+                let weight = match product {
+                    QMatMul::QTensor(weight) => weight.storage_size_in_bytes(),
+                    QMatMul::Tensor(weight) | QMatMul::TensorF16(weight) => bytes(weight),
+                };
+                weight + bias.as_ref().map_or(0, bytes)
+            }
+        }
+    }
+
+    /// The weight and bias on the CPU.
     pub(super) fn packed(&self) -> Option<(&Packed, &[f32])> {
         match &self.weight {
             Weight::Packed(packed, bias) => Some((packed, bias)),
-            Weight::Tensor(..) => None,
+            Weight::Product(..) => None,
         }
     }
 
     fn run(&self, x: &Tensor, norm: Option<&Norm>, then: Then<'_>) -> Result<Tensor> {
-        let Some((packed, bias)) = self.packed() else { candle_core::bail!("no weights on the CPU in f32") };
+        let Some((packed, bias)) = self.packed() else { candle_core::bail!("no weights on the CPU") };
         let mut shape = x.dims().to_vec();
         match shape.last_mut() {
             Some(last) if *last == self.inputs && self.inputs > 0 => *last = self.outputs,
             _ => candle_core::bail!("expected [.., {}], got {:?}", self.inputs, x.shape()),
         }
-        let x = x.contiguous()?;
+        let dtype = x.dtype();
+        let x = dense(x)?;
         let access = values(&x);
         let input = access.dense()?;
         let count = input.len() / self.inputs;
@@ -258,7 +351,50 @@ impl Linear {
             by_columns(Rows::dense(input, self.inputs), &packed.divide(threads), self.outputs, &mut out);
             finish(0, &mut out);
         }
-        Tensor::from_vec(out, shape, x.device())
+        Tensor::from_vec(out, shape, x.device())?.to_dtype(dtype)
+    }
+
+    /// `[.., in]` to `[.., out]` on candle's operations.
+    fn plain(&self, x: &Tensor, product: &QMatMul, bias: Option<&Tensor>) -> Result<Tensor> {
+        let mut shape = x.dims().to_vec();
+        if shape.pop() != Some(self.inputs) {
+            candle_core::bail!("expected [.., {}], got {:?}", self.inputs, x.shape());
+        }
+        shape.push(self.outputs);
+        let x = x.reshape(((), self.inputs))?;
+        let out = match product {
+            QMatMul::QTensor(_) => product.forward(&x.contiguous()?)?,
+            _ => product.forward(&x)?,
+        };
+        let out = match bias {
+            Some(bias) => out.broadcast_add(bias)?,
+            None => out,
+        };
+        out.reshape(shape)
+    }
+}
+
+impl Weight {
+    fn packed(packed: Packed, bias: Option<&Tensor>) -> Result<Self> {
+        let bias = bias.map(|bias| bias.to_dtype(DType::F32)?.to_vec1()).transpose()?.unwrap_or_default();
+        Ok(Self::Packed(Arc::new(packed), bias.into()))
+    }
+}
+
+fn check_bias(outputs: usize, bias: Option<&Tensor>) -> Result<()> {
+    match bias.filter(|bias| bias.dims() != [outputs]) {
+        Some(bias) => candle_core::bail!("{outputs} outputs and a bias of shape {:?}", bias.shape()),
+        None => Ok(()),
+    }
+}
+
+/// One behind the other, if there are any.
+fn stack_biases(biases: &[Option<Tensor>]) -> Result<Option<Tensor>> {
+    let all: Vec<&Tensor> = biases.iter().flatten().collect();
+    match all.len() {
+        0 => Ok(None),
+        some if some == biases.len() => Ok(Some(Tensor::cat(&all, 0)?)),
+        some => candle_core::bail!("{some} of {} maps have a bias", biases.len()),
     }
 }
 
@@ -308,11 +444,12 @@ pub(crate) fn turned(x: &Tensor, turn: Turn<'_>) -> Result<Tensor> {
     let (tokens, width) = x.dims2()?;
     let pairs = turn.pairs(tokens, width)?;
     if has_kernels(x) {
-        let (cos, sin) = (values(&turn.angles.cos), values(&turn.angles.sin));
-        let mut out = x.flatten_all()?.to_vec1::<f32>()?;
+        let (cos, sin) = (dense(&turn.angles.cos)?, dense(&turn.angles.sin)?);
+        let (cos, sin) = (values(&cos), values(&sin));
+        let mut out = x.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
         Then::Turn { cos: cos.dense()?, sin: sin.dense()?, pairs, heads: turn.heads }
             .finish(0, width, &mut out);
-        return Tensor::from_vec(out, (tokens, width), x.device());
+        return Tensor::from_vec(out, (tokens, width), x.device())?.to_dtype(x.dtype());
     }
     let rows = turn.angles.cos.dim(0)?;
     let first = 2 * pairs * turn.heads;
@@ -324,19 +461,6 @@ pub(crate) fn turned(x: &Tensor, turn: Turn<'_>) -> Result<Tensor> {
         return Ok(heads);
     }
     Tensor::cat(&[&heads, &x.narrow(1, first, width - first)?], 1)
-}
-
-/// `[.., in]` to `[.., out]` on candle's operations.
-fn plain(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let mut shape = x.dims().to_vec();
-    let inputs = shape.pop().unwrap_or(0);
-    shape.push(weight.dim(0)?);
-    let out = x.reshape(((), inputs))?.matmul(&weight.t()?)?;
-    let out = match bias {
-        Some(bias) => out.broadcast_add(bias)?,
-        None => out,
-    };
-    out.reshape(shape)
 }
 
 /// Rows divided by their Euclidean length plus `epsilon`.

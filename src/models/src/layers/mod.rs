@@ -1,18 +1,22 @@
 //! The layers that transformers consist of, once for all models.
 //!
-//! On the CPU in f32 they run on kernels of their own, which compute a product, what precedes it and what follows it
-//! block of rows by block of rows, so that little but weights travels through memory: see [`product`], [`rows`] and
-//! [`attention`]. Elsewhere (another device, another data type) the same formulas run on candle's operations.
+//! On the CPU they run on kernels of their own, which compute a product, what precedes it and what follows it block of
+//! rows by block of rows, so that little but weights travels through memory: see [`product`], [`rows`] and
+//! [`attention`]. The kernels compute in f32: of tensors in f16 or bf16 only what goes in and what comes out of a layer
+//! is rounded, and weights stay as short as they are ([`panels`]). On another device the same formulas run on candle's
+//! operations or on kernels of that device.
 //!
 //! **Threads.** A layer divides its work between the threads of the rayon pool that it is called on, and does not if
 //! there is but one, or little work. [`on_all_cores`] enters the pool once for many layers.
 
 mod activation;
 mod attention;
+mod blocks;
 mod division;
 mod feed_forward;
 mod linear;
 mod norm;
+mod panels;
 mod product;
 mod quantisation;
 mod rows;
@@ -23,15 +27,21 @@ use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor};
 
 pub use self::activation::Activation;
 pub(crate) use self::attention::{Memory, Sequence, attention};
+pub(crate) use self::blocks::{Blocks, Format};
 pub(crate) use self::division::on_all_cores;
 pub(crate) use self::feed_forward::{FeedForward, Inner};
-pub(crate) use self::linear::{Linear, Turn, normalise_rows, turned};
+pub(crate) use self::linear::{Linear, Matrix, Turn, normalise_rows, turned};
 pub(crate) use self::norm::Norm;
 pub use self::quantisation::Quantisation;
 
 /// Whether the layers have kernels of their own for tensors like `x`.
 pub(crate) fn has_kernels(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.dtype() == DType::F32
+    x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16)
+}
+
+/// The same values as the kernels read them: f32 without gaps.
+fn dense(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(DType::F32)?.contiguous()
 }
 
 /// The values of a tensor on the CPU, f32.

@@ -1,9 +1,9 @@
 //! Layer norm and RMS norm.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::{VarBuilder, ops};
 
-use super::{division, has_kernels, rows, values};
+use super::{dense, division, has_kernels, rows, values};
 
 /// Layer norm, or RMS norm if it has no bias, over the last axis.
 #[derive(Debug, Clone)]
@@ -11,7 +11,7 @@ pub(crate) struct Norm {
     weight: Tensor,
     bias: Option<Tensor>,
     epsilon: f32,
-    /// The same on the CPU in f32.
+    /// The same in f32 on the CPU.
     kernel: Option<Kernel>,
 }
 
@@ -40,7 +40,8 @@ impl Norm {
 
     pub(super) fn new(weight: Tensor, bias: Option<Tensor>, epsilon: f64) -> Result<Self> {
         let kernel = if has_kernels(&weight) {
-            Some(Kernel { weight: weight.to_vec1()?, bias: bias.as_ref().map(Tensor::to_vec1).transpose()? })
+            let all = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.to_vec1();
+            Some(Kernel { weight: all(&weight)?, bias: bias.as_ref().map(all).transpose()? })
         } else {
             None
         };
@@ -71,7 +72,8 @@ impl Norm {
                 None => ops::rms_norm(&x.contiguous()?, &self.weight, self.epsilon),
             };
         };
-        let x = x.contiguous()?;
+        let dtype = x.dtype();
+        let x = dense(x)?;
         let mut out = vec![0f32; x.elem_count()];
         let width = self.weight.elem_count();
         let access = values(&x);
@@ -81,7 +83,7 @@ impl Norm {
         division::by_rows(input.len() / width.max(1), width, threads, &mut out, |range, out| {
             self.rows(&input[range.start * width..range.end * width], out);
         });
-        Tensor::from_vec(out, x.shape(), x.device())
+        Tensor::from_vec(out, x.shape(), x.device())?.to_dtype(dtype)
     }
 
     /// Rows on the CPU.

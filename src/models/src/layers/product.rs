@@ -2,26 +2,30 @@
 //!
 //! A model's weights are multiplied again and again, so they are put in order once, when they are loaded: panels of
 //! [`PANEL`] columns, each panel row by row. A tile of the result then stays in registers while a panel streams by,
-//! and nothing is packed at run time. Each element of a result is a chain of fused multiply-adds over the inner
+//! and nothing is packed at run time. Weights of 16, 8 or 4 bits are expanded some rows of a panel at a time. Each element of a result is a chain of fused multiply-adds over the inner
 //! dimension in its natural order: it does not depend on how many rows there are, nor on how the work is divided.
 //!
 //! The inner loops are plain Rust that compilers vectorise, compiled for several instruction sets, of which the best
 //! is chosen at run time. One core of an AMD EPYC 9004, whose peak is 117 GFLOP/s, reaches 107 on the products of the
 //! embedded suite; the `gemm` crate, which packs both sides anew each time, 102.
 
+use half::{bf16, f16};
 use multiversion::multiversion;
 use multiversion::target::target_cfg_f;
 
-/// Columns of a panel: two AVX-512 registers, four of AVX2.
-const PANEL: usize = 32;
+use super::blocks::Blocks;
+use super::panels::{PANEL, Panels, Stored};
+
 /// Rows of a panel that are used at a time: 128 KiB, which the second cache holds.
 const DEPTH: usize = 1024;
+/// The same of panels that are expanded first: 32 KiB, which the first cache holds.
+const EXPANDED: usize = 256;
 
 /// A matrix of `inner` rows and `columns` columns, the right-hand side of a product. Columns are filled up with zeros
 /// to whole panels.
 #[derive(Debug, Clone)]
 pub(super) struct Packed {
-    values: Vec<f32>,
+    panels: Panels,
     inner: usize,
     columns: usize,
 }
@@ -33,16 +37,22 @@ impl Packed {
         columns: usize,
         column: impl Fn(usize) -> &'a [f32],
     ) -> Self {
-        let mut values = vec![0f32; columns.div_ceil(PANEL) * PANEL * inner];
-        for (index, panel) in values.chunks_exact_mut((PANEL * inner).max(1)).enumerate() {
-            let first = index * PANEL;
-            for lane in 0..PANEL.min(columns - first) {
-                for (row, value) in panel.as_chunks_mut::<PANEL>().0.iter_mut().zip(column(first + lane)) {
-                    row[lane] = *value;
-                }
-            }
-        }
-        Self { values, inner, columns }
+        Self { panels: Panels::from_f32(inner, columns, column), inner, columns }
+    }
+
+    /// From columns in f16, one behind the other; they stay f16.
+    pub(super) fn from_f16(inner: usize, columns: usize, all: &[f16]) -> Self {
+        Self { panels: Panels::from_f16(inner, columns, all), inner, columns }
+    }
+
+    /// From columns in bf16, one behind the other; they stay bf16.
+    pub(super) fn from_bf16(inner: usize, columns: usize, all: &[bf16]) -> Self {
+        Self { panels: Panels::from_bf16(inner, columns, all), inner, columns }
+    }
+
+    /// From quantised columns, which are the rows of `blocks`; they stay quantised.
+    pub(super) fn from_blocks(blocks: &Blocks) -> Self {
+        Self { panels: Panels::from_blocks(blocks), inner: blocks.inner(), columns: blocks.rows() }
     }
 
     /// From rows: `row(i)` has `columns` values.
@@ -54,7 +64,7 @@ impl Packed {
                 values[start..start + part.len()].copy_from_slice(part);
             }
         }
-        Self { values, inner, columns }
+        Self { panels: Panels::F32(values), inner, columns }
     }
 
     /// Number of rows.
@@ -67,16 +77,19 @@ impl Packed {
         self.columns
     }
 
+    /// Bytes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.panels.bytes()
+    }
+
     /// The whole matrix.
     pub(super) fn all(&self) -> Part<'_> {
-        Part { values: &self.values, inner: self.inner, depth: self.inner, columns: self.columns }
+        Part { stored: self.panels.all(), inner: self.inner, depth: self.inner, columns: self.columns }
     }
 
     /// The first `columns` columns.
     pub(super) fn first_columns(&self, columns: usize) -> Part<'_> {
-        let columns = columns.min(self.columns);
-        let values = &self.values[..columns.div_ceil(PANEL) * PANEL * self.inner];
-        Part { values, inner: self.inner, depth: self.inner, columns }
+        Part { columns: columns.min(self.columns), ..self.all() }
     }
 
     /// The first `depth` rows.
@@ -86,20 +99,21 @@ impl Packed {
 
     /// About equally many panels for each of `parts` parts, none empty.
     pub(super) fn divide(&self, parts: usize) -> Vec<Part<'_>> {
-        let panels = self.columns.div_ceil(PANEL).div_ceil(parts.max(1));
-        let chunk = (panels * PANEL * self.inner).max(1);
-        let part = |(index, values): (usize, _)| {
-            let columns = (self.columns - index * panels * PANEL).min(panels * PANEL);
-            Part { values, inner: self.inner, depth: self.inner, columns }
+        let all = self.columns.div_ceil(PANEL);
+        let panels = all.div_ceil(parts.max(1)).max(1);
+        let part = |first: usize| {
+            let columns = (self.columns - first * PANEL).min(panels * PANEL);
+            let stored = self.panels.all().panels(first..(first + panels).min(all), self.inner);
+            Part { stored, inner: self.inner, depth: self.inner, columns }
         };
-        self.values.chunks(chunk).enumerate().map(part).collect()
+        (0..all).step_by(panels).map(part).collect()
     }
 }
 
 /// Some columns of a [`Packed`], and of these some rows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part<'a> {
-    values: &'a [f32],
+    stored: Stored<'a>,
     /// Rows of the panels.
     inner: usize,
     /// Rows that count.
@@ -145,12 +159,15 @@ pub(super) fn multiply(rows: Rows<'_>, right: Part<'_>, out: &mut [f32], stride:
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512cd+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn panels(rows: Rows<'_>, right: Part<'_>, out: &mut [f32], stride: usize, add: bool) {
-    for (index, panel) in right.values.chunks_exact(right.inner * PANEL).enumerate() {
+    let (step, room) = if matches!(right.stored, Stored::F32(_)) { (DEPTH, 0) } else { (EXPANDED, EXPANDED) };
+    let mut room = vec![[0f32; PANEL]; room.min(right.depth)];
+    for index in 0..right.columns.div_ceil(PANEL) {
+        let stored = right.stored.panels(index..index + 1, right.inner);
         let first = index * PANEL;
         let width = PANEL.min(right.columns - first);
-        for from in (0..right.depth).step_by(DEPTH) {
-            let depth = DEPTH.min(right.depth - from);
-            let panel = &panel.as_chunks::<PANEL>().0[from..from + depth];
+        for from in (0..right.depth).step_by(step) {
+            let depth = step.min(right.depth - from);
+            let panel = stored.rows(from, depth, &mut room);
             let rows = Rows { values: &rows.values[from.min(rows.values.len())..], ..rows };
             let target = Target { values: &mut out[first..], stride, width, add: add || from > 0 };
             // As many rows at a time as leave the sums of a tile in registers.
@@ -280,7 +297,7 @@ mod tests {
             let turned: Vec<f32> =
                 (0..columns * inner).map(|i| right[(i % inner.max(1)) * columns + i / inner.max(1)]).collect();
             let other = Packed::from_columns(inner, columns, |i| &turned[i * inner..(i + 1) * inner]);
-            prop_assert_eq!(&packed.values, &other.values);
+            prop_assert!(matches!((packed.all().stored, other.all().stored), (Stored::F32(a), Stored::F32(b)) if a == b));
             let depth = depth.min(inner);
             let rows = Rows { values: &left, stride: inner + gap, count };
             let mut got = vec![1f32; count * (columns + gap)];
