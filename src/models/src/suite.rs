@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::domain::Domain;
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
-use crate::language::LanguageModel;
+use crate::language::{LanguageModel, packing};
 use crate::layers::Quantisation;
 use crate::owlv2::Owlv2Model;
 use crate::qwen2_vl;
@@ -50,7 +50,8 @@ pub struct LoadOptions {
     pub device: Device,
     /// What weights are converted to.
     pub dtype: DType,
-    /// Fewer bits for the matrices of a language model.
+    /// Fewer bits for the matrices of a language model. A checkpoint that has its matrices in 4 bits already (AWQ) keeps
+    /// them so with any of these, and without they are converted to `dtype`.
     pub quantisation: Option<Quantisation>,
 }
 
@@ -230,6 +231,7 @@ impl Suite {
 /// # Errors
 /// `Unsupported` for another family, or what its loader refuses.
 pub fn load_judge(folder: &FileTree, options: &LoadOptions) -> Result<LanguageModel> {
+    packing::check(folder)?;
     match family(folder)?.as_str() {
         "qwen2_vl" => qwen2_vl::load(folder, options),
         other => Err(unsupported(folder, other, "qwen2_vl")),

@@ -231,27 +231,32 @@ impl Store {
             .into());
         }
         if entry.dtype != dtype && !(entry.dtype.is_float() && dtype.is_float()) {
-            let expected = if dtype.is_float() { "F32, F16, BF16, F64" } else { dtype.as_str() };
+            let expected =
+                if dtype.is_float() { "F32, F16, BF16, F64".to_owned() } else { format!("{dtype:?}") };
             let what = format!("data type of tensor `{name}`");
-            return Err(ModelError::unsupported(&self.path, what, entry.dtype.as_str(), expected).into());
+            return Err(
+                ModelError::unsupported(&self.path, what, format!("{:?}", entry.dtype), expected).into()
+            );
         }
         let bytes = &self.files[entry.file][entry.start..entry.end];
         let tensor = Tensor::from_raw_buffer(bytes, entry.dtype, &entry.shape, device)?;
         let converted = tensor.to_dtype(dtype)?;
-        if dtype == DType::F16 && entry.dtype != DType::F16 && !all_finite(&converted)? {
-            return Err(ModelError::NotANumber(format!("{}: tensor `{name}`, converted to f16,", self.path)).into());
+        if dtype == DType::F16 && entry.dtype != DType::F16 && overflows(&converted)? {
+            return Err(
+                ModelError::NotANumber(format!("{}: tensor `{name}`, converted to f16,", self.path)).into()
+            );
         }
         Ok(converted)
     }
 }
 
-/// Whether no value is NaN or infinite.
-fn all_finite(tensor: &Tensor) -> candle_core::Result<bool> {
+/// Whether a value is infinite.
+fn overflows(tensor: &Tensor) -> candle_core::Result<bool> {
     if tensor.elem_count() == 0 {
-        return Ok(true);
+        return Ok(false);
     }
     let largest = tensor.abs()?.flatten_all()?.max(0)?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
-    Ok(largest.is_finite())
+    Ok(largest.is_infinite())
 }
 
 /// Data types that occur in checkpoints and that candle converts.

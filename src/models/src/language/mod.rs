@@ -18,6 +18,7 @@ mod decoder;
 mod decoding;
 mod features;
 mod limits;
+pub(crate) mod packing;
 mod prefill;
 mod prompt;
 mod scoring;
@@ -146,6 +147,11 @@ impl LanguageModel {
         let limits = Limits::of(decoder.device());
         let cache = PrefixCache::new(limits.remembered, limits.remembered_bytes);
         let cores = Cores::new(decoder.device());
+        let fingerprint = match decoder.quantisation() {
+            // The same weights answer otherwise in fewer bits.
+            Some(kind) => blake3::hash(format!("{fingerprint} {kind}").as_bytes()).to_hex().to_string(),
+            None => fingerprint,
+        };
         Self { encoder, decoder, chat, cache, cores, limits, fingerprint }
     }
 
@@ -159,6 +165,11 @@ impl LanguageModel {
     /// The language model's dimensions.
     pub fn config(&self) -> &DecoderConfig {
         self.decoder.config()
+    }
+
+    /// Bytes that the language model's embeddings and matrices take in memory.
+    pub fn weight_bytes(&self) -> usize {
+        self.decoder.bytes()
     }
 
     /// The tokenizer that the checkpoint came with.

@@ -11,7 +11,7 @@ use candle_nn::ops::softmax_last_dim;
 use rayon::prelude::*;
 
 use super::product::{Packed, Rows, multiply};
-use super::{Values, division, has_kernels, rows, values};
+use super::{Values, division, has_kernels, rows, values, widened};
 
 /// Scores of one block of queries: 256 KiB, which a core's own cache holds beside the keys.
 const SCORES: usize = 1 << 16;
@@ -55,8 +55,7 @@ impl Memory {
 
     /// In f32.
     fn widened(&self) -> Result<Self> {
-        let wide = |tensor: &Tensor| tensor.to_dtype(DType::F32);
-        Ok(Self { keys: wide(&self.keys)?, values: wide(&self.values)?, ..*self })
+        Ok(Self { keys: widened(&self.keys)?, values: widened(&self.values)?, ..*self })
     }
 
     fn tokens(&self) -> usize {
@@ -102,7 +101,7 @@ pub(crate) fn attention(
             return fused(queries, memories, sequences, scale as f32);
         }
         let wide = memories.iter().map(Memory::widened).collect::<Result<Vec<_>>>()?;
-        let mixed = fused(&queries.to_dtype(DType::F32)?, &wide, sequences, scale as f32)?;
+        let mixed = fused(&widened(queries)?, &wide, sequences, scale as f32)?;
         return mixed.to_dtype(queries.dtype());
     }
     let parts = sequences
@@ -425,7 +424,8 @@ fn plain(queries: &Tensor, memories: &[Memory], sequence: &Sequence, scale: f64)
             .collect::<Result<Vec<_>>>()?;
         Tensor::stack(&heads, 0)
     };
-    let (keys, values) = (part(|memory| &memory.keys)?, part(|memory| &memory.values)?);
+    // Scores are long sums; in 16 bits they would be rounded, or be too large for f16.
+    let (keys, values) = (widened(&part(|memory| &memory.keys)?)?, part(|memory| &memory.values)?);
     let tokens = keys.dim(1)?;
     let group = heads / kv_heads;
     let count = sequence.queries.len();
@@ -433,7 +433,8 @@ fn plain(queries: &Tensor, memories: &[Memory], sequence: &Sequence, scale: f64)
     let mut blocks = Vec::with_capacity(count.div_ceil(step));
     for start in (0..count).step_by(step) {
         let length = step.min(count - start);
-        let block = (queries.narrow(0, sequence.queries.start + start, length)? * scale)?;
+        let block = queries.narrow(0, sequence.queries.start + start, length)?;
+        let block = (widened(&block)? * scale)?;
         let block = block.reshape((length, kv_heads, group, width))?.permute((1, 2, 0, 3))?;
         let mut scores = block.reshape((kv_heads, group * length, width))?.matmul(&keys.t()?)?;
         if sequence.causal {
@@ -446,7 +447,8 @@ fn plain(queries: &Tensor, memories: &[Memory], sequence: &Sequence, scale: f64)
             scores = scores.reshape((kv_heads, group, length, tokens))?.broadcast_add(&mask)?;
         }
         let shares = softmax_last_dim(&scores.reshape((kv_heads, group * length, tokens))?)?;
-        let mixed = shares.matmul(&values)?.reshape((kv_heads, group, length, width))?;
+        let mixed =
+            shares.to_dtype(values.dtype())?.matmul(&values)?.reshape((kv_heads, group, length, width))?;
         blocks.push(mixed.permute((2, 0, 1, 3))?.reshape((length, heads * width))?);
     }
     Tensor::cat(&blocks, 0)

@@ -41,6 +41,16 @@ impl Format {
         }
     }
 
+    /// What ggml calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
+            Self::Q4_1 => "q4_1",
+            Self::Q4K => "q4_k",
+        }
+    }
+
     /// Rows are multiples of so many values.
     pub(crate) fn width(self) -> usize {
         self.ggml().block_size()
@@ -87,10 +97,13 @@ impl Blocks {
             .map(|part| {
                 let first = part * ROWS;
                 let part = weight.narrow(0, first, ROWS.min(rows - first))?.to_dtype(DType::F32)?;
+                let shape = part.shape().clone();
                 let values = part.flatten_all()?.to_vec1::<f32>()?;
                 if !values.iter().all(|value| value.is_finite()) {
                     bail!("a weight that is to be quantised is NaN or infinite");
                 }
+                // A copy of these rows alone: candle quantises from the beginning of what lies under a view.
+                let part = Tensor::from_vec(values, shape, &Device::Cpu)?;
                 Ok(QTensor::quantize(&part, format.ggml())?.data()?.into_owned())
             })
             .collect::<Result<Vec<_>>>()?;
@@ -110,20 +123,26 @@ impl Blocks {
     ) -> Result<Self> {
         let fits = group > 0 && group.is_multiple_of(BLOCK) && inner.is_multiple_of(group);
         if !fits || codes.len() != rows * inner || groups.len() != rows * (inner / group) {
-            bail!("{} codes and {} groups of {group} for a matrix [{rows}, {inner}]", codes.len(), groups.len());
+            bail!(
+                "{} codes and {} groups of {group} for a matrix [{rows}, {inner}]",
+                codes.len(),
+                groups.len()
+            );
         }
         let size = Format::Q4_1.ggml().type_size();
         let mut bytes = vec![0; codes.len() / BLOCK * size];
-        bytes.par_chunks_mut(size).zip(codes.par_chunks(BLOCK)).enumerate().for_each(|(block, (out, codes))| {
-            let (scale, zero) = groups[block * BLOCK / group];
-            let least = f16::from_f32(-f32::from(zero) * scale.to_f32());
-            out[..2].copy_from_slice(&scale.to_le_bytes());
-            out[2..4].copy_from_slice(&least.to_le_bytes());
-            let (low, high) = codes.split_at(BLOCK / 2);
-            for ((out, low), high) in out[4..].iter_mut().zip(low).zip(high) {
-                *out = low & 15 | high << 4;
-            }
-        });
+        bytes.par_chunks_mut(size).zip(codes.par_chunks(BLOCK)).enumerate().for_each(
+            |(block, (out, codes))| {
+                let (scale, zero) = groups[block * BLOCK / group];
+                let least = f16::from_f32(-f32::from(zero) * scale.to_f32());
+                out[..2].copy_from_slice(&scale.to_le_bytes());
+                out[2..4].copy_from_slice(&least.to_le_bytes());
+                let (low, high) = codes.split_at(BLOCK / 2);
+                for ((out, low), high) in out[4..].iter_mut().zip(low).zip(high) {
+                    *out = low & 15 | high << 4;
+                }
+            },
+        );
         Self::new(bytes, Format::Q4_1, rows, inner)
     }
 
@@ -144,15 +163,20 @@ impl Blocks {
         Ok(blocks)
     }
 
-    /// Several matrices of one width and format, one below the other.
+    /// Several matrices of one width, one below the other; in 8 bits if their formats differ.
     ///
     /// # Errors
-    /// Other widths or formats.
-    pub(crate) fn stack(parts: Vec<Self>) -> Result<Self> {
+    /// Other widths.
+    pub(crate) fn stack(mut parts: Vec<Self>) -> Result<Self> {
+        if parts.iter().any(|part| part.format != parts[0].format) {
+            for part in parts.iter_mut().filter(|part| !part.is_eight()) {
+                *part = Self::quantise(&part.dequantise()?, Format::Q8_0)?;
+            }
+        }
         let mut parts = parts.into_iter();
         let Some(mut all) = parts.next() else { bail!("no matrices to put together") };
         for part in parts {
-            if (part.format, part.inner) != (all.format, all.inner) {
+            if part.inner != all.inner {
                 bail!("{part:?} below {all:?}");
             }
             all.bytes.extend_from_slice(&part.bytes);
@@ -184,11 +208,6 @@ impl Blocks {
     /// Values of a row.
     pub(crate) fn inner(&self) -> usize {
         self.inner
-    }
-
-    /// The format.
-    pub(crate) fn format(&self) -> Format {
-        self.format
     }
 
     /// The values, `(rows, inner)` in f32 on the CPU.
@@ -308,7 +327,10 @@ mod tests {
             let gap = largest_gap(&ours, &weight)?;
             assert!(gap < most, "{format:?}: {gap} from the weights");
             let picked = blocks.select(&[69, 3])?.dequantise()?;
-            assert_eq!(largest_gap(&picked, &ours.index_select(&Tensor::new(&[69u32, 3], &Device::Cpu)?, 0)?)?, 0.0);
+            assert_eq!(
+                largest_gap(&picked, &ours.index_select(&Tensor::new(&[69u32, 3], &Device::Cpu)?, 0)?)?,
+                0.0
+            );
             let stacked = Blocks::stack(vec![blocks.clone(), blocks.select(&[1])?])?.dequantise()?;
             assert_eq!(largest_gap(&stacked.narrow(0, 0, 70)?, &ours)?, 0.0);
             assert_eq!(stacked.dims(), [71, 512]);
@@ -319,7 +341,10 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() -> Result<()> {
-        let weight = |values: f32, shape: (usize, usize)| Tensor::full(values, shape, &Device::Cpu);
+        let weight = |value: f32, (rows, inner): (usize, usize)| {
+            let values = (0..rows * inner).map(|i| value * (i % 7) as f32).collect();
+            Tensor::from_vec(values, (rows, inner), &Device::Cpu)
+        };
         assert!(Blocks::quantise(&weight(1.0, (3, 33))?, Format::Q8_0).is_err());
         assert!(Blocks::quantise(&weight(1.0, (3, 128))?, Format::Q4K).is_err());
         assert!(Blocks::quantise(&weight(f32::NAN, (3, 32))?, Format::Q8_0).is_err());
@@ -327,7 +352,7 @@ mod tests {
             assert!(Blocks::quantise(&weight(1e9, (3, 256))?, format).is_err(), "{format:?}");
         }
         let blocks = Blocks::quantise(&weight(1.0, (3, 256))?, Format::Q4_0)?;
-        let other = Blocks::quantise(&weight(1.0, (3, 256))?, Format::Q4_1)?;
+        let other = Blocks::quantise(&weight(1.0, (3, 512))?, Format::Q4_0)?;
         assert!(Blocks::stack(vec![blocks, other]).is_err());
         assert!(Blocks::from_groups((2, 64), &[0; 128], 48, &[]).is_err());
         assert!(Blocks::from_groups((2, 64), &[0; 128], 64, &[(f16::NAN, 0); 2]).is_err());
@@ -337,13 +362,20 @@ mod tests {
     #[test]
     fn groups_keep_their_values() -> Result<()> {
         let codes: Vec<u8> = (0..4 * 64).map(|i| (i * 7 % 16) as u8).collect();
-        let groups: Vec<_> = (0..8).map(|i| (f16::from_f32(0.01 * (i + 1) as f32), (i * 5 % 16) as u8)).collect();
-        let got = Blocks::from_groups((4, 64), &codes, 32, &groups)?.dequantise()?.flatten_all()?.to_vec1::<f32>()?;
+        let groups: Vec<_> =
+            (0..8).map(|i| (f16::from_f32(0.01 * (i + 1) as f32), (i * 5 % 16) as u8)).collect();
+        let got = Blocks::from_groups((4, 64), &codes, 32, &groups)?
+            .dequantise()?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
         for (i, got) in got.into_iter().enumerate() {
             let (scale, zero) = groups[i / 32];
             let expected = (f32::from(codes[i]) - f32::from(zero)) * scale.to_f32();
             // Only the least value is rounded.
-            assert!((got - expected).abs() <= f32::from(zero) * scale.to_f32() / 2048.0, "{got}, not {expected}");
+            assert!(
+                (got - expected).abs() <= f32::from(zero) * scale.to_f32() / 2048.0,
+                "{got}, not {expected}"
+            );
         }
         Ok(())
     }

@@ -39,6 +39,14 @@ pub(crate) fn has_kernels(x: &Tensor) -> bool {
     x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16)
 }
 
+/// f32 of the shorter floats; others as they are.
+///
+/// # Errors
+/// A failed tensor operation.
+pub(crate) fn widened(x: &Tensor) -> Result<Tensor> {
+    if matches!(x.dtype(), DType::F16 | DType::BF16) { x.to_dtype(DType::F32) } else { Ok(x.clone()) }
+}
+
 /// The same values as the kernels read them: f32 without gaps.
 fn dense(x: &Tensor) -> Result<Tensor> {
     x.to_dtype(DType::F32)?.contiguous()

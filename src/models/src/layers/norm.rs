@@ -48,15 +48,6 @@ impl Norm {
         Ok(Self { weight, bias, epsilon: epsilon as f32, kernel })
     }
 
-    /// The same norm of which everything that comes out is multiplied by `factor`.
-    ///
-    /// # Errors
-    /// A failed tensor operation.
-    pub(crate) fn scaled(&self, factor: f64) -> Result<Self> {
-        let bias = self.bias.as_ref().map(|bias| bias * factor).transpose()?;
-        Self::new((&self.weight * factor)?, bias, f64::from(self.epsilon))
-    }
-
     /// Any shape to the same.
     ///
     /// # Errors

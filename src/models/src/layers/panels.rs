@@ -75,8 +75,7 @@ impl Eight {
 }
 
 impl Four {
-    const EMPTY: Self =
-        Self { scales: [0; PANEL], least: [0; PANEL], codes: [[0; PANEL]; GROUP / 2] };
+    const EMPTY: Self = Self { scales: [0; PANEL], least: [0; PANEL], codes: [[0; PANEL]; GROUP / 2] };
 
     fn set(&mut self, lane: usize, scale: f16, least: f16, codes: &[u8; GROUP]) {
         (self.scales[lane], self.least[lane]) = (scale.to_bits(), least.to_bits());
@@ -131,11 +130,7 @@ fn pack<'a, T: Copy + Default + 'a>(
 
 impl Panels {
     /// From the columns one behind the other, `inner` values each.
-    pub(super) fn from_f32<'a>(
-        inner: usize,
-        columns: usize,
-        column: impl Fn(usize) -> &'a [f32],
-    ) -> Self {
+    pub(super) fn from_f32<'a>(inner: usize, columns: usize, column: impl Fn(usize) -> &'a [f32]) -> Self {
         Self::F32(pack(inner, columns, column))
     }
 
@@ -273,7 +268,11 @@ mod tests {
     fn every_f16_is_widened_exactly() {
         for bits in 0..=u16::MAX {
             let (got, expected) = (widen(bits), f16::from_bits(bits).to_f32());
-            assert!(got == expected && got.is_sign_negative() == expected.is_sign_negative() || got.is_nan() && expected.is_nan(), "{bits:#x}: {got}, not {expected}");
+            assert!(
+                got == expected && got.is_sign_negative() == expected.is_sign_negative()
+                    || got.is_nan() && expected.is_nan(),
+                "{bits:#x}: {got}, not {expected}"
+            );
         }
     }
 }

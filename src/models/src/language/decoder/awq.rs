@@ -19,7 +19,7 @@ const WORDS: usize = 16;
 
 /// Whether a matrix is one of AWQ.
 pub(super) fn is_packed(vb: &VarBuilder<'_>) -> bool {
-    vb.contains_tensor("qweight")
+    ["qweight", "qzeros", "scales"].iter().any(|name| vb.contains_tensor(name))
 }
 
 /// Reads a weight `(outputs, inputs)`: `qweight` (inputs, outputs / 8) and `qzeros` (groups, outputs / 8) as int32,
@@ -35,11 +35,13 @@ pub(super) fn read(vb: &VarBuilder<'_>, (outputs, inputs): (usize, usize), keep:
         let shape = (rows, outputs / IN_WORD);
         vb.get_with_hints_dtype(shape, name, Default::default(), DType::I32)?.flatten_all()?.to_vec1()
     };
-    let scales = vb.get_unchecked_dtype("scales", DType::F16)?;
-    let (groups, columns) = scales.dims2()?;
-    let fits = columns == outputs && groups > 0 && inputs.is_multiple_of(groups);
-    if !fits || !outputs.is_multiple_of(IN_WORD) {
-        candle_core::bail!("AWQ scales {:?} of a matrix with {inputs} inputs and {outputs} outputs", scales.shape());
+    let groups = vb.get_unchecked_dtype("scales", DType::F16)?.dim(0)?;
+    let scales = vb.get_with_hints_dtype((groups, outputs), "scales", Default::default(), DType::F16)?;
+    if groups == 0 || !inputs.is_multiple_of(groups) || !outputs.is_multiple_of(IN_WORD) {
+        candle_core::bail!(
+            "AWQ scales {:?} of a matrix with {inputs} inputs and {outputs} outputs",
+            scales.shape()
+        );
     }
     let codes = unpack(&words(inputs, "qweight")?, inputs, outputs);
     let zeros = unpack(&words(groups, "qzeros")?, groups, outputs);
@@ -87,7 +89,10 @@ mod tests {
     fn pack(codes: &[u8], columns: usize) -> Vec<i32> {
         let order = [0, 2, 4, 6, 1, 3, 5, 7];
         let word = |eight: &[u8]| {
-            order.iter().enumerate().fold(0u32, |word, (place, &at)| word | u32::from(eight[at]) << (4 * place))
+            order
+                .iter()
+                .enumerate()
+                .fold(0u32, |word, (place, &at)| word | u32::from(eight[at]) << (4 * place))
         };
         codes.chunks(columns).flat_map(|row| row.chunks(8).map(word)).map(u32::cast_signed).collect()
     }
@@ -98,7 +103,11 @@ mod tests {
             let codes: Vec<u8> = (0..rows * columns).map(|i| (i * 2_654_435_761 >> 7 & 15) as u8).collect();
             let got = unpack(&pack(&codes, columns), rows, columns);
             for (i, code) in codes.iter().enumerate() {
-                assert_eq!(got[i % columns * rows + i / columns], *code, "{rows} rows of {columns}: value {i}");
+                assert_eq!(
+                    got[i % columns * rows + i / columns],
+                    *code,
+                    "{rows} rows of {columns}: value {i}"
+                );
             }
         }
     }

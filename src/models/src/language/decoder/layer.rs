@@ -1,12 +1,14 @@
 //! One layer of the decoder.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use candle_nn::{VarBuilder, ops::softmax_last_dim};
 
 use super::config::DecoderConfig;
 use super::key_values::{KeyValues, Past};
 use super::weights::LayerWeights;
-use crate::layers::{FeedForward, Inner, Linear, Memory, Norm, Sequence, Turn, attention, turned};
+use crate::layers::{
+    FeedForward, Inner, Linear, Memory, Norm, Quantisation, Sequence, Turn, attention, turned, widened,
+};
 use crate::rope::Angles;
 
 /// The shape of a batch and where its tokens are.
@@ -55,7 +57,7 @@ pub(super) enum Visible {
     /// For the kernels of the CPU: of row `i` the columns from `starts[i]` to `ends[i]`, and if `causal` of these only
     /// what does not come after a query.
     Rows { causal: bool, starts: Vec<usize>, ends: Vec<usize> },
-    /// Added to the scores: broadcasts to `[kv heads, batch, group, queries, columns]`.
+    /// Added to the scores, f32: broadcasts to `[kv heads, batch, group, queries, columns]`.
     Added(Tensor),
     /// For the fused kernel: only what does not come after a query, and of each row only the columns from its start to
     /// its end, where these are given.
@@ -63,11 +65,10 @@ pub(super) enum Visible {
     Spans { causal: bool, starts: Option<Tensor>, ends: Option<Tensor> },
 }
 
-/// Where and in what precision attention is computed, and whether by a fused kernel.
+/// Where attention is computed, and whether by a fused kernel.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) device: &'a Device,
-    pub(super) dtype: DType,
     #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(super) fused: bool,
     /// Whether [`attention`] has kernels for it.
@@ -131,7 +132,7 @@ impl Picks {
             .flat_map(|(&n, &start)| (0..columns).map(move |at| hidden(at >= start && at < before + n)))
             .collect();
         let mask = Tensor::from_vec(values, (lengths.len(), 1, 1, columns), place.device)?;
-        Ok(Visible::Added(mask.to_dtype(place.dtype)?))
+        Ok(Visible::Added(mask))
     }
 }
 
@@ -164,7 +165,7 @@ pub(super) fn causal(starts: &[usize], before: usize, length: usize, place: Plac
     } else {
         Tensor::from_vec(values, (starts.len(), 1, length, columns), place.device)?
     };
-    Ok(Visible::Added(mask.to_dtype(place.dtype)?))
+    Ok(Visible::Added(mask))
 }
 
 #[cfg(feature = "cuda")]
@@ -186,8 +187,12 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    pub(super) fn load(config: &DecoderConfig, vb: &VarBuilder<'_>) -> Result<Self> {
-        let weights = LayerWeights::new(config, vb);
+    pub(super) fn load(
+        config: &DecoderConfig,
+        vb: &VarBuilder<'_>,
+        quantisation: Option<Quantisation>,
+    ) -> Result<Self> {
+        let weights = LayerWeights::new(config, vb, quantisation);
         let norm = |vb: &VarBuilder<'_>| Norm::rms(config.hidden, config.epsilon, vb);
         let [gate, up, down] = weights.feed_forward()?;
         Ok(Self {
@@ -195,11 +200,18 @@ impl Layer {
             attention: Attention::load(config, &weights)?,
             feed_forward: FeedForward {
                 norm: norm(&weights.feed_forward_norm())?,
-                expand: Linear::stack(&[gate, up])?,
+                expand: Linear::of(vec![gate, up])?,
                 inner: Inner::Gated,
-                contract: Linear::new(&down.0, down.1.as_ref())?,
+                contract: Linear::of(vec![down])?,
             },
         })
+    }
+
+    /// Bytes of its matrices in memory.
+    pub(super) fn bytes(&self) -> usize {
+        let Attention { query, key_value, output, .. } = &self.attention;
+        let FeedForward { expand, contract, .. } = &self.feed_forward;
+        [query, key_value, output, expand, contract].into_iter().map(Linear::bytes).sum()
     }
 
     /// `[batch * length, hidden]` to the same.
@@ -255,7 +267,6 @@ impl Layer {
 /// that a past that all rows share is multiplied once for each head and never copied.
 #[derive(Debug)]
 struct Attention {
-    /// Scaled by `1 / sqrt(head)`, unless its norm is.
     query: Linear,
     /// Keys, then values.
     key_value: Linear,
@@ -264,12 +275,13 @@ struct Attention {
     kv_heads: usize,
     group: usize,
     head: usize,
+    /// Of the scores, `1 / sqrt(head)`. Not of the queries or their weights: in bf16 they would be rounded once more.
+    scale: f64,
 }
 
 /// Norms of each head, before it is turned (`Qwen3Attention` in `models/qwen3/modeling_qwen3.py` of transformers 5.17).
 #[derive(Debug)]
 struct HeadNorms {
-    /// Scaled by `1 / sqrt(head)`.
     query: Norm,
     key: Norm,
 }
@@ -277,24 +289,22 @@ struct HeadNorms {
 impl Attention {
     fn load(config: &DecoderConfig, weights: &LayerWeights<'_, '_>) -> Result<Self> {
         let head = config.head_dim;
-        let scale = 1.0 / (head as f64).sqrt();
-        let [mut query, key, value] = weights.inputs()?;
+        let [query, key, value] = weights.inputs()?;
         let head_norms = if config.head_norms {
             let norm = |name: &str| Norm::rms(head, config.epsilon, &weights.attention().pp(name));
-            Some(HeadNorms { query: norm("q_norm")?.scaled(scale)?, key: norm("k_norm")? })
+            Some(HeadNorms { query: norm("q_norm")?, key: norm("k_norm")? })
         } else {
-            query = ((query.0 * scale)?, query.1.map(|bias| bias * scale).transpose()?);
             None
         };
-        let output = weights.output()?;
         Ok(Self {
-            query: Linear::new(&query.0, query.1.as_ref())?,
-            key_value: Linear::stack(&[key, value])?,
+            query: Linear::of(vec![query])?,
+            key_value: Linear::of(vec![key, value])?,
             head_norms,
-            output: Linear::new(&output.0, output.1.as_ref())?,
+            output: Linear::of(vec![weights.output()?])?,
             kv_heads: config.kv_heads,
             group: config.heads / config.kv_heads,
             head,
+            scale: 1.0 / (head as f64).sqrt(),
         })
     }
 
@@ -371,8 +381,7 @@ impl Attention {
             let memories = (0..shared).chain([shared + row]).collect();
             sequences.push(Sequence { queries: row * length..(row + 1) * length, memories, causal });
         }
-        // Queries come scaled.
-        attention(&queries, &memories, &sequences, 1.0)
+        attention(&queries, &memories, &sequences, self.scale)
     }
 
     /// The same in one kernel.
@@ -394,8 +403,8 @@ impl Attention {
         };
         let own = (&seen.own.0, &seen.own.1);
         let past = seen.shared.as_ref().map(|(keys, values)| (keys, values));
-        // Queries come scaled.
-        let mixed = crate::cuda::attention(&queries, self.kv_heads, (past, own), spans, 1.0)?;
+        let scale = self.scale as f32;
+        let mixed = crate::cuda::attention(&queries, self.kv_heads, (past, own), spans, scale)?;
         mixed.reshape((rows.batch * rows.length, heads * self.head))
     }
 
@@ -406,8 +415,11 @@ impl Attention {
         let (own_keys, own_values) = &seen.own;
         let columns = own_keys.dim(1)?;
         let by_row = (kv * batch, group * length, head);
-        let mut scores = queries.reshape(by_row)?.matmul(&own_keys.t()?)?;
+        // Scores are long sums; in 16 bits they would be rounded, or be too large for f16.
+        let queries = (widened(queries)? * self.scale)?;
+        let mut scores = queries.reshape(by_row)?.matmul(&widened(own_keys)?.t()?)?;
         if let Some(mask) = mask {
+            let mask = &mask.to_dtype(scores.dtype())?;
             scores = scores.reshape((kv, batch, group, length, columns))?.broadcast_add(mask)?.reshape((
                 kv * batch,
                 group * length,
@@ -415,13 +427,14 @@ impl Attention {
             ))?;
         }
         let mixed = match &seen.shared {
-            None => softmax_last_dim(&scores)?.matmul(own_values)?,
+            None => softmax_last_dim(&scores)?.to_dtype(own_values.dtype())?.matmul(own_values)?,
             Some((past_keys, past_values)) => {
                 let before = past_keys.dim(1)?;
                 let together = (kv, batch * group * length, head);
-                let past_scores = queries.reshape(together)?.matmul(&past_keys.t()?)?;
+                let past_scores = queries.reshape(together)?.matmul(&widened(past_keys)?.t()?)?;
                 let past_scores = past_scores.reshape((kv * batch, group * length, before))?;
                 let weights = softmax_last_dim(&Tensor::cat(&[&past_scores, &scores], 2)?)?;
+                let weights = weights.to_dtype(own_values.dtype())?;
                 let from_own = for_product(weights.narrow(2, before, columns)?)?.matmul(own_values)?;
                 let weights = weights.reshape((kv, batch * group * length, before + columns))?;
                 let from_past = for_product(weights.narrow(2, 0, before)?)?.matmul(past_values)?;

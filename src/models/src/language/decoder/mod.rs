@@ -14,6 +14,7 @@
 //!            past 1 | new 1             all rows end at the same column
 //! ```
 
+mod awq;
 mod config;
 mod key_values;
 mod layer;
@@ -71,6 +72,7 @@ pub(crate) struct Decoder {
     turns: Vec<(f32, usize)>,
     device: Device,
     dtype: DType,
+    quantisation: Option<Quantisation>,
 }
 
 impl Decoder {
@@ -82,17 +84,20 @@ impl Decoder {
         quantisation: Option<Quantisation>,
     ) -> Result<Self> {
         if let Some(quantisation) = quantisation {
-            candle_core::bail!("weights as {quantisation:?} are not supported yet; load them as they are");
+            say_what_does_not_fit(config, quantisation);
         }
         let (table, output) = config.naming.ends();
         let embedding = candle_nn::embedding(config.vocabulary, config.hidden, vb.pp(table))?;
-        let head = if config.tied {
+        let head = if config.tied && quantisation.is_none() {
             Linear::new(embedding.embeddings(), None)?
         } else {
-            Linear::new(&map(&head.pp(output), (config.vocabulary, config.hidden), false)?.0, None)?
+            let head = if config.tied { vb.pp(table) } else { head.pp(output) };
+            // Errors of the output layer go straight into the answer.
+            let quantisation = quantisation.map(|_| Quantisation::Q8_0);
+            Linear::of(vec![map(&head, (config.vocabulary, config.hidden), false, quantisation)?])?
         };
         let layers = (0..config.layers)
-            .map(|i| Layer::load(config, &vb.pp("layers").pp(i)))
+            .map(|i| Layer::load(config, &vb.pp("layers").pp(i), quantisation))
             .collect::<Result<Vec<_>>>()?;
         Ok(Self {
             embedding,
@@ -103,7 +108,20 @@ impl Decoder {
             config: config.clone(),
             device: vb.device().clone(),
             dtype: vb.dtype(),
+            quantisation,
         })
+    }
+
+    /// How its matrices were asked to be stored, if not as they are.
+    pub(crate) fn quantisation(&self) -> Option<Quantisation> {
+        self.quantisation
+    }
+
+    /// Bytes of its embeddings and matrices in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let table = self.embedding.embeddings();
+        let layers = self.layers.iter().map(Layer::bytes).sum::<usize>();
+        table.elem_count() * table.dtype().size_in_bytes() + self.head.bytes() + layers
     }
 
     /// The configuration.
@@ -222,7 +240,7 @@ impl Decoder {
         #[cfg(not(feature = "cuda"))]
         let fused = false;
         let kernels = has_kernels(self.embedding.embeddings());
-        Place { device: &self.device, dtype: self.dtype, fused, kernels }
+        Place { device: &self.device, fused, kernels }
     }
 
     fn logits(&self, xs: &Tensor) -> Result<Tensor> {
@@ -234,6 +252,27 @@ impl Decoder {
         let angles =
             positions.iter().flat_map(|p| turns.iter().map(move |&(f, axis)| p[axis] as f32 * f)).collect();
         Angles::new(angles, turns.len(), &self.device, self.dtype)
+    }
+}
+
+/// Some formats have rows of certain lengths only.
+fn say_what_does_not_fit(config: &DecoderConfig, wanted: Quantisation) {
+    let mut widths = vec![config.hidden, config.heads * config.head_dim, config.intermediate];
+    widths.sort_unstable();
+    widths.dedup();
+    for width in widths {
+        match wanted.format(width) {
+            Some(format) if format.name() == wanted.name() => {}
+            Some(format) => {
+                tracing::warn!(
+                    "{wanted} does not divide {width} inputs: matrices with so many are {}",
+                    format.name()
+                );
+            }
+            None => tracing::warn!(
+                "{wanted} does not divide {width} inputs: matrices with so many stay as they are"
+            ),
+        }
     }
 }
 
