@@ -475,7 +475,8 @@ pub(crate) fn normalise_rows(x: &Tensor, epsilon: f64) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{FeedForward, Format, Inner};
+    use super::super::blocks::Format;
+    use super::super::{FeedForward, Inner};
     use super::*;
 
     const PLACES: usize = 7;

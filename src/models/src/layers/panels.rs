@@ -148,7 +148,7 @@ impl Panels {
     pub(super) fn from_blocks(blocks: &Blocks) -> Self {
         let groups = blocks.inner() / GROUP;
         let panels = blocks.rows().div_ceil(PANEL);
-        let lanes = |panel: usize| (0..PANEL.min(blocks.rows() - panel * PANEL));
+        let lanes = |panel: usize| 0..PANEL.min(blocks.rows() - panel * PANEL);
         if blocks.is_eight() {
             let mut all = vec![Eight::EMPTY; panels * groups];
             all.par_chunks_mut(groups.max(1)).enumerate().for_each(|(panel, all)| {
