@@ -186,12 +186,14 @@ def conversation(case, strings=None):
     return messages
 
 
-def write(folder, model, template, marks, *, see=None, mark=None, strings=False, cases=None, arguments=None, notes=None):
+def write(folder, model, template, marks, *, see=None, mark=None, strings=False, start="", cases=None, arguments=None,
+          notes=None):
     """Asks the model all cases and writes what it answers.
 
     see: of a picture, a Seen; None for a model without pictures
     mark: the placeholder that the template writes for a picture
     strings: whether the template takes only strings, in which the placeholder is written
+    start: what the tokenizer writes before every text, which the template leaves to it
     arguments: of the token ids [1, tokens], what `forward` is given beside them
     notes: of the ids and the picture's arguments, more entries for the case in expected.json
     """
@@ -204,7 +206,8 @@ def write(folder, model, template, marks, *, see=None, mark=None, strings=False,
         text = fast.apply_chat_template(
             conversation(case, mark if strings else None), chat_template=template, tokenize=False,
             add_generation_prompt=True)
-        prompt = text = text + case["answer_start"]
+        prompt = text + case["answer_start"]
+        text = start + prompt
         of_picture = {}
         if case["picture"]:
             assert text.count(mark) == 1, f"{case['name']}: {text}"

@@ -121,6 +121,7 @@ struct RawTokenizerConfig {
     eos_token: Option<RawToken>,
     pad_token: Option<RawToken>,
     unk_token: Option<RawToken>,
+    add_bos_token: Option<bool>,
     chat_template: Option<RawTemplate>,
 }
 
@@ -222,6 +223,8 @@ pub struct ChatTokenizer {
     tokenizer: Tokenizer,
     /// Texts of added tokens: special marks that ordinary text must not hold.
     marks: Vec<String>,
+    /// The token that begins every prompt, for checkpoints whose templates leave it to the tokenizer.
+    start: Option<(String, u32)>,
     path: String,
 }
 
@@ -245,7 +248,23 @@ impl ChatTokenizer {
             .filter(|token| token.special)
             .map(|token| token.content)
             .collect();
-        Ok(Self { tokenizer, marks, path })
+        let start = Self::start(tree, &tokenizer)?;
+        Ok(Self { tokenizer, marks, start, path })
+    }
+
+    /// The token that begins every prompt, if `add_bos_token` of `tokenizer_config.json` asks for one, or where that
+    /// says nothing if `tokenizer.json` puts one before a text (`TokenizersBackend` in transformers 5.17).
+    fn start(tree: &FileTree, tokenizer: &Tokenizer) -> Result<Option<(String, u32)>> {
+        const CONFIG: &str = "tokenizer_config.json";
+        let config: RawTokenizerConfig =
+            if tree.exists(CONFIG) { tree.read_json(CONFIG)? } else { RawTokenizerConfig::default() };
+        let Some(text) = config.bos_token.map(RawToken::into_content) else { return Ok(None) };
+        let Some(id) = tokenizer.token_to_id(&text) else { return Ok(None) };
+        let added = match config.add_bos_token {
+            Some(added) => added,
+            None => tokenizer.encode_fast("", true).is_ok_and(|empty| empty.get_ids().first() == Some(&id)),
+        };
+        Ok(added.then_some((text, id)))
     }
 
     /// Token ids of a whole rendered conversation; nothing is added.
@@ -258,6 +277,19 @@ impl ChatTokenizer {
             .encode_fast(text, false)
             .map_err(|e| ModelError::tokenizer(&self.path, format!("a text cannot be encoded: {e}")))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Token ids of a whole prompt: after the token that begins every prompt, if there is one and the text does not
+    /// begin with it (`ProcessorMixin.apply_chat_template` in transformers 5.17).
+    ///
+    /// # Errors
+    /// `Tokenizer` if the text cannot be encoded.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = self.encode(text)?;
+        if let Some((_, id)) = self.start.as_ref().filter(|(start, _)| !text.starts_with(start)) {
+            ids.insert(0, *id);
+        }
+        Ok(ids)
     }
 
     /// Text of generated tokens, without special ones.

@@ -14,6 +14,7 @@ pub mod error;
 pub mod files;
 pub mod language;
 mod layers;
+mod llava;
 pub mod owlv2;
 pub mod pixels;
 pub mod qwen2_vl;

@@ -12,6 +12,7 @@ use crate::error::{ModelError, Result};
 use crate::files::FileTree;
 use crate::language::{LanguageModel, packing};
 use crate::layers::Quantisation;
+use crate::llava;
 use crate::owlv2::Owlv2Model;
 use crate::qwen2_vl;
 use crate::relevance::RelevanceModel;
@@ -234,7 +235,8 @@ pub fn load_judge(folder: &FileTree, options: &LoadOptions) -> Result<LanguageMo
     packing::check(folder)?;
     match family(folder)?.as_str() {
         "qwen2_vl" => qwen2_vl::load(folder, options),
-        other => Err(unsupported(folder, other, "qwen2_vl")),
+        "llava" | "llava_next" | "llava_llama" | "llava_mistral" => llava::load(folder, options),
+        other => Err(unsupported(folder, other, "qwen2_vl, llava, llava_next")),
     }
 }
 

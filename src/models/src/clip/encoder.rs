@@ -167,6 +167,13 @@ impl Encoder {
         Ok(Self { layers })
     }
 
+    /// The same encoder with its first `layers` layers only.
+    #[must_use]
+    pub(crate) fn cut(mut self, layers: usize) -> Self {
+        self.layers.truncate(layers);
+        self
+    }
+
     /// All hidden states after the last layer. `x` has shape `(items * tokens, width)`, and so has the answer.
     ///
     /// # Errors

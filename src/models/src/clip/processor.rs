@@ -25,13 +25,13 @@ const WHOLE_FILE: &str = "processor_config.json";
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct RawProcessor {
-    image_processor_type: Option<String>,
+    pub(crate) image_processor_type: Option<String>,
     feature_extractor_type: Option<String>,
     pub(crate) do_resize: Option<bool>,
     pub(crate) size: Option<RawSize>,
     resample: Option<u64>,
     do_center_crop: Option<bool>,
-    crop_size: Option<RawSize>,
+    pub(crate) crop_size: Option<RawSize>,
     do_rescale: Option<bool>,
     /// The older name of `do_rescale` in OWL-ViT and OWLv2.
     rescale: Option<bool>,
@@ -42,6 +42,8 @@ pub(crate) struct RawProcessor {
     pub(crate) do_pad: Option<bool>,
     /// Not a field of the reference: the value of padding before normalisation, see `Owlv2Processor`.
     pub(crate) pad_value: Option<f32>,
+    /// Of LLaVA-NeXT: the heights and widths that a picture may be fitted into before it is cut into tiles.
+    pub(crate) image_grid_pinpoints: Option<Vec<[u32; 2]>>,
 }
 
 /// A size as the reference's versions have written it.
@@ -56,6 +58,14 @@ pub(crate) enum RawSize {
 }
 
 impl RawSize {
+    /// Of one number.
+    pub(crate) fn edge(&self) -> Option<u32> {
+        match self {
+            Self::Edge(edge) | Self::Shortest { shortest_edge: edge, longest_edge: None } => Some(*edge),
+            _ => None,
+        }
+    }
+
     /// Height and width; a single number counts for both.
     pub(crate) fn exact(&self) -> Option<(u32, u32)> {
         match self {
@@ -67,8 +77,9 @@ impl RawSize {
 }
 
 impl RawProcessor {
-    /// Reads the file; `kind` is what the processor's class name has to begin with. Answers the path, for messages.
-    pub(crate) fn load(tree: &FileTree, kind: &str) -> Result<(Self, String)> {
+    /// Reads the file; `kinds` are what the processor's class name may have before `ImageProcessor`. Answers the path,
+    /// for messages.
+    pub(crate) fn load(tree: &FileTree, kinds: &[&str]) -> Result<(Self, String)> {
         let (raw, path): (Self, String) = if !tree.exists(FILE) && tree.exists(WHOLE_FILE) {
             let path = tree.path_of(WHOLE_FILE);
             let mut whole: Value = tree.read_json(WHOLE_FILE)?;
@@ -82,12 +93,32 @@ impl RawProcessor {
             (tree.read_json(FILE)?, tree.path_of(FILE))
         };
         for class in [&raw.image_processor_type, &raw.feature_extractor_type].into_iter().flatten() {
-            if !class.starts_with(kind) {
-                let supported = format!("{kind}ImageProcessor");
+            // Before image processors had their name they were feature extractors.
+            let named = |kind: &&str| {
+                let rest = class.strip_prefix(*kind).unwrap_or_default();
+                rest.starts_with("ImageProcessor") || rest.starts_with("FeatureExtractor")
+            };
+            if !kinds.iter().any(named) {
+                let supported = kinds.iter().map(|kind| format!("{kind}ImageProcessor")).collect::<Vec<_>>();
+                let supported = supported.join(", ");
                 return Err(ModelError::unsupported(path, "`image_processor_type`", class, supported));
             }
         }
         Ok((raw, path))
+    }
+
+    /// Mean of each channel in a processor whose default is OpenAI's, 0 to 1.
+    pub(crate) fn mean(&self) -> [f32; 3] {
+        self.image_mean.unwrap_or(CLIP_MEAN)
+    }
+
+    /// The filter of a resize.
+    pub(crate) fn filter(&self, path: &str) -> Result<Filter> {
+        let code = self.resample.unwrap_or(3);
+        Filter::from_pillow(code).ok_or_else(|| {
+            let supported = "0 (nearest), 1 (Lanczos), 2 (bilinear), 3 (bicubic)";
+            ModelError::unsupported(path, "`resample`", code, supported)
+        })
     }
 
     /// Rescaling and normalisation, each if asked for; `mean` and `std` are what the family's processor has where the
@@ -153,17 +184,32 @@ impl PictureProcessor {
     /// A missing or malformed file, another kind of processor, a resize that is not implemented, or an output that
     /// does not fit the tower.
     pub(crate) fn load(tree: &FileTree, kind: ProcessorKind, image_size: usize) -> Result<Self> {
-        let (name, default, crop, mean, std) = match kind {
-            ProcessorKind::Clip => ("CLIP", RawSize::Edge(224), true, CLIP_MEAN, CLIP_STD),
-            ProcessorKind::Siglip => {
-                ("Siglip", RawSize::Exact { height: 224, width: 224 }, false, STANDARD, STANDARD)
-            }
+        let name = match kind {
+            ProcessorKind::Clip => "CLIP",
+            ProcessorKind::Siglip => "Siglip",
         };
-        let (raw, path) = RawProcessor::load(tree, name)?;
+        let (raw, path) = RawProcessor::load(tree, &[name])?;
+        Self::build(&raw, &path, kind, image_size)
+    }
+
+    /// Like [`Self::load`], from the fields of the file `path`.
+    ///
+    /// # Errors
+    /// A resize that is not implemented, or an output that does not fit the tower.
+    pub(crate) fn build(
+        raw: &RawProcessor,
+        path: &str,
+        kind: ProcessorKind,
+        image_size: usize,
+    ) -> Result<Self> {
+        let (default, crop, mean, std) = match kind {
+            ProcessorKind::Clip => (RawSize::Edge(224), true, CLIP_MEAN, CLIP_STD),
+            ProcessorKind::Siglip => (RawSize::Exact { height: 224, width: 224 }, false, STANDARD, STANDARD),
+        };
         let own = Self {
-            resize: Self::read_resize(&raw, default, &path)?,
-            crop: Self::read_crop(&raw, crop, &path)?,
-            normalisation: raw.normalisation_or(&path, mean, std)?,
+            resize: Self::read_resize(raw, default, path)?,
+            crop: Self::read_crop(raw, crop, path)?,
+            normalisation: raw.normalisation_or(path, mean, std)?,
         };
         let output = match (&own.crop, &own.resize) {
             (Some(crop), _) => Some(*crop),
@@ -183,24 +229,15 @@ impl PictureProcessor {
         if !raw.do_resize.unwrap_or(true) {
             return Ok(None);
         }
-        let code = raw.resample.unwrap_or(3);
-        let Some(filter) = Filter::from_pillow(code) else {
-            let supported = "0 (nearest), 1 (Lanczos), 2 (bilinear), 3 (bicubic)";
-            return Err(ModelError::unsupported(path, "`resample`", code, supported));
-        };
-        let resize = match raw.size.as_ref().unwrap_or(&default) {
-            RawSize::Edge(edge) | RawSize::Shortest { shortest_edge: edge, longest_edge: None }
-                if *edge > 0 =>
-            {
-                Resize::Shortest(*edge)
+        let filter = raw.filter(path)?;
+        let size = raw.size.as_ref().unwrap_or(&default);
+        let resize = match (size.edge(), size.exact()) {
+            (Some(edge), _) if edge > 0 => Resize::Shortest(edge),
+            (None, Some((height, width))) if height > 0 && width > 0 => Resize::Exact { height, width },
+            _ => {
+                let supported = "a length, `shortest_edge`, or `height` and `width`, at least 1";
+                return Err(ModelError::unsupported(path, "`size`", format!("{size:?}"), supported));
             }
-            other => match other.exact() {
-                Some((height, width)) if height > 0 && width > 0 => Resize::Exact { height, width },
-                _ => {
-                    let supported = "a length, `shortest_edge`, or `height` and `width`, at least 1";
-                    return Err(ModelError::unsupported(path, "`size`", format!("{other:?}"), supported));
-                }
-            },
         };
         Ok(Some((resize, filter)))
     }

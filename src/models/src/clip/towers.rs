@@ -185,6 +185,22 @@ impl VisionTower {
         })
     }
 
+    /// The same tower with the first `layers` layers of its encoder only, for models that read an inner state.
+    #[must_use]
+    pub(crate) fn cut(mut self, layers: usize) -> Self {
+        self.encoder = self.encoder.cut(layers);
+        self
+    }
+
+    /// All states after the last layer and before the last norm, the class token first, shape
+    /// `(pictures * tokens, width)`. `pixels` has shape `(pictures, 3, side, side)`.
+    ///
+    /// # Errors
+    /// Pixels of another shape, or a failed tensor operation.
+    pub(crate) fn forward_inner(&self, pixels: &Tensor) -> Result<Tensor> {
+        on_all_cores(pixels.device(), || self.encoder.forward(self.embed(pixels)?, pixels.dim(0)?))
+    }
+
     /// Pixels of shape `(pictures, 3, side, side)` to embedded tokens of shape `(pictures * tokens, width)`.
     fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
         let (pictures, side) = (pixels.dim(0)?, self.image_size / self.patch_size);

@@ -93,9 +93,9 @@ impl Prompter {
                 let token = self.tokenizer.text(mark.token)?;
                 let text =
                     if token == mark.written { text.into() } else { text.replace(&mark.written, &token) };
-                self.tokenizer.encode(&text)?
+                self.tokenizer.encode_prompt(&text)?
             }
-            None => self.tokenizer.encode(text)?,
+            None => self.tokenizer.encode_prompt(text)?,
         };
         self.expand(&ids, picture)
     }

@@ -34,7 +34,7 @@ impl Owlv2Processor {
     /// # Errors
     /// A missing or malformed file, another kind of processor, or an output that does not fit the tower.
     pub fn load(tree: &FileTree, image_size: usize) -> Result<Self> {
-        let (raw, path) = RawProcessor::load(tree, "Owlv2")?;
+        let (raw, path) = RawProcessor::load(tree, &["Owlv2"])?;
         if !raw.do_resize.unwrap_or(true) {
             return Err(ModelError::unsupported(path, "`do_resize`", "false", "true"));
         }
