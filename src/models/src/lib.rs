@@ -12,6 +12,7 @@ pub mod cuda;
 pub mod domain;
 pub mod error;
 pub mod files;
+mod idefics3;
 pub mod language;
 mod layers;
 mod llava;

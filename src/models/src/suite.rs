@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::domain::Domain;
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
+use crate::idefics3;
 use crate::language::{LanguageModel, packing};
 use crate::layers::Quantisation;
 use crate::llava;
@@ -234,9 +235,10 @@ impl Suite {
 pub fn load_judge(folder: &FileTree, options: &LoadOptions) -> Result<LanguageModel> {
     packing::check(folder)?;
     match family(folder)?.as_str() {
+        "idefics3" | "smolvlm" => idefics3::load(folder, options),
         "qwen2_vl" => qwen2_vl::load(folder, options),
         "llava" | "llava_next" | "llava_llama" | "llava_mistral" => llava::load(folder, options),
-        other => Err(unsupported(folder, other, "qwen2_vl, llava, llava_next")),
+        other => Err(unsupported(folder, other, "qwen2_vl, llava, llava_next, idefics3, smolvlm")),
     }
 }
 

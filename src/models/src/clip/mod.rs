@@ -76,7 +76,6 @@ pub(crate) fn load(tree: &FileTree, device: &Device, dtype: DType) -> Result<Loa
     let weights = Weights::load(tree, "model", dtype, device)?;
     let (text, vision, text_projection, visual_projection) = build(&config, &weights.builder())?;
     weights.refuse_unused(&KNOWN_BUFFERS)?;
-    let large = config.vision.encoder.hidden_size >= LARGE;
     let device = device.clone();
     Ok(Loaded {
         tokenizer_files: tokenizer.files(),
@@ -91,9 +90,13 @@ pub(crate) fn load(tree: &FileTree, device: &Device, dtype: DType) -> Result<Loa
             dtype,
         }),
         weights,
-        threshold: if large { LARGE_THRESHOLD } else { BASE_THRESHOLD },
+        threshold: default_threshold(&config),
         sigmoid: None,
     })
+}
+
+fn default_threshold(config: &DualConfig) -> f32 {
+    if config.vision.encoder.hidden_size < LARGE { BASE_THRESHOLD } else { LARGE_THRESHOLD }
 }
 
 fn build(
@@ -130,5 +133,26 @@ impl Towers for Clip {
 
     fn width(&self) -> usize {
         self.text_projection.dims()[0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_default_threshold_follows_the_tower() {
+        for (name, width, threshold) in [("base", 768, 0.22), ("large", 1024, 0.17), ("huge", 1280, 0.17)] {
+            let folder = tempfile::tempdir().unwrap();
+            let heads = width / 64;
+            let config = format!(
+                r#"{{"model_type": "clip", "vision_config": {{"hidden_size": {width}, "num_attention_heads": {heads}}}}}"#
+            );
+            std::fs::write(folder.path().join("config.json"), config).unwrap();
+            let config = DualConfig::load_clip(&FileTree::open(folder.path()).unwrap()).unwrap();
+            assert_eq!(default_threshold(&config), threshold, "{name}");
+        }
     }
 }
