@@ -69,7 +69,7 @@ proptest! {
             waiting.retain(|(_, wait)| *wait > 0);
             waiting.iter_mut().for_each(|(_, wait)| *wait -= 1);
             let asked: Vec<&CompletionRequest> = due.iter().map(|&i| &requests[i].0).collect();
-            for (index, joined) in due.iter().zip(decoding.join(&asked)) {
+            for (index, joined) in due.iter().zip(decoding.join(&asked, &Call::default())) {
                 let id = joined.unwrap().expect("there is room for a few answers");
                 prop_assert!(places.insert(id, (*index, requests[*index].2)).is_none());
             }
@@ -123,9 +123,10 @@ fn a_full_batch_lets_others_wait_and_answers_them_all_the_same() {
     {
         let mut decoding = one.decoding();
         let asked: Vec<&CompletionRequest> = requests.iter().collect();
-        let joined: Vec<bool> = decoding.join(&asked).into_iter().map(|id| id.unwrap().is_some()).collect();
+        let joined: Vec<bool> =
+            decoding.join(&asked, &Call::default()).into_iter().map(|id| id.unwrap().is_some()).collect();
         assert_eq!(joined, [true, false, false, false, false, false]);
-        assert!(decoding.join(&asked[1..2]).remove(0).unwrap().is_none());
+        assert!(decoding.join(&asked[1..2], &Call::default()).remove(0).unwrap().is_none());
     }
     let answers = one.complete(&requests, &Call::default()).unwrap();
     assert_eq!(answers, load().complete(&requests, &Call::default()).unwrap());
@@ -137,7 +138,7 @@ fn a_request_that_cannot_be_served_does_not_disturb_the_others() {
     let model = load();
     let mut decoding = model.decoding();
     let (good, long) = (ask("a cat.", 3), ask("a cat.", usize::MAX));
-    let mut joined = decoding.join(&[&good, &long, &good]);
+    let mut joined = decoding.join(&[&good, &long, &good], &Call::default());
     assert_eq!(joined.remove(1).unwrap_err().kind(), PerceptionErrorKind::Request);
     let ids: Vec<AnswerId> = joined.into_iter().map(|id| id.unwrap().unwrap()).collect();
     assert_ne!(ids[0], ids[1]);
@@ -159,4 +160,6 @@ fn nobody_computes_for_a_caller_who_has_gone() {
     let gone = PerceptionErrorKind::Cancelled;
     assert_eq!(model.complete(&[ask("a cat.", 2)], &call).map_err(kind).unwrap_err(), gone);
     assert_eq!(model.score(&[ask("a cat.", 2).prompt], &call).map_err(kind).unwrap_err(), gone);
+    let joined = model.decoding().join(&[&ask("a cat.", 2)], &call).remove(0);
+    assert_eq!(joined.map_err(kind).unwrap_err(), gone);
 }

@@ -123,8 +123,10 @@ pub struct AnswerId(pub u64);
 pub trait Decoding {
     /// Reads the prompts of `requests` in as few passes as it can and lets their answers join the batch. `None` in
     /// place of an identity means that there is no room now: nothing was computed, ask again when others have ended.
-    /// An empty batch has room for the first request, or refuses it with an error.
-    fn join(&mut self, requests: &[&CompletionRequest]) -> Vec<Result<Option<AnswerId>>>;
+    /// An empty batch has room for the first request, or refuses it with an error. `call` is that of all requests
+    /// together: once nobody waits for any of them, reading ends, and those that were not read are refused with its
+    /// error.
+    fn join(&mut self, requests: &[&CompletionRequest], call: &Call) -> Vec<Result<Option<AnswerId>>>;
 
     /// Gives up an answer. One that has ended or never was is ignored.
     fn leave(&mut self, answer: AnswerId);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use cluegate_perception::{
-    AnswerId, Completion, CompletionRequest, Decoding, LocalLanguageModel, PerceptionError, Result,
+    AnswerId, Call, Completion, CompletionRequest, Decoding, LocalLanguageModel, PerceptionError, Result,
 };
 
 use crate::lanes::Lanes;
@@ -188,8 +188,10 @@ impl<'m> Decoder<'m> {
         if seats.is_empty() {
             return;
         }
+        let call =
+            Call::together(seats.iter().filter_map(|seat| Some(jobs.get(&seat.job)?.job.call.clone())));
         let joined = running.guarded(|running| {
-            let joined = running.join(&requests);
+            let joined = running.join(&requests, &call);
             check_count(self.exit.name, "answers to join", requests.len(), joined.len())?;
             Ok(joined)
         });

@@ -378,8 +378,8 @@ impl LanguageModel {
 }
 
 impl Decoding for Answers<'_> {
-    fn join(&mut self, requests: &[&CompletionRequest]) -> Vec<Result<Option<AnswerId>>> {
-        self.join_all(requests, &Call::default())
+    fn join(&mut self, requests: &[&CompletionRequest], call: &Call) -> Vec<Result<Option<AnswerId>>> {
+        self.join_all(requests, call)
     }
 
     fn leave(&mut self, answer: AnswerId) {

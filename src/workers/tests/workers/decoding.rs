@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use cluegate_perception::{Call, Completion, Result, VisionLanguageModel};
+use cluegate_perception::{Call, Completion, PerceptionErrorKind, Result, VisionLanguageModel};
 use cluegate_workers::{LanguageOptions, LanguageWorker};
 
 use crate::support::{
@@ -71,6 +71,22 @@ fn answers_join_and_leave_between_two_tokens() {
     assert_eq!(setting.model.log_so_far(), expected);
     let statistics = setting.worker.statistics().answers;
     assert_eq!((statistics.served, statistics.batches, statistics.largest_batch), (3, 3, 4));
+}
+
+#[test]
+fn a_question_is_read_only_while_somebody_waits_for_it() {
+    let setting = Setting::new(8);
+    setting.model.steps.open();
+    let ask = |text: &'static str, call: &Call| {
+        let (worker, call) = (setting.worker.clone(), call.clone());
+        spawn(move || worker.complete(&[request(text, 2)], &call))
+    };
+    let gone = tenant("news");
+    let caller = ask("read on", &gone);
+    until(|| setting.model.log_so_far() == [join(&["read on"], &[])]);
+    gone.cancel();
+    assert_eq!(caller.join().unwrap().unwrap_err().kind(), PerceptionErrorKind::Cancelled);
+    assert_eq!(ask("another", &tenant("news")).join().unwrap().unwrap(), answers(&["another"], 2));
 }
 
 #[test]

@@ -24,7 +24,8 @@ pub(crate) enum Event {
 /// `step` followed by a word that [`act`] knows do so when they join, or at their second token; `answer error` errs by
 /// itself at its second token; `short`, `twin` and `lose` break the rules of the trait: their join has no answers, the
 /// identity of another, or they vanish at their second token. A `wide` one takes two places of `room`, others one;
-/// `refuse` never finds room, and `late error` errs once there is room for it. An answer has as many tokens as the request allows, or fewer if the suffix begins with
+/// `refuse` never finds room, `late error` errs once there is room for it, and `read on` is read until nobody waits any
+/// more for those that join with it. An answer has as many tokens as the request allows, or fewer if the suffix begins with
 /// digits: that many.
 pub(crate) struct ScriptedLanguage {
     pub(crate) fingerprint: Fingerprint,
@@ -114,12 +115,19 @@ fn width(text: &str) -> usize {
 }
 
 impl Decoding for ScriptedDecoding<'_> {
-    fn join(&mut self, requests: &[&CompletionRequest]) -> Vec<Result<Option<AnswerId>>> {
+    fn join(&mut self, requests: &[&CompletionRequest], call: &Call) -> Vec<Result<Option<AnswerId>>> {
         let (mut joined, mut refused) = (Vec::new(), Vec::new());
         let mut short = false;
         let answers = requests.iter().map(|request| {
             let text = &request.prompt.suffix;
             act(text.strip_prefix("join ").unwrap_or_default())?;
+            if text.starts_with("read on") {
+                self.model.log(Event::Join(vec![text.clone()], Vec::new()));
+                loop {
+                    call.check()?;
+                    std::thread::yield_now();
+                }
+            }
             short |= text.starts_with("short");
             let taken: usize = self.members.iter().map(|member| width(&member.text)).sum();
             let crowded = !self.members.is_empty() && taken + width(text) > self.model.room;
