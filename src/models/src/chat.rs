@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, ErrorKind, Value};
+use minijinja::Value;
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
+use crate::jinja::Template;
 
 /// Files that a chat model's tokens depend on, for its fingerprint.
 pub const CHAT_FILES: &[&str] = &[
@@ -75,10 +75,12 @@ impl Message {
     }
 }
 
-/// A checkpoint's chat template, in the Jinja dialect of Hugging Face transformers (blocks trimmed on both sides).
+/// A checkpoint's chat template, rendered as Hugging Face transformers does it, with three things settled: there are no
+/// tools and no documents, models that can think first answer at once (`enable_thinking` is false), and there is no
+/// clock (`strftime_now` is not defined), so that a question always has the same tokens.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    template: Template,
     tokens: BTreeMap<&'static str, String>,
     content: Content,
     path: String,
@@ -130,7 +132,8 @@ impl ChatTemplate {
     /// that has one.
     ///
     /// # Errors
-    /// `Tokenizer` if there is none, or if it is not valid Jinja.
+    /// `Tokenizer` if there is none, if it is not valid Jinja or refuses a plain question; `Unsupported` if it has the
+    /// model think before every answer.
     pub fn load(tree: &FileTree) -> Result<Self> {
         const CONFIG: &str = "tokenizer_config.json";
         const JINJA: &str = "chat_template.jinja";
@@ -165,20 +168,16 @@ impl ChatTemplate {
         ];
         let tokens =
             named.into_iter().filter_map(|(name, token)| Some((name, token?.into_content()))).collect();
-        Self::compile(path, source, tokens)
+        let template = Self::compile(path, &source, tokens)?;
+        template.refuse_thinking()?;
+        Ok(template)
     }
 
-    fn compile(path: String, source: String, tokens: BTreeMap<&'static str, String>) -> Result<Self> {
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|e| ModelError::tokenizer(&path, e.to_string()))?);
-        environment.add_function("raise_exception", |message: String| -> std::result::Result<String, _> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_template_owned("chat", source).map_err(|e| {
+    fn compile(path: String, source: &str, tokens: BTreeMap<&'static str, String>) -> Result<Self> {
+        let compiled = Template::compile(source).map_err(|e| {
             ModelError::tokenizer(&path, format!("the chat template is not valid Jinja: {e:#}"))
         })?;
-        let mut template = Self { environment, tokens, content: Content::Parts, path };
+        let mut template = Self { template: compiled, tokens, content: Content::Parts, path };
         if !template.takes_parts() {
             template.content = Content::Words;
         }
@@ -203,12 +202,32 @@ impl ChatTemplate {
         let refuse = |e: minijinja::Error| {
             ModelError::tokenizer(&self.path, format!("the chat template refuses a conversation: {e:#}"))
         };
-        let template = self.environment.get_template("chat").map_err(refuse)?;
         let messages: Vec<Value> =
             messages.iter().map(|message| message.value(self.content, image)).collect();
-        let own = [("messages", Value::from(messages)), ("add_generation_prompt", Value::from(true))];
+        let own = [
+            ("messages", Value::from(messages)),
+            ("tools", Value::from(())),
+            ("documents", Value::from(())),
+            ("add_generation_prompt", Value::from(true)),
+            ("enable_thinking", Value::from(false)),
+        ];
         let tokens = self.tokens.iter().map(|(&name, token)| (name, Value::from(token.as_str())));
-        template.render(Value::from_pairs(own.into_iter().chain(tokens))).map_err(refuse)
+        self.template.render(Value::from_pairs(own.into_iter().chain(tokens))).map_err(refuse)
+    }
+
+    /// Refuses a template that has the model think before every answer: its first token would be no answer.
+    fn refuse_thinking(&self) -> Result<()> {
+        let question = Message { role: "user", content: vec![Part::Text("?".to_owned())] };
+        let text = self.render(&[question], "")?;
+        if text.trim_end().ends_with("<think>") {
+            return Err(ModelError::unsupported(
+                &self.path,
+                "the end of a question by the chat template",
+                "<think>",
+                "a model that answers at once, such as the Instruct edition of this one",
+            ));
+        }
+        Ok(())
     }
 
     /// The end-of-sequence token by `tokenizer_config.json`.
@@ -267,7 +286,7 @@ impl ChatTokenizer {
         Ok(added.then_some((text, id)))
     }
 
-    /// Token ids of a whole rendered conversation; nothing is added.
+    /// Token ids of a text as it stands; nothing is added.
     ///
     /// # Errors
     /// `Tokenizer` if the text cannot be encoded.
@@ -428,11 +447,14 @@ pub fn end_tokens(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+    use crate::error::ModelErrorKind;
 
     fn compile(source: &str) -> Result<ChatTemplate> {
         let tokens = BTreeMap::from([("eos_token", "</s>".to_owned())]);
-        ChatTemplate::compile("template".to_owned(), source.to_owned(), tokens)
+        ChatTemplate::compile("template".to_owned(), source, tokens)
     }
 
     fn conversation() -> Vec<Message> {
@@ -443,26 +465,63 @@ mod tests {
         ]
     }
 
+    /// See `goldens/make_templates.py`.
+    #[derive(Deserialize)]
+    struct Golden {
+        name: String,
+        content: String,
+        tokens: RawTokenizerConfig,
+        template: String,
+        cases: Vec<Conversation>,
+    }
+
+    #[derive(Deserialize)]
+    struct Conversation {
+        /// User and assistant in turn; `None` is a picture.
+        turns: Vec<Vec<Option<String>>>,
+        text: String,
+    }
+
+    impl Conversation {
+        fn messages(&self) -> Vec<Message> {
+            let part = |part: &Option<String>| part.clone().map_or(Part::Image, Part::Text);
+            let turns = self.turns.iter().zip(["user", "assistant"].into_iter().cycle());
+            turns.map(|(turn, role)| Message { role, content: turn.iter().map(part).collect() }).collect()
+        }
+    }
+
     #[test]
-    fn constructs_of_published_templates_render() {
-        let template = compile(
-            "{% set seen = namespace(pictures=0) %}\n\
-             {% for message in messages %}\n\
-             {% if loop.first and message['role'] != 'system' %}BEGIN{% endif %}\n\
-             [{{ message['role'] }}]\n\
-             {%- if message['content'] is string %}{{ message['content'] }}{% else %}\n\
-             {% for part in message['content'] %}\n\
-             {% if part['type'] == 'image' or 'image' in part or 'image_url' in part %}\n\
-             {% set seen.pictures = seen.pictures + 1 %}<picture {{ seen.pictures }}>\n\
-             {%- elif 'text' in part %}{{ part['text'] }}{% endif %}\n\
-             {% endfor %}{% endif %}{{ eos_token }}\n\
-             {% endfor %}\n\
-             {% if add_generation_prompt %}[assistant]{% endif %}\n",
-        )
-        .unwrap();
-        // Text is data: nothing in it is a template.
-        let expected = "BEGIN[user]<picture 1>What is {{ it }}?</s>\n[assistant]A cat.</s>\n[assistant]";
-        assert_eq!(template.render(&conversation(), "").unwrap(), expected);
+    fn templates_built_like_the_published_ones_render_as_in_transformers() {
+        let goldens: Vec<Golden> =
+            serde_json::from_str(include_str!("../goldens/templates/chats.json")).unwrap();
+        assert!(goldens.len() >= 12);
+        for golden in goldens {
+            let tokens = [("bos_token", golden.tokens.bos_token), ("eos_token", golden.tokens.eos_token)];
+            let tokens = tokens.into_iter().filter_map(|(name, token)| Some((name, token?.into_content())));
+            let template =
+                ChatTemplate::compile(golden.name.clone(), &golden.template, tokens.collect()).unwrap();
+            assert_eq!(template.content == Content::Parts, golden.content == "parts", "{}", golden.name);
+            for case in &golden.cases {
+                let found = template.render(&case.messages(), "<pad>").unwrap();
+                assert_eq!(found, case.text, "{}", golden.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_model_that_always_thinks_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let load = |template: &str| {
+            std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+            ChatTemplate::load(&FileTree::open(folder.path()).unwrap())
+        };
+        let start = "{{ messages[0].content }}|";
+        let error = load(&format!("{start}<think>\n")).unwrap_err();
+        assert_eq!(error.kind(), ModelErrorKind::Unsupported);
+        assert!(error.to_string().contains("<think>") && error.to_string().contains("Instruct"), "{error}");
+        assert!(load(&format!("{start}<think>\n\n</think>\n\n")).is_ok());
+        let error = load("{{ strftime_now('%Y') }}").unwrap_err();
+        assert!(error.to_string().contains("strftime_now"), "{error}");
     }
 
     #[test]

@@ -86,7 +86,9 @@ impl Prompter {
         self.read(&text, picture)
     }
 
-    /// Tokens of a text as it stands, placeholders and control tokens included.
+    /// Tokens of a text as it stands, placeholders and control tokens included. The token that begins every text is
+    /// added as transformers does it: by the processors of models with pictures, never by the tokenizers of models
+    /// without (`apply_chat_template` in `processing_utils.py` and `tokenization_utils_base.py`, 5.17).
     pub(super) fn read(&self, text: &str, picture: Option<&PictureTokens>) -> Result<Tokens> {
         let ids = match &self.image {
             Some(mark) => {
@@ -95,7 +97,7 @@ impl Prompter {
                     if token == mark.written { text.into() } else { text.replace(&mark.written, &token) };
                 self.tokenizer.encode_prompt(&text)?
             }
-            None => self.tokenizer.encode_prompt(text)?,
+            None => self.tokenizer.encode(text)?,
         };
         self.expand(&ids, picture)
     }
