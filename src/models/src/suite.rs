@@ -17,6 +17,7 @@ use crate::llava;
 use crate::owlv2::Owlv2Model;
 use crate::qwen2_vl;
 use crate::relevance::RelevanceModel;
+use crate::text;
 
 /// Name of the file that names the models of a suite.
 pub const MODELS_FILE: &str = "models.toml";
@@ -28,6 +29,7 @@ struct RawSuite {
     relevance: Option<RawRelevance>,
     detector: Option<RawPart>,
     judge: Option<RawPart>,
+    text: Option<RawPart>,
     generator: Option<RawPart>,
 }
 
@@ -80,6 +82,8 @@ struct Family {
 /// folder = "detector"
 /// [judge]
 /// folder = "judge"
+/// [text]
+/// folder = "text"          # writes and checks constitutions; may be the judge's folder
 /// [generator]
 /// folder = "generator"
 /// ```
@@ -94,6 +98,7 @@ pub struct Suite {
     threshold: Option<f32>,
     detector: Part<dyn RegionDetector>,
     judge: Part<dyn LocalLanguageModel>,
+    text: Part<dyn LocalLanguageModel>,
     generator: Option<FileTree>,
     tree: FileTree,
 }
@@ -163,6 +168,7 @@ impl Suite {
             threshold,
             detector: Part::new(tree, folder(&raw.detector).as_deref())?,
             judge: Part::new(tree, folder(&raw.judge).as_deref())?,
+            text: Part::new(tree, folder(&raw.text).as_deref())?,
             generator: folder(&raw.generator).map(|name| tree.folder(&name)).transpose()?,
             tree: tree.clone(),
             path,
@@ -211,6 +217,14 @@ impl Suite {
         self.judge.get(&self.path, "judge", |folder| Ok(Arc::new(load_judge(folder, &self.options)?)))
     }
 
+    /// The language model of the tools that write and check constitutions. It need not see pictures.
+    ///
+    /// # Errors
+    /// A missing section, an unsupported family, or what its loader refuses.
+    pub fn text(&self) -> Result<Arc<dyn LocalLanguageModel>> {
+        self.text.get(&self.path, "text", |folder| Ok(Arc::new(load_text(folder, &self.options)?)))
+    }
+
     /// Where the generator's files are; loading them is the business of the crate that draws.
     ///
     /// # Errors
@@ -240,6 +254,20 @@ pub fn load_judge(folder: &FileTree, options: &LoadOptions) -> Result<LanguageMo
         "llava" | "llava_next" | "llava_llama" | "llava_mistral" => llava::load(folder, options),
         other => Err(unsupported(folder, other, "qwen2_vl, llava, llava_next, idefics3, smolvlm")),
     }
+}
+
+/// Loads a language model of any supported family from its folder: one that reads text only and refuses questions about
+/// pictures, or a judge.
+///
+/// # Errors
+/// `Unsupported` for another family, or what its loader refuses.
+pub fn load_text(folder: &FileTree, options: &LoadOptions) -> Result<LanguageModel> {
+    packing::check(folder)?;
+    let found = family(folder)?;
+    if text::FAMILIES.contains(&found.as_str()) {
+        return text::load(folder, options);
+    }
+    load_judge(folder, options)
 }
 
 /// Loads a region detector of any supported family from its folder, on the CPU in f32.

@@ -5,6 +5,8 @@
 //! `configuration_{llama,mistral,qwen2,qwen2_vl,qwen3,qwen3_vl}.py` in transformers 5.17, `configuration_internlm2.py`
 //! of OpenGVLab/InternVL.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -37,6 +39,10 @@ struct Raw {
     /// InternLM2's name for `attention_bias`.
     bias: Option<bool>,
     tie_word_embeddings: Option<bool>,
+    /// What kind of attention each layer has.
+    layer_types: Option<Vec<String>>,
+    /// What part of a head is turned.
+    partial_rotary_factor: Option<f64>,
 }
 
 /// A field that is there, be it `null`.
@@ -58,6 +64,10 @@ struct RawRope {
     original_max_position_embeddings: Option<f32>,
     mrope_section: Option<Vec<usize>>,
     mrope_interleaved: Option<bool>,
+    partial_rotary_factor: Option<f64>,
+    /// Parameters of one kind of layer only, by its name, and what is of no interest.
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
 }
 
 impl RawRope {
@@ -182,29 +192,43 @@ fn build(path: &str, raw: Raw, family: &Family) -> Result<DecoderConfig> {
     ensure(path, heads > 0 && kv_heads > 0 && heads.is_multiple_of(kv_heads), || {
         format!("`num_attention_heads` {heads} is no multiple of `num_key_value_heads` {kv_heads}")
     })?;
-    let head_dim = raw.head_dim.or(family.head_dim).unwrap_or(hidden / heads);
+    let head_dim = raw.head_dim.or(family.head_dim);
+    ensure(path, head_dim.is_some() || hidden.is_multiple_of(heads), || {
+        format!(
+            "`hidden_size` {hidden} is no multiple of `num_attention_heads` {heads}, and there is no `head_dim`"
+        )
+    })?;
+    let head_dim = head_dim.unwrap_or(hidden / heads);
     ensure(path, head_dim > 0 && head_dim.is_multiple_of(2), || {
         format!("a head is {head_dim} wide, expected an even number")
     })?;
     let layers = raw.num_hidden_layers.unwrap_or(family.layers);
     let vocabulary = raw.vocab_size.unwrap_or(family.vocabulary);
-    ensure(path, layers > 0 && vocabulary > 0, || {
-        "`num_hidden_layers` and `vocab_size` must be positive".to_owned()
-    })?;
-    if let Some(activation) = raw.hidden_act.as_deref().filter(|name| *name != "silu") {
-        return Err(ModelError::unsupported(path, "hidden_act", activation, "silu"));
-    }
+    let intermediate = raw.intermediate_size.unwrap_or(family.intermediate);
     let max_positions = raw.max_position_embeddings.unwrap_or(family.max_positions);
+    for (name, value) in [
+        ("num_hidden_layers", layers),
+        ("vocab_size", vocabulary),
+        ("intermediate_size", intermediate),
+        ("max_position_embeddings", max_positions),
+    ] {
+        ensure(path, value > 0, || format!("`{name}` is 0, expected a positive number"))?;
+    }
+    let epsilon = raw.rms_norm_eps.unwrap_or(family.epsilon);
+    ensure(path, epsilon.is_finite() && epsilon >= 0.0, || {
+        format!("`rms_norm_eps` is {epsilon}, expected 0 or a small positive number")
+    })?;
+    refuse_what_differs(path, &raw)?;
     let attention_bias = raw.attention_bias.or(raw.bias).unwrap_or(family.attention_bias);
     Ok(DecoderConfig {
         vocabulary,
         hidden,
-        intermediate: raw.intermediate_size.unwrap_or(family.intermediate),
+        intermediate,
         layers,
         heads,
         kv_heads,
         head_dim,
-        epsilon: raw.rms_norm_eps.unwrap_or(family.epsilon),
+        epsilon,
         max_positions: max_positions.min(window(&raw, family).unwrap_or(max_positions)),
         rope: rope(path, &raw, family, head_dim)?,
         biases: Biases {
@@ -218,8 +242,36 @@ fn build(path: &str, raw: Raw, family: &Family) -> Result<DecoderConfig> {
     })
 }
 
+/// Refuses what would be computed wrongly.
+fn refuse_what_differs(path: &str, raw: &Raw) -> Result<()> {
+    if let Some(activation) = raw.hidden_act.as_deref().filter(|name| *name != "silu") {
+        return Err(ModelError::unsupported(path, "hidden_act", activation, "silu"));
+    }
+    let known = |kind: &&String| !matches!(kind.as_str(), "full_attention" | "sliding_attention");
+    if let Some(other) = raw.layer_types.iter().flatten().find(known) {
+        return Err(ModelError::unsupported(path, "layer_types", other, "full_attention, sliding_attention"));
+    }
+    let ropes = [&raw.rope_parameters, &raw.rope_scaling].into_iter().flatten();
+    for rope in ropes {
+        if let Some((kind, _)) = rope.others.iter().find(|(_, value)| value.is_object()) {
+            let supported = "the same rotary parameters for all layers";
+            return Err(ModelError::unsupported(path, "rotary parameters by layer", kind, supported));
+        }
+    }
+    let turned = |rope: &Option<RawRope>| rope.as_ref().and_then(|rope| rope.partial_rotary_factor);
+    let parts = [raw.partial_rotary_factor, turned(&raw.rope_parameters), turned(&raw.rope_scaling)];
+    match parts.into_iter().flatten().find(|&part| part != 1.0) {
+        Some(part) => Err(ModelError::unsupported(path, "partial_rotary_factor", part, "1")),
+        None => Ok(()),
+    }
+}
+
 /// The sliding window in tokens, if attention has one.
 fn window(raw: &Raw, family: &Family) -> Option<usize> {
+    // Where a file says of each layer whether it slides, none may.
+    if raw.layer_types.as_ref().is_some_and(|kinds| kinds.iter().all(|kind| kind == "full_attention")) {
+        return None;
+    }
     match (raw.use_sliding_window, family.sliding_window) {
         (Some(true), _) => raw.sliding_window.unwrap_or(Some(4096)),
         (_, Some(default)) => raw.sliding_window.unwrap_or(Some(default)),
@@ -273,3 +325,6 @@ fn axes(path: &str, rope: &RawRope, family: &Family, head_dim: usize) -> Result<
     let interleaved = family.head_norms || rope.mrope_interleaved == Some(true);
     Ok(if interleaved { Axes::Interleaved(sections) } else { Axes::Sections(sections) })
 }
+
+#[cfg(test)]
+mod tests;
