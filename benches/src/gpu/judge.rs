@@ -7,7 +7,7 @@ use std::time::Instant;
 use candle_core::{DType, Device};
 use cluegate::judge::Templates;
 use cluegate::models::chat::{ChatTemplate, ChatTokenizer, Message, Part};
-use cluegate::models::qwen2_vl::{Config, ImageProcessor};
+use cluegate::models::qwen2_vl::{self, Config, ImageProcessor};
 use cluegate::models::{FileTree, LanguageModel, LoadOptions, load_judge};
 use cluegate::perception::{
     AnswerScore, Call, Completion, CompletionRequest, Picture, Prompt, Reply, VisionLanguageModel,
@@ -56,7 +56,7 @@ impl Judge {
     /// Loads a checkpoint and makes up `count` statements of its tokenizer's words.
     pub(super) fn open(folder: &Path, device: &Device, dtype: DType, count: usize) -> anyhow::Result<Self> {
         let tree = FileTree::open(folder)?;
-        let config = Config::load(&tree)?;
+        let config = qwen2_vl::config(&tree)?;
         let options = LoadOptions { device: device.clone(), dtype, quantisation: None };
         let mut judge = Self {
             model: load_judge(&tree, &options)?,

@@ -20,7 +20,7 @@ use cluegate_models::RelevanceModel;
 use cluegate_models::chat::ChatTokenizer;
 use cluegate_models::clip::{DualConfig, EncoderConfig};
 use cluegate_models::owlv2::Owlv2Model;
-use cluegate_models::qwen2_vl::{Config, ImageProcessor};
+use cluegate_models::qwen2_vl::{self, Config, ImageProcessor};
 use cluegate_models::{FileTree, LanguageModel, LoadOptions, load_judge};
 use cluegate_perception::{
     Call, CompletionRequest, DecodeOptions, Picture, Prefix, Prompt, VisionLanguageModel, decode,
@@ -78,8 +78,8 @@ impl Models {
             clip_config: DualConfig::load_clip(&clip)?,
             owl: Owlv2Model::load(&owl, &device, dtype)?,
             owl_config: DualConfig::load_owlv2(&owl)?,
-            judge_processor: ImageProcessor::load(&judge, &Config::load(&judge)?.vision)?,
-            judge_config: Config::load(&judge)?,
+            judge_processor: ImageProcessor::load(&judge, &qwen2_vl::config(&judge)?.vision)?,
+            judge_config: qwen2_vl::config(&judge)?,
             tokenizer: ChatTokenizer::load(&judge)?,
             judge: load_judge(&judge, &LoadOptions::default())?,
         })

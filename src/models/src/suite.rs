@@ -15,9 +15,9 @@ use crate::language::{LanguageModel, packing};
 use crate::layers::Quantisation;
 use crate::llava;
 use crate::owlv2::Owlv2Model;
-use crate::qwen2_vl;
 use crate::relevance::RelevanceModel;
 use crate::text;
+use crate::{qwen2_5_vl, qwen2_vl, qwen3_vl};
 
 /// Name of the file that names the models of a suite.
 pub const MODELS_FILE: &str = "models.toml";
@@ -242,6 +242,9 @@ impl Suite {
     }
 }
 
+/// The `model_type`s that [`load_judge`] knows.
+const JUDGES: &str = "qwen2_vl, qwen2_5_vl, qwen3_vl, llava, llava_next, idefics3, smolvlm";
+
 /// Loads a judge of any supported family from its folder.
 ///
 /// # Errors
@@ -251,8 +254,10 @@ pub fn load_judge(folder: &FileTree, options: &LoadOptions) -> Result<LanguageMo
     match family(folder)?.as_str() {
         "idefics3" | "smolvlm" => idefics3::load(folder, options),
         "qwen2_vl" => qwen2_vl::load(folder, options),
+        "qwen2_5_vl" => qwen2_5_vl::load(folder, options),
+        "qwen3_vl" => qwen3_vl::load(folder, options),
         "llava" | "llava_next" | "llava_llama" | "llava_mistral" => llava::load(folder, options),
-        other => Err(unsupported(folder, other, "qwen2_vl, llava, llava_next, idefics3, smolvlm")),
+        other => Err(unsupported(folder, other, JUDGES)),
     }
 }
 

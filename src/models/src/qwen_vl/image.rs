@@ -1,4 +1,4 @@
-//! Pictures on their way into Qwen2-VL: a size that the patches divide, normalised values, patches in merge order.
+//! Pictures on their way into a vision tower: a size that the patches divide, normalised values, patches in merge order.
 //!
 //! Source: `models/qwen2_vl/image_processing_pil_qwen2_vl.py` in transformers 5.17.
 

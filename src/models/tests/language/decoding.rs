@@ -1,14 +1,10 @@
 //! Answers decoded side by side: whoever joins or leaves in between, each is what it would be alone.
 
-// Helpers of tests are tests too.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use candle_core::Device;
+use cluegate_models::LanguageModel;
 use cluegate_models::language::Limits;
-use cluegate_models::{FileTree, LanguageModel, LoadOptions, load_judge};
 use cluegate_perception::{
     AnswerId, Call, Completion, CompletionRequest, FinishReason, LocalLanguageModel, PerceptionErrorKind,
     Picture, Prefix, Prompt, Reply, VisionLanguageModel,
@@ -16,14 +12,14 @@ use cluegate_perception::{
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
+use crate::qwen2_vl::GOLDEN;
+
 fn load() -> LanguageModel {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/qwen2_vl/model");
-    load_judge(&FileTree::open(folder).unwrap(), &LoadOptions::default()).unwrap()
+    GOLDEN.model()
 }
 
 fn picture(name: &str) -> Picture {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("goldens/qwen2_vl/{name}.png"));
-    Picture::new(image::open(path).unwrap().to_rgb8())
+    GOLDEN.picture(name)
 }
 
 /// Bounds so tight that every question is cut into pieces and little is remembered.
