@@ -29,8 +29,8 @@ impl Weights {
     /// `diffusion_pytorch_model` for diffusers; `dtype` is what the tensors are converted to.
     ///
     /// # Errors
-    /// `MissingFile`; `Malformed` for a truncated file, a bad header, a tensor in two shards, or an index that
-    /// does not fit its shards.
+    /// `MissingFile`; `Unsupported` if the weights are there in PyTorch's own format alone; `Malformed` for a truncated
+    /// file, a bad header, a tensor in two shards, or an index that does not fit its shards.
     pub fn load(tree: &FileTree, stem: &str, dtype: DType, device: &Device) -> Result<Self> {
         let single = format!("{stem}.safetensors");
         let index = format!("{stem}.safetensors.index.json");
@@ -39,6 +39,7 @@ impl Weights {
             store.path = tree.path_of(&index);
             store.add_shards(tree, &index)?;
         } else {
+            refuse_pickled(tree, &single)?;
             store.path = tree.path_of(&single);
             store.add_file(tree, &single)?;
         }
@@ -109,6 +110,23 @@ impl Weights {
     /// How messages call these weights.
     pub fn path(&self) -> &str {
         &self.store.path
+    }
+}
+
+/// Names what to do where a checkpoint was published before safetensors, as CLIP ViT-B/32 was.
+fn refuse_pickled(tree: &FileTree, single: &str) -> Result<()> {
+    const PICKLED: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+    match PICKLED.into_iter().find(|name| !tree.exists(single) && tree.exists(name)) {
+        Some(name) => Err(ModelError::unsupported(
+            tree.path_of(name),
+            "the format of the weights",
+            "a Python pickle",
+            format!(
+                "{single}. The hub keeps a conversion of most such checkpoints in a revision of its own, refs/pr/N: fetch \
+                 that one"
+            ),
+        )),
+        None => Ok(()),
     }
 }
 

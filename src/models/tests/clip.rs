@@ -181,6 +181,15 @@ fn a_misshapen_tensor_is_named() {
 }
 
 #[test]
+fn weights_in_pytorchs_own_format_are_refused_with_advice() {
+    let folder = copy("clip/current");
+    std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    refused(folder.path(), ModelErrorKind::MissingFile, "model.safetensors");
+    std::fs::write(folder.path().join("pytorch_model.bin"), b"PK").unwrap();
+    refused(folder.path(), ModelErrorKind::Unsupported, "refs/pr");
+}
+
+#[test]
 fn unknown_tensors_are_refused_except_known_buffers() {
     let folder = copy("clip/current");
     change_weights(folder.path(), |weights| {
