@@ -185,7 +185,9 @@ impl HubCache {
         if fs::read_to_string(&path).is_ok_and(|found| found == commit.as_str()) {
             return Ok(());
         }
-        let part = path.with_added_extension(format!("{}.tmp", std::process::id()));
+        let mut part = path.clone().into_os_string();
+        part.push(format!(".{}.tmp", std::process::id()));
+        let part = PathBuf::from(part);
         let write = || {
             create_parent(&path)?;
             File::create(&part)?.write_all(commit.as_str().as_bytes())?;
