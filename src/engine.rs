@@ -9,8 +9,9 @@ use cluegate_cache::{Bound, Cache};
 use cluegate_candle_diffusion::{DiffusionError, Pipeline};
 use cluegate_constitution::Constitution;
 use cluegate_gate::{InspectionError, Inspector, JudgeProvider, SharedJudge, Unfinished};
+use cluegate_hub::{HubCache, HubError, Preset, Settings, models_file, presets};
 use cluegate_judge::{Judge, JudgeOptions, Report, TemplateError, Templates};
-use cluegate_models::{Domain, FileTree, LoadOptions, ModelError, Suite};
+use cluegate_models::{Domain, FileTree, LoadOptions, MODELS_FILE, ModelError, Suite};
 use cluegate_perception::{Call, Detection, PerceptionError, PerceptionErrorKind, Picture, RelevanceEncoder};
 use cluegate_workers::{
     Admission, AdmissionOptions, DetectorWorker, LanguageOptions, LanguageStatistics, LanguageWorker,
@@ -29,6 +30,9 @@ pub enum EngineError {
     /// A model, or the models file.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The presets, or where checkpoints lie.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// The prompt templates.
     #[error(transparent)]
     Template(#[from] TemplateError),
@@ -94,25 +98,55 @@ pub struct Engine {
     domain: Option<Arc<Domain>>,
 }
 
-/// The set of models at `models`, a models file or a folder with a `models.toml`; the embedded suite if there is no
-/// path.
+/// The set of models that `models` names: a preset, a models file, or a folder with a `models.toml`; the embedded suite if
+/// there is none. What a set names by repository is looked for in the cache of Hugging Face and never fetched here.
 ///
 /// # Errors
-/// If there is nothing at that path, the models file cannot be used, or no path and no embedded suite.
+/// If there is nothing of that name, the models file cannot be used, a checkpoint is not in the cache (the message has the
+/// command that fetches it), or no name and no embedded suite.
 pub fn open_suite(models: Option<&Path>) -> Result<Suite, EngineError> {
-    let Some(path) = models else {
-        if cluegate_mini::SUITE_FILES.is_empty() {
-            return Err(EngineError::NoSuite);
-        }
-        return Ok(Suite::open(&FileTree::embedded("the embedded suite", cluegate_mini::SUITE_FILES))?);
-    };
-    match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
-        (Some(folder), Some(name)) if path.is_file() => {
-            let here = folder.as_os_str().is_empty();
-            Ok(Suite::open_file(&FileTree::open(if here { Path::new(".") } else { folder })?, name)?)
-        }
-        _ => Ok(Suite::open(&FileTree::open(path)?)?),
+    let Some(path) = models else { return embedded_suite() };
+    if let Some(preset) = path.to_str().map(presets::find).transpose()?.flatten() {
+        return open_preset(preset);
     }
+    let (folder, name) = match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+        (Some(folder), Some(name)) if path.is_file() => {
+            (if folder.as_os_str().is_empty() { Path::new(".") } else { folder }, name)
+        }
+        _ => (path, MODELS_FILE),
+    };
+    let tree = FileTree::open(folder)?;
+    let find = |repo: &str, revision: &str| {
+        let (repo, revision) = (repo.parse()?, revision.parse()?);
+        HubCache::from_settings(&Settings::from_env()?).snapshot(&repo, &revision)
+    };
+    Ok(Suite::from_text(&tree, name, &tree.read_text(name)?, &|repo, revision| {
+        find(repo, revision).map_err(|error: HubError| error.to_string())
+    })?)
+}
+
+fn embedded_suite() -> Result<Suite, EngineError> {
+    if cluegate_mini::SUITE_FILES.is_empty() {
+        return Err(EngineError::NoSuite);
+    }
+    Ok(Suite::open(&FileTree::embedded("the embedded suite", cluegate_mini::SUITE_FILES))?)
+}
+
+/// A preset is a models file that is compiled in.
+fn open_preset(preset: &Preset) -> Result<Suite, EngineError> {
+    if preset.parts.is_empty() {
+        return embedded_suite();
+    }
+    let cache = HubCache::from_settings(&Settings::from_env()?);
+    let find =
+        |repo: &str, revision: &str| cache.snapshot_of(&repo.parse()?, &revision.parse()?, &preset.name);
+    let tree = FileTree::embedded("the preset", &[]);
+    Ok(Suite::from_text(
+        &tree,
+        &preset.name,
+        &models_file(&preset.about, &preset.pins()),
+        &|repo, revision| find(repo, revision).map_err(|error: HubError| error.to_string()),
+    )?)
 }
 
 impl Engine {

@@ -5,7 +5,7 @@
 //! ```text
 //! perception <- constitution <- judge <- gate          models, workers -> perception
 //!                                 ^       ^             candle_diffusion -> models
-//!                                 +-- this crate --+--> models, workers, candle_diffusion, mini
+//!                                 +-- this crate --+--> models, workers, candle_diffusion, mini, hub
 //! ```
 //!
 //! - [`Engine`] opens a set of models (the embedded suite, or a models file) and makes a judge of them;
@@ -20,6 +20,7 @@ pub use cluegate_candle_diffusion as diffusion;
 pub use cluegate_constitution as constitution;
 pub use cluegate_eval as eval;
 pub use cluegate_gate as gate;
+pub use cluegate_hub as hub;
 pub use cluegate_judge as judge;
 pub use cluegate_mini as mini;
 pub use cluegate_models as models;

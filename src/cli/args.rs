@@ -45,6 +45,9 @@ pub(crate) enum Command {
                             cluegate probe --mllm Qwen2-VL-7B-Instruct --image p.jpg --statement 'teeth are visible' --format json"
     )]
     Probe(ProbeArgs),
+    /// Fetch, list, check and remove checkpoints.
+    #[command(subcommand)]
+    Models(ModelsCommand),
     /// Measure judgments on labelled pictures.
     #[command(subcommand)]
     Eval(EvalCommand),
@@ -89,8 +92,9 @@ pub(crate) enum LineFormat {
 /// Which models to use.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ModelArgs {
-    /// A models file (models.toml), or the folder that holds one; default: the embedded suite.
-    #[arg(long, value_name = "FILE", env = "CLUEGATE_MODELS")]
+    /// A preset (`cluegate models list --presets`), a models file (models.toml), or the folder that holds one; default: the
+    /// embedded suite.
+    #[arg(long, value_name = "PRESET|FILE", env = "CLUEGATE_MODELS")]
     pub(crate) models: Option<PathBuf>,
 }
 
@@ -197,6 +201,92 @@ pub(crate) struct ProbeArgs {
     /// A statement about it; may be given several times.
     #[arg(long, required = true, value_name = "TEXT")]
     pub(crate) statement: Vec<String>,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// Checkpoints.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// Fetch checkpoints from the Hugging Face hub: checked, resumed after any interruption, pinned to a commit.
+    #[command(
+        after_help = "Examples:\n  cluegate models pull laptop\n  cluegate models pull paper-qwen2-vl-7b --out paper.toml\n  \
+                            cluegate models pull Qwen/Qwen2-VL-7B-Instruct --revision main\n\n\
+                            Environment: HF_HOME or HF_HUB_CACHE say where checkpoints lie, HF_TOKEN opens gated ones, \
+                            HF_ENDPOINT names another hub, HF_HUB_OFFLINE=1 uses what is there."
+    )]
+    Pull(PullArgs),
+    /// Show what is in the cache, or which presets there are.
+    #[command(
+        after_help = "Examples:\n  cluegate models list\n  cluegate models list --presets --format json"
+    )]
+    List(ListArgs),
+    /// Read every file and compare it with its checksum.
+    #[command(
+        after_help = "Examples:\n  cluegate models verify\n  cluegate models verify laptop --format json"
+    )]
+    Verify(VerifyArgs),
+    /// Remove checkpoints from the cache; files that other revisions use stay.
+    #[command(after_help = "Examples:\n  cluegate models remove Qwen/Qwen2-VL-7B-Instruct\n  \
+                            cluegate models remove laptop --models production.toml")]
+    Remove(RemoveArgs),
+}
+
+/// Arguments of `models pull`.
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// A preset, a models file, or a repository (org/name).
+    pub(crate) name: String,
+    /// Commit, branch or tag of a repository; default: main.
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) revision: Option<String>,
+    /// The models file to write, with the commits that were fetched; default for a preset: NAME.toml in this folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on though disk or memory will not do, and replace a models file that was written by hand.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// Arguments of `models list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Show the presets, with licences, download sizes and memory.
+    #[arg(long)]
+    pub(crate) presets: bool,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// Arguments of `models verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// A preset, a models file, or a repository (org/name); default: everything in the cache.
+    pub(crate) name: Option<String>,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// Arguments of `models remove`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// A preset, a models file, or a repository (org/name).
+    pub(crate) name: String,
+    /// Only this commit, branch or tag of a repository; default: all of it.
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) revision: Option<String>,
+    /// A preset or a models file whose checkpoints must stay.
+    #[arg(long, value_name = "PRESET|FILE", env = "CLUEGATE_MODELS")]
+    pub(crate) models: Option<PathBuf>,
+    /// Remove also what --models names.
+    #[arg(long)]
+    pub(crate) force: bool,
     /// How to report.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,

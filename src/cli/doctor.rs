@@ -1,8 +1,8 @@
 //! `cluegate doctor`: what is here, and how to mend what is not right.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
+use cluegate::hub::{HubCache, Settings, bytes};
 use serde::Serialize;
 
 use super::args::{DoctorArgs, Format};
@@ -111,17 +111,28 @@ fn available_memory() -> Option<u64> {
 
 /// Where Hugging Face tools keep checkpoints; may not exist yet.
 fn cache() -> Finding {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = variable("HF_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache/huggingface")));
-    let Some(hub) = variable("HF_HUB_CACHE").or_else(|| home.map(|home| home.join("hub"))) else {
-        return Finding::bad(
-            "cache",
-            "neither HF_HOME nor HOME is set",
-            "set HF_HOME to a folder with room for models",
-        );
+    let settings = match Settings::from_env() {
+        Ok(settings) => settings,
+        Err(error) => {
+            let fix = "set HF_HOME to a folder with room for models, and the other variables as `cluegate models pull \
+                       --help` says";
+            return Finding::bad("cache", error.to_string(), fix);
+        }
     };
-    let state = if hub.is_dir() { "" } else { " (not there yet; the embedded suite does not need it)" };
-    Finding::good("cache", format!("{}{state}", hub.display()))
+    let place = settings.cache.display();
+    match HubCache::from_settings(&settings).repos() {
+        Ok(repos) if repos.is_empty() => Finding::good(
+            "cache",
+            format!("{place}, empty; `cluegate models pull laptop` fetches models for real pictures"),
+        ),
+        Ok(repos) => {
+            let total = repos.iter().map(|repo| repo.bytes).sum();
+            Finding::good("cache", format!("{place}, {} checkpoints, {}", repos.len(), bytes(total)))
+        }
+        Err(error) => {
+            Finding::bad("cache", error.to_string(), "make the folder readable, or name another in HF_HOME")
+        }
+    }
 }
 
 fn models(arguments: &DoctorArgs) -> Vec<Finding> {
@@ -129,8 +140,8 @@ fn models(arguments: &DoctorArgs) -> Vec<Finding> {
     let engine = match open_engine(arguments.models.models.as_deref()) {
         Ok(engine) => engine,
         Err(error) => {
-            let fix =
-                "name a models file with --models, or build with the default features for the embedded suite";
+            let fix = "name a preset or a models file with --models (`cluegate models pull laptop` fetches a preset for \
+                       real pictures), or leave it out for the embedded suite, which the default features build in";
             return vec![Finding::bad("models", error.to_string(), fix)];
         }
     };

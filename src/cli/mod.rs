@@ -19,6 +19,7 @@ mod doctor;
 mod eval;
 mod generate;
 mod judge;
+mod models;
 mod policy;
 mod probe;
 mod progress;
@@ -86,6 +87,7 @@ fn dispatch(command: args::Command) -> anyhow::Result<Exit> {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Judge(arguments) => judge::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
+        Command::Models(command) => models::run(&command),
         Command::Eval(args::EvalCommand::Osbench(arguments)) => eval::osbench(&arguments),
         Command::Constitution(command) => constitution::run(&command),
         Command::Policy(command) => policy::run(&command),

@@ -19,3 +19,16 @@ pub(crate) fn bar(total: u64, what: &str) -> ProgressBar {
         Err(_) => bar,
     }
 }
+
+/// A bar of `total` bytes, under the same conditions and if it is `wanted`.
+pub(crate) fn byte_bar(total: u64, what: &str, wanted: bool) -> ProgressBar {
+    let bar = bar(total, what);
+    if !wanted {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    let template = "{prefix} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} (about {eta} left) {msg}";
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

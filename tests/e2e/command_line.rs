@@ -14,6 +14,11 @@ fn help_is_as_reviewed() {
         &["generate"],
         &["judge"],
         &["probe"],
+        &["models"],
+        &["models", "pull"],
+        &["models", "list"],
+        &["models", "verify"],
+        &["models", "remove"],
         &["eval"],
         &["eval", "osbench"],
         &["constitution"],
@@ -47,7 +52,7 @@ fn completions_exist_for_the_usual_shells() {
     {
         let script = run(["completions", shell]).expect(0).stdout;
         assert!(script.contains(marker), "{shell}");
-        for word in ["demo", "judge", "generate", "probe", "doctor"] {
+        for word in ["demo", "judge", "generate", "probe", "models", "doctor"] {
             assert!(script.contains(word), "{shell} does not complete {word}");
         }
     }

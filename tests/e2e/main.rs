@@ -2,6 +2,8 @@
 
 #![allow(clippy::expect_used, clippy::panic)]
 
+#[path = "../../src/hub/tests/fake_hub/mod.rs"]
+mod fake_hub;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -13,4 +15,5 @@ mod domain;
 mod examples;
 mod generate;
 mod judge;
+mod models;
 mod probe;

@@ -19,6 +19,7 @@ use crate::digest::Digest;
 use crate::error::{HubError, HubErrorKind, Result};
 use crate::info::licence_of_readme;
 use crate::names::{Commit, FileName, RepoId, Revision};
+use crate::settings::Settings;
 
 /// What the name of a blob ends with while it is fetched.
 const INCOMPLETE: &str = ".incomplete";
@@ -92,11 +93,10 @@ impl HubCache {
         Self { folder: folder.into(), placing: Placing::Symlink }
     }
 
-    /// The same, with files instead of symbolic links (`HF_HUB_DISABLE_SYMLINKS`).
-    #[must_use]
-    pub fn without_symlinks(mut self) -> Self {
-        self.placing = Placing::HardLink;
-        self
+    /// The cache that the settings name.
+    pub fn from_settings(settings: &Settings) -> Self {
+        let placing = if settings.symlinks { Placing::Symlink } else { Placing::HardLink };
+        Self { folder: settings.cache.clone(), placing }
     }
 
     #[cfg(test)]
@@ -151,11 +151,19 @@ impl HubCache {
     /// # Errors
     /// `NotPulled` if it is not there or lacks files, with the command that fetches it.
     pub fn snapshot(&self, repo: &RepoId, revision: &Revision) -> Result<PathBuf> {
+        self.snapshot_of(repo, revision, &format!("{repo} --revision {revision}"))
+    }
+
+    /// The same for a checkpoint that `cluegate models pull NAME` fetches, perhaps together with others.
+    ///
+    /// # Errors
+    /// As [`Self::snapshot`].
+    pub fn snapshot_of(&self, repo: &RepoId, revision: &Revision, name: &str) -> Result<PathBuf> {
         let not_pulled = |what: String| {
             HubError::new(
                 HubErrorKind::NotPulled,
                 format!(
-                    "{repo} at {revision} {what} in {}: fetch it with `cluegate models pull {repo} --revision {revision}`",
+                    "{repo} at {revision} {what} in {}: fetch it with `cluegate models pull {name}`",
                     self.folder.display()
                 ),
             )

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::error::{HubError, Result};
-use crate::names::{Commit, RepoId, Revision};
+use crate::names::{RepoId, Revision};
 
 /// A checkpoint that a models file names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -14,16 +14,16 @@ pub struct Pin {
     pub section: String,
     /// The repository.
     pub repo: RepoId,
-    /// The revision; a commit in files that [`models_file`] wrote.
+    /// The revision; a commit in files that `cluegate models pull` wrote.
     pub revision: Revision,
 }
 
-/// The text of a models file with these sections, each pinned to a commit. `title` is a comment at its head, one line.
-pub fn models_file(title: &str, parts: &[(&str, &RepoId, &Commit)]) -> String {
+/// The text of a models file with these sections. `title` is a comment at its head, one line.
+pub fn models_file(title: &str, pins: &[Pin]) -> String {
     let mut text = format!("# {}\n", title.replace(['\n', '\r'], " "));
-    for (section, repo, commit) in parts {
-        // Neither name can hold a quotation mark.
-        let _ = write!(text, "\n[{section}]\nrepo = \"{repo}\"\nrevision = \"{commit}\"\n");
+    for Pin { section, repo, revision } in pins {
+        // None of these names can hold a quotation mark.
+        let _ = write!(text, "\n[{section}]\nrepo = \"{repo}\"\nrevision = \"{revision}\"\n");
     }
     text
 }
@@ -63,13 +63,15 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let (repo, commit): (RepoId, Commit) = ("a/b".parse().unwrap(), "1".repeat(40).parse().unwrap());
-        let text = models_file("written\nby", &[("relevance", &repo, &commit), ("judge", &repo, &commit)]);
+        let pin = |section: &str| Pin {
+            section: section.to_owned(),
+            repo: "a/b".parse().unwrap(),
+            revision: "1".repeat(40).parse().unwrap(),
+        };
+        let text = models_file("written\nby", &[pin("relevance"), pin("judge")]);
         assert!(text.starts_with("# written by\n"), "{text}");
         let read = pins(&text, "m.toml").unwrap();
-        let sections: Vec<_> = read.iter().map(|pin| pin.section.as_str()).collect();
-        assert_eq!(sections, ["judge", "relevance"]);
-        assert!(read.iter().all(|pin| pin.repo == repo && pin.revision == commit.clone().into()));
+        assert_eq!(read, [pin("judge"), pin("relevance")]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{HubError, HubErrorKind, Result};
+use crate::models_file::Pin;
 use crate::names::{RepoId, Revision};
 use crate::space::bytes;
 
@@ -102,6 +103,16 @@ impl Part {
 }
 
 impl Preset {
+    /// Its checkpoints, as a models file names them.
+    pub fn pins(&self) -> Vec<Pin> {
+        let pin = |part: &Part| Pin {
+            section: part.section.clone(),
+            repo: part.repo.clone(),
+            revision: part.revision.clone(),
+        };
+        self.parts.iter().map(pin).collect()
+    }
+
     /// Bytes to download, about.
     pub fn download_bytes(&self) -> u64 {
         self.parts.iter().map(Part::download_bytes).sum()

@@ -86,8 +86,7 @@ impl Plan {
 impl Hub {
     /// The hub and the cache that the settings name.
     pub fn new(settings: &Settings, limits: Limits) -> Self {
-        let cache = HubCache::new(&settings.cache);
-        let cache = if settings.symlinks { cache } else { cache.without_symlinks() };
+        let cache = HubCache::from_settings(settings);
         let client = (!settings.offline).then(|| Client::new(settings, limits));
         Self { cache, client, free: free_bytes }
     }

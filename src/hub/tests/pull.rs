@@ -321,8 +321,8 @@ fn a_mirror_without_sizes_is_asked_file_by_file() {
 fn a_renamed_repository_is_followed_on_the_same_host() {
     let mut world = World::new();
     world.token = Some("hf_any");
-    let info = format!("/api/models/old/name/revision/main");
-    world.hub.redirect(&info, &format!("/api/models/{REPO}/revision/main"));
+    let info = "/api/models/old/name/revision/main";
+    world.hub.redirect(info, &format!("/api/models/{REPO}/revision/main"));
     for (name, _) in sharded(SIZE) {
         let to = format!("/{REPO}/resolve/{COMMIT}/{name}");
         world.hub.redirect(&format!("/old/name/resolve/{COMMIT}/{name}"), &to);

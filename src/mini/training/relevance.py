@@ -39,8 +39,9 @@ NAME = (
     "on a plain or textured background, and rules about what is visible in them or who touches what."
 )
 ADVICE = (
-    "The embedded models were trained on emoji scenes only and cannot judge anything else. Name models for real pictures "
-    "with --models FILE (a models file; see the README), or ask `judge` for a guess all the same with --force."
+    "The embedded models were trained on emoji scenes only and cannot judge anything else. Fetch models for real "
+    "pictures with `cluegate models pull laptop` and name them with --models laptop (docs/models.md has larger ones), or ask "
+    "`judge` for a guess all the same with --force."
 )
 
 

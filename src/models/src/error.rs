@@ -14,6 +14,8 @@ pub type Result<T> = std::result::Result<T, ModelError>;
 pub enum ModelErrorKind {
     /// A file or folder is not there.
     MissingFile,
+    /// A checkpoint that a models file names by its repository is not on this machine.
+    NotFetched,
     /// A file is there and cannot be read.
     Unreadable,
     /// A file has no valid content: bad JSON, a truncated tensor file, a value out of range.
@@ -48,6 +50,16 @@ pub enum ModelError {
         path: String,
         /// `file` or `folder`.
         what: &'static str,
+    },
+    /// See [`ModelErrorKind::NotFetched`].
+    #[error("{path}: [{section}] {detail}")]
+    NotFetched {
+        /// The models file.
+        path: String,
+        /// Its section.
+        section: &'static str,
+        /// What is not there, and the command that fetches it.
+        detail: String,
     },
     /// See [`ModelErrorKind::Unreadable`].
     #[error("{path}: cannot be read: {source}")]
@@ -139,6 +151,7 @@ impl ModelError {
     pub fn kind(&self) -> ModelErrorKind {
         match self {
             Self::MissingFile { .. } => ModelErrorKind::MissingFile,
+            Self::NotFetched { .. } => ModelErrorKind::NotFetched,
             Self::Unreadable { .. } => ModelErrorKind::Unreadable,
             Self::Malformed { .. } => ModelErrorKind::Malformed,
             Self::MissingTensor { .. } => ModelErrorKind::MissingTensor,
@@ -240,6 +253,7 @@ impl From<ModelError> for PerceptionError {
             | ModelError::ShapeMismatch { .. }
             | ModelError::UnknownTensor { .. }
             | ModelError::Unsupported { .. }
+            | ModelError::NotFetched { .. }
             | ModelError::Tokenizer { .. } => PerceptionErrorKind::Model,
         };
         Self::new(kind, error.to_string())

@@ -37,5 +37,7 @@ pub use files::{FileBytes, FileTree, fingerprint};
 pub use language::LanguageModel;
 pub use layers::Quantisation;
 pub use relevance::RelevanceModel;
-pub use suite::{LoadOptions, MODELS_FILE, Suite, load_detector, load_judge, load_relevance, load_text};
+pub use suite::{
+    FindCheckpoint, LoadOptions, MODELS_FILE, Suite, load_detector, load_judge, load_relevance, load_text,
+};
 pub use weights::Weights;

@@ -1,5 +1,6 @@
 //! A set of models that work together, named by one file.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device};
@@ -33,18 +34,61 @@ struct RawSuite {
     generator: Option<RawPart>,
 }
 
-/// A folder in Hugging Face layout; its `config.json` says which family it holds.
+/// A folder in Hugging Face layout, or the repository that has it; its `config.json` says which family it holds.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawPart {
-    folder: String,
+    folder: Option<String>,
+    repo: Option<String>,
+    revision: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawRelevance {
-    folder: String,
+    folder: Option<String>,
+    repo: Option<String>,
+    revision: Option<String>,
     threshold: Option<f32>,
+}
+
+/// Finds the folder of a repository (`org/name`) at a revision, `main` if none is named. The error says what is not there
+/// and how to fetch it.
+pub type FindCheckpoint<'a> = dyn Fn(&str, &str) -> std::result::Result<PathBuf, String> + 'a;
+
+/// Where the folders of a models file are looked for.
+struct Places<'a> {
+    tree: &'a FileTree,
+    path: &'a str,
+    find: &'a FindCheckpoint<'a>,
+}
+
+impl Places<'_> {
+    /// The folder of a section.
+    fn folder(&self, section: &'static str, part: &RawPart) -> Result<FileTree> {
+        let malformed = |detail: &str| ModelError::malformed(self.path, format!("[{section}] {detail}"));
+        match (&part.folder, &part.repo) {
+            (Some(folder), None) if part.revision.is_none() => self.tree.folder(folder),
+            (None, Some(repo)) => {
+                let found = (self.find)(repo, part.revision.as_deref().unwrap_or("main"));
+                let not_fetched =
+                    |detail| ModelError::NotFetched { path: self.path.to_owned(), section, detail };
+                FileTree::open(found.map_err(not_fetched)?)
+            }
+            (Some(_), None) => {
+                Err(malformed("`revision` belongs to `repo`, and this section has a `folder`"))
+            }
+            (Some(_), Some(_)) => Err(malformed("expected either `folder` or `repo`, got both")),
+            (None, None) => Err(malformed(
+                "expected `folder = \"...\"`, or `repo = \"org/name\"` and `revision = \"...\"`, got neither",
+            )),
+        }
+    }
+
+    fn part<T: ?Sized>(&self, section: &'static str, part: Option<&RawPart>) -> Result<Part<T>> {
+        let folder = part.map(|part| self.folder(section, part)).transpose()?;
+        Ok(Part { folder, loaded: Mutex::new(None) })
+    }
 }
 
 /// Where models compute, and in what precision.
@@ -88,6 +132,9 @@ struct Family {
 /// folder = "generator"
 /// ```
 ///
+/// Instead of a folder a section may name a checkpoint of the Hugging Face hub, which has to be fetched before:
+/// `repo = "Qwen/Qwen2-VL-7B-Instruct"` and `revision = "COMMIT"`.
+///
 /// Every part may be missing; asking for it is then an error. A file `domain.json` beside this one states what the
 /// models cannot judge.
 pub struct Suite {
@@ -110,10 +157,6 @@ struct Part<T: ?Sized> {
 }
 
 impl<T: ?Sized> Part<T> {
-    fn new(tree: &FileTree, folder: Option<&str>) -> Result<Self> {
-        Ok(Self { folder: folder.map(|name| tree.folder(name)).transpose()?, loaded: Mutex::new(None) })
-    }
-
     /// The model; whoever asks while it is being loaded waits for it. A failure is not remembered.
     fn get(
         &self,
@@ -151,25 +194,39 @@ impl Suite {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_file(tree: &FileTree, name: &str) -> Result<Self> {
+        let nowhere =
+            |repo: &str, _: &str| Err(format!("{repo}: no cache of the Hugging Face hub was named"));
+        Self::from_text(tree, name, &tree.read_text(name)?, &nowhere)
+    }
+
+    /// The same for a text that stands for the file `name` of that folder; checkpoints that it names by their
+    /// repositories are looked for by `find`.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; `NotFetched` for a checkpoint that is not found.
+    pub fn from_text(tree: &FileTree, name: &str, text: &str, find: &FindCheckpoint<'_>) -> Result<Self> {
         let path = tree.path_of(name);
-        let raw: RawSuite = toml::from_str(&tree.read_text(name)?)
-            .map_err(|e| ModelError::malformed(&path, e.to_string()))?;
-        let relevance = raw.relevance.as_ref();
-        let threshold = relevance.and_then(|part| part.threshold);
+        let raw: RawSuite = toml::from_str(text).map_err(|e| ModelError::malformed(&path, e.to_string()))?;
+        let threshold = raw.relevance.as_ref().and_then(|part| part.threshold);
         if let Some(value) = threshold.filter(|value| !(-1.0..=1.0).contains(value)) {
             let detail = format!("[relevance] threshold is {value}, expected a cosine, -1 to 1");
             return Err(ModelError::malformed(path, detail));
         }
-        let folder = |part: &Option<RawPart>| part.as_ref().map(|part| part.folder.clone());
+        let relevance = raw.relevance.map(|RawRelevance { folder, repo, revision, .. }| RawPart {
+            folder,
+            repo,
+            revision,
+        });
+        let places = Places { tree, path: &path, find };
         Ok(Self {
             options: LoadOptions::default(),
             cache: Cache::in_memory(),
-            relevance: Part::new(tree, relevance.map(|part| part.folder.as_str()))?,
+            relevance: places.part("relevance", relevance.as_ref())?,
             threshold,
-            detector: Part::new(tree, folder(&raw.detector).as_deref())?,
-            judge: Part::new(tree, folder(&raw.judge).as_deref())?,
-            text: Part::new(tree, folder(&raw.text).as_deref())?,
-            generator: folder(&raw.generator).map(|name| tree.folder(&name)).transpose()?,
+            detector: places.part("detector", raw.detector.as_ref())?,
+            judge: places.part("judge", raw.judge.as_ref())?,
+            text: places.part("text", raw.text.as_ref())?,
+            generator: raw.generator.as_ref().map(|part| places.folder("generator", part)).transpose()?,
             tree: tree.clone(),
             path,
         })

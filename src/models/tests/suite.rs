@@ -65,6 +65,40 @@ fn unknown_keys_and_missing_folders_are_refused() {
 }
 
 #[test]
+fn a_checkpoint_of_the_hub_is_found_or_named_with_what_fetches_it() {
+    let commit = "1".repeat(40);
+    let judge = goldens("qwen2_vl/model");
+    let find = |repo: &str, revision: &str| match (repo, revision) {
+        ("org/judge", found) if found == commit || found == "main" => Ok(judge.clone().into()),
+        _ => Err(format!("{repo} at {revision}: run `fetch {repo}`")),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let tree = FileTree::open(folder.path()).unwrap();
+    let open = |text: &str| Suite::from_text(&tree, "models.toml", text, &find);
+    for revision in [format!("revision = \"{commit}\""), String::new()] {
+        let suite = open(&format!("[judge]\nrepo = \"org/judge\"\n{revision}")).unwrap();
+        assert!(suite.judge().is_ok());
+    }
+    let error = open("[relevance]\nrepo = \"org/other\"\nthreshold = 0.1").err().unwrap();
+    assert_eq!(error.kind(), ModelErrorKind::NotFetched);
+    for part in ["models.toml", "[relevance]", "org/other at main", "run `fetch org/other`"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    for (text, part) in [
+        ("[judge]", "got neither"),
+        ("[judge]\nfolder = \".\"\nrepo = \"org/judge\"", "got both"),
+        ("[judge]\nfolder = \".\"\nrevision = \"main\"", "`revision` belongs to `repo`"),
+    ] {
+        let error = open(text).err().expect(text);
+        assert_eq!(error.kind(), ModelErrorKind::Malformed);
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    // Who opens a file without saying where checkpoints lie is told so.
+    std::fs::write(folder.path().join("models.toml"), "[judge]\nrepo = \"org/judge\"").unwrap();
+    assert_eq!(Suite::open(&tree).err().unwrap().kind(), ModelErrorKind::NotFetched);
+}
+
+#[test]
 fn a_tree_in_the_program_loads_as_the_folder_does() {
     static FILES: &[(&str, &[u8])] = &[
         ("models.toml", b"[judge]\nfolder = \"judge\"\n"),

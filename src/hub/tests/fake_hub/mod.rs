@@ -10,6 +10,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+// The root's tests share this file.
 use cluegate_hub::Digest;
 use serde_json::{Value, json};
 
@@ -260,7 +261,8 @@ fn hub(state: &mut State, request: &Request, cdn: &str) -> Answer {
     let allowed =
         repo.token.as_ref().is_none_or(|token| request.authorization == Some(format!("Bearer {token}")));
     // What is gated is described to everybody.
-    if !allowed && !(repo.gated && is_api) {
+    let public = repo.gated && is_api;
+    if !allowed && !public {
         let status = if request.authorization.is_some() { 403 } else { 401 };
         return refusal(
             status,
