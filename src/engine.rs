@@ -221,6 +221,11 @@ impl Engine {
         }
     }
 
+    /// Whether the set names a generator. One that only judges needs none.
+    pub fn has_generator(&self) -> bool {
+        self.suite.has_generator()
+    }
+
     /// Loads the generator of the set.
     ///
     /// # Errors

@@ -165,6 +165,10 @@ fn models(arguments: &DoctorArgs) -> Vec<Finding> {
     if let Some(domain) = engine.domain() {
         findings.push(Finding::good("domain", domain.name()));
     }
+    if !engine.has_generator() {
+        findings.push(Finding::good("generator", "none in this set; `generate` needs one, `judge` does not"));
+        return findings;
+    }
     findings.push(match engine.generator() {
         Ok(generator) => {
             let (width, height) = generator.default_size();

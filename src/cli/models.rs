@@ -9,6 +9,7 @@ use cluegate::hub::{
     CachedRepo, Event, FileState, Finding, Hub, HubCache, Limits, Pin, Plan, Progress, Pulled, Removed,
     RepoId, Revision, Settings, bytes, models_file, pins, total_memory,
 };
+use cluegate_models::MODELS_FILE;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::json;
@@ -43,15 +44,15 @@ impl Target {
     fn of(name: &str, revision: Option<&str>) -> anyhow::Result<Self> {
         let preset = presets::find(name)?;
         let path = Path::new(name);
-        let named = match (preset, path.exists()) {
+        let file = [path.to_path_buf(), path.join(MODELS_FILE)].into_iter().find(|path| path.is_file());
+        let named = match (preset, file) {
             (Some(preset), _) => Self::Preset(preset),
-            (None, true) => {
-                let path = if path.is_dir() { path.join("models.toml") } else { path.to_path_buf() };
+            (None, Some(path)) => {
                 let text = std::fs::read_to_string(&path)
                     .with_context(|| format!("cannot read the models file {}", path.display()))?;
                 Self::File(pins(&text, name)?)
             }
-            (None, false) => {
+            (None, None) => {
                 let names = presets::all()?.iter().map(|preset| preset.name.as_str()).collect::<Vec<_>>();
                 let repo = name.parse::<RepoId>().with_context(|| {
                     format!("{name:?} is no preset ({}), no models file and no repository", names.join(", "))

@@ -150,6 +150,19 @@ fn a_models_file_is_pulled_pinned_and_judged_with() {
     assert_eq!(pinned.matches(&format!("revision = \"{COMMIT}\"")).count(), 3, "{pinned}");
     world.run(&["models", "pull", wanted, "--out", "pinned.toml"]).expect(0);
 
+    let doctor = world.run(&["doctor", "--models", "pinned.toml", "--format", "json"]).json();
+    let row =
+        |what: &str| doctor.as_array().and_then(|rows| rows.iter().find(|row| row["what"] == what).cloned());
+    for (what, part) in
+        [("cache", "3 checkpoints"), ("models", "pinned.toml loaded"), ("generator", "none in this set")]
+    {
+        let row = row(what).unwrap_or_else(|| panic!("no {what}: {doctor}"));
+        assert!(
+            row["ok"] == true && row["found"].as_str().is_some_and(|found| found.contains(part)),
+            "{row}"
+        );
+    }
+
     let verdict = judge("pinned.toml").expect(1);
     let own = finish(command().args(["judge", "--format", "jsonl", "--force"]).arg(&armed)).expect(1);
     let [verdict, own] = [verdict, own].map(|run| run.lines().remove(0));
@@ -272,6 +285,15 @@ fn what_does_not_fit_is_refused_unless_forced() {
         assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
     }
     assert_eq!(world.hub.downloads("config.json"), 0);
+    // A preset for several GPUs, on a machine that has less memory than they need.
+    if cluegate::hub::total_memory().is_some_and(|total| total < 150_000_000_000) {
+        let refused = world.run(&["models", "pull", "paper-internvl2-76b"]).expect(2);
+        for part in ["paper-internvl2-76b", "191 GB of memory in bf16", "this machine has", "--force"] {
+            assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+        }
+        let forced = world.run(&["models", "pull", "paper-internvl2-76b", "--force"]).expect(2);
+        assert!(forced.stderr.contains("openai/clip-vit-base-patch16"), "{}", forced.stderr);
+    }
 }
 
 /// The system refuses to write more than half of the large file.

@@ -463,3 +463,60 @@ fn nobody_there_is_an_error_of_the_network() {
         "{error}"
     );
 }
+
+/// Both ways, with the real `huggingface_hub`. Needs a Python that has it: name it in `CLUEGATE_HF_PYTHON`.
+#[test]
+fn huggingface_hub_reads_what_we_fetch_and_we_read_what_it_fetches() {
+    let Some(python) = std::env::var_os("CLUEGATE_HF_PYTHON") else {
+        eprintln!("skipped: CLUEGATE_HF_PYTHON names no Python with huggingface_hub");
+        return;
+    };
+    let script = r#"
+import sys
+from huggingface_hub import hf_hub_download, scan_cache_dir, snapshot_download
+way, repo, commit, *files = sys.argv[1:]
+if way == "read":
+    folder = snapshot_download(repo, local_files_only=True)
+    assert folder.endswith(commit), folder
+    for name in files:
+        for revision in ("main", commit):
+            open(hf_hub_download(repo, name, revision=revision, local_files_only=True), "rb").read()
+    info = scan_cache_dir()
+    assert not info.warnings, info.warnings
+    [found] = info.repos
+    [revision] = found.revisions
+    assert (found.repo_id, revision.commit_hash, revision.refs) == (repo, commit, {"main"}), revision
+    assert {file.file_name for file in revision.files} == set(files), revision.files
+else:
+    for name in files:
+        hf_hub_download(repo, name)
+"#;
+    let run = |world: &World, way: &str| {
+        let wanted = sharded(SIZE).into_iter().map(|(name, _)| name);
+        let files: Vec<_> =
+            wanted.filter(|name| !name.ends_with(".bin") && !name.ends_with(".onnx")).collect();
+        let mut command = std::process::Command::new(&python);
+        command.args(["-c", script, way, REPO, COMMIT]).args(files);
+        command.env("HF_HOME", world.folder.path()).env("HF_ENDPOINT", world.hub.endpoint());
+        command.env_remove("HF_HUB_CACHE").env("NO_PROXY", "127.0.0.1").env("HF_HUB_DISABLE_XET", "1");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let ours = World::new();
+    ours.pull().unwrap();
+    run(&ours, "read");
+
+    let mut theirs = World::new();
+    run(&theirs, "fetch");
+    theirs.assert_whole();
+    theirs.offline = true;
+    assert_eq!(theirs.pull().unwrap().fetched_bytes, 0);
+    let (cache, repo) = (theirs.client().cache().clone(), REPO.parse::<RepoId>().unwrap());
+    let findings = cache.verify(&repo, &COMMIT.parse().unwrap(), &Quiet).unwrap();
+    assert!(
+        findings.len() == 6 && findings.iter().all(|found| found.state == FileState::Good),
+        "{findings:?}"
+    );
+    assert_eq!(cache.repos().unwrap().len(), 1);
+    cache.remove(&repo, None).unwrap();
+}

@@ -282,6 +282,11 @@ impl Suite {
         self.text.get(&self.path, "text", |folder| Ok(Arc::new(load_text(folder, &self.options)?)))
     }
 
+    /// Whether the file names a generator. A set that only judges needs none.
+    pub fn has_generator(&self) -> bool {
+        self.generator.is_some()
+    }
+
     /// Where the generator's files are; loading them is the business of the crate that draws.
     ///
     /// # Errors
