@@ -10,7 +10,11 @@ use cluegate::{Engine, EngineError, EngineOptions};
 use cluegate_cache::Cache;
 use cluegate_constitution::Constitution;
 use serde::Serialize;
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 pub(crate) mod args;
 mod constitution;
@@ -57,8 +61,7 @@ pub(crate) fn engine_options() -> EngineOptions {
 
 /// Runs a command and turns its outcome into an exit code.
 pub(crate) fn run(cli: args::Cli) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours()).init();
+    start_log();
     let unread = if_nobody_reads_on(&cli.command);
     match dispatch(cli.command) {
         Ok(exit) => exit.into(),
@@ -69,6 +72,15 @@ pub(crate) fn run(cli: args::Cli) -> ExitCode {
             Exit::Error.into()
         }
     }
+}
+
+/// Logs to standard error what `RUST_LOG` asks for.
+fn start_log() {
+    let asked = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    // What the HTTP client tells in detail holds tokens and signed addresses, whatever is asked for.
+    let harmless = filter_fn(|record| !record.target().starts_with("ureq") || *record.level() <= Level::WARN);
+    let layer = fmt::layer().with_writer(io::stderr).with_ansi(colours()).with_filter(asked.and(harmless));
+    tracing_subscriber::registry().with(layer).init();
 }
 
 /// What a command says that was cut short because nobody reads its output any more. Where [`Exit::Clean`] means that
