@@ -87,8 +87,9 @@ impl FakeHub {
     pub(crate) fn start() -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let [hub, cdn] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [address, other] =
-            [&hub, &cdn].map(|listener| format!("http://{}", listener.local_addr().unwrap()));
+        let address = format!("http://{}", hub.local_addr().unwrap());
+        // Another name, because clients may take the same host on another port for the same.
+        let other = format!("http://localhost:{}", cdn.local_addr().unwrap().port());
         for (listener, is_cdn) in [(hub, false), (cdn, true)] {
             let (state, other) = (Arc::clone(&state), other.clone());
             std::thread::spawn(move || {
