@@ -16,6 +16,7 @@ pub const CHAT_FILES: &[&str] = &[
     "tokenizer_config.json",
     "chat_template.jinja",
     "chat_template.json",
+    "processor_config.json",
     "generation_config.json",
 ];
 
@@ -116,7 +117,8 @@ struct NamedTemplate {
     template: String,
 }
 
-/// The parts of `tokenizer_config.json` that matter here; `chat_template.json` has the last of them.
+/// The parts of `tokenizer_config.json` that matter here; `chat_template.json` and `processor_config.json`
+/// have the last of them.
 #[derive(Deserialize, Default)]
 struct RawTokenizerConfig {
     bos_token: Option<RawToken>,
@@ -128,8 +130,8 @@ struct RawTokenizerConfig {
 }
 
 impl ChatTemplate {
-    /// Reads the template from `chat_template.jinja`, `chat_template.json` or `tokenizer_config.json`, the first
-    /// that has one.
+    /// Reads the template from `processor_config.json`, `chat_template.jinja`, `chat_template.json` or
+    /// `tokenizer_config.json`, the first that has one (`ProcessorMixin` in transformers 5.17).
     ///
     /// # Errors
     /// `Tokenizer` if there is none, if it is not valid Jinja or refuses a plain question; `Unsupported` if it has the
@@ -138,9 +140,14 @@ impl ChatTemplate {
         const CONFIG: &str = "tokenizer_config.json";
         const JINJA: &str = "chat_template.jinja";
         const JSON: &str = "chat_template.json";
+        const PROCESSOR: &str = "processor_config.json";
         let config: RawTokenizerConfig =
             if tree.exists(CONFIG) { tree.read_json(CONFIG)? } else { RawTokenizerConfig::default() };
-        let (path, template) = if tree.exists(JINJA) {
+        let processor: RawTokenizerConfig =
+            if tree.exists(PROCESSOR) { tree.read_json(PROCESSOR)? } else { RawTokenizerConfig::default() };
+        let (path, template) = if processor.chat_template.is_some() {
+            (tree.path_of(PROCESSOR), processor.chat_template)
+        } else if tree.exists(JINJA) {
             (tree.path_of(JINJA), Some(RawTemplate::One(tree.read_text(JINJA)?)))
         } else if tree.exists(JSON) {
             (tree.path_of(JSON), tree.read_json::<RawTokenizerConfig>(JSON)?.chat_template)

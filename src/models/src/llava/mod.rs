@@ -57,7 +57,7 @@ pub(crate) fn load(tree: &FileTree, options: &LoadOptions) -> Result<LanguageMod
     let processor = ImageProcessor::load(tree, &config)?;
     let weights = Weights::load(tree, "model", options.dtype, &options.device)?;
     let (parts, decoder) = build(&config, &weights, options)?;
-    let mut files = vec!["config.json", "preprocessor_config.json", "processor_config.json"];
+    let mut files = vec!["config.json", "preprocessor_config.json"];
     files.extend_from_slice(CHAT_FILES);
     let fingerprint = weights.fingerprint(tree, &files)?;
     let eyes = Eyes::new(processor, parts, token);

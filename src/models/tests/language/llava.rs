@@ -127,6 +127,11 @@ fn files_of_older_checkpoints_load_as_well() {
         copy.write("chat_template.json", &json!({ "chat_template": template }).to_string());
         copy.remove("generation_config.json");
         golden.assert_logits(&copy.load());
+        // Or the template is a field of the whole processor's file.
+        copy.remove("chat_template.json");
+        let whole = json!({"patch_size": 4, "processor_class": "LlavaProcessor", "chat_template": template});
+        copy.write("processor_config.json", &whole.to_string());
+        golden.assert_logits(&copy.load());
     }
 }
 
