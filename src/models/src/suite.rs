@@ -334,7 +334,12 @@ pub fn load_text(folder: &FileTree, options: &LoadOptions) -> Result<LanguageMod
     if text::FAMILIES.contains(&found.as_str()) {
         return text::load(folder, options);
     }
-    load_judge(folder, options)
+    load_judge(folder, options).map_err(|error| match error {
+        ModelError::Unsupported { supported, .. } if supported == JUDGES => {
+            unsupported(folder, &found, &format!("{}, {JUDGES}", text::FAMILIES.join(", ")))
+        }
+        other => other,
+    })
 }
 
 /// Loads a region detector of any supported family from its folder, on the CPU in f32.

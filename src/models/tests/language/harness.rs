@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use cluegate_models::{FileTree, LanguageModel, LoadOptions, ModelError, load_judge};
+use cluegate_models::{FileTree, LanguageModel, LoadOptions, ModelError, load_text};
 use cluegate_perception::{CompletionRequest, Picture, Prefix, Prompt, Reply};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// A model from a folder, on the CPU in f32.
+/// A model from a folder, be it a judge or one without pictures, on the CPU in f32.
 pub(crate) fn load(folder: &Path) -> Result<LanguageModel, ModelError> {
-    load_judge(&FileTree::open(folder)?, &LoadOptions::default())
+    load_text(&FileTree::open(folder)?, &LoadOptions::default())
 }
 
 /// `goldens/NAME`, as `goldens/language.py` writes it.

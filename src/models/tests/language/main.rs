@@ -14,3 +14,4 @@ mod llava;
 mod qwen2_5_vl;
 mod qwen2_vl;
 mod qwen3_vl;
+mod text;

@@ -268,10 +268,6 @@ fn refuse_what_differs(path: &str, raw: &Raw) -> Result<()> {
 
 /// The sliding window in tokens, if attention has one.
 fn window(raw: &Raw, family: &Family) -> Option<usize> {
-    // Where a file says of each layer whether it slides, none may.
-    if raw.layer_types.as_ref().is_some_and(|kinds| kinds.iter().all(|kind| kind == "full_attention")) {
-        return None;
-    }
     match (raw.use_sliding_window, family.sliding_window) {
         (Some(true), _) => raw.sliding_window.unwrap_or(Some(4096)),
         (_, Some(default)) => raw.sliding_window.unwrap_or(Some(default)),
