@@ -12,6 +12,7 @@ Made with Python 3.11, torch 2.11.0 (CPU, f32, eager attention), torchvision 0.2
 tokenizers 0.23.3, pillow 13.0.0, numpy 2.4.6, safetensors 0.8.0.
 """
 
+import copy
 import json
 import pathlib
 
@@ -87,8 +88,35 @@ def packed_model(build):
     return model
 
 
+def write(folder, model, *rest, see, arguments, **more):
+    """Notes as well how far the reference's own answers in 16 bits are from those in f32: `halves.json` holds the root
+    of the mean square of all logits' differences, in parts of that of the logits."""
+    write_all(folder, model, *rest, see=see, arguments=arguments, **more)
+    expected, halves = load_file(folder / "expected.safetensors"), {}
+    seen = {name: see(name, image).arguments for name, image in language.pictures(folder)}
+    for name, dtype in (("bf16", torch.bfloat16), ("f16", torch.float16)):
+        for attention in ("eager", "sdpa"):
+            short = copy.deepcopy(model).to(dtype)
+            short.set_attn_implementation(attention)
+            gaps, logits = [], []
+            for case in json.loads((folder / "expected.json").read_text()):
+                tokens = torch.tensor([case["tokens"]])
+                given = {**arguments(tokens), **seen.get(case["picture"], {})}
+                if "pixel_values" in given:
+                    given["pixel_values"] = given["pixel_values"].to(dtype)
+                with torch.no_grad():
+                    found = short(input_ids=tokens, **given).logits[0, -1].float()
+                logits.append(expected[f"logits.{case['name'].replace(' ', '_')}"])
+                gaps.append(found - logits[-1])
+            size = lambda all: torch.cat(all).double().square().mean().sqrt().item()
+            halves[f"{name}.{attention}"] = size(gaps) / size(logits)
+    (folder / "halves.json").write_text(json.dumps(halves, indent=1) + "\n")
+    print(halves)
+
+
 PACKED = {}
 make_random, language.randomised = language.randomised, packed_model
+write_all, language.write = language.write, write
 
 if __name__ == "__main__":
     qwen.make(HERE, random_model, patch=6, tokens=(6, 30))

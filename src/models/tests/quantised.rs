@@ -58,6 +58,35 @@ fn cases() -> Vec<Case> {
     serde_json::from_slice(&std::fs::read(goldens().join("expected.json")).unwrap()).unwrap()
 }
 
+/// The root of the mean square of all logits' differences from the reference, in parts of that of the logits.
+fn distance_to_reference(model: &LanguageModel) -> f64 {
+    let expected =
+        candle_core::safetensors::load(goldens().join("expected.safetensors"), &Device::Cpu).unwrap();
+    let cases = cases();
+    let prompts: Vec<Prompt> = cases.iter().map(Case::prompt).collect();
+    let (mut gaps, mut sizes) = (0.0, 0.0);
+    for (case, found) in cases.iter().zip(model.next_logits(&prompts).unwrap()) {
+        let reference = &expected[&format!("logits.{}", case.name.replace(' ', "_"))];
+        for (found, reference) in found.into_iter().zip(reference.to_vec1::<f32>().unwrap()) {
+            gaps += f64::from(found - reference).powi(2);
+            sizes += f64::from(reference).powi(2);
+        }
+    }
+    (gaps / sizes).sqrt()
+}
+
+/// Two runs of one precision that round elsewhere differ by about as much as each differs from f32.
+#[test]
+fn sixteen_bits_are_as_close_to_f32_as_those_of_the_reference() {
+    let of_reference: HashMap<String, f64> =
+        serde_json::from_slice(&std::fs::read(goldens().join("halves.json")).unwrap()).unwrap();
+    for (name, dtype) in [("bf16", DType::BF16), ("f16", DType::F16)] {
+        let found = distance_to_reference(&load(&goldens().join("model"), dtype, None).unwrap());
+        let allowed = of_reference[&format!("{name}.sdpa")].min(of_reference[&format!("{name}.eager")]);
+        assert!(found > 0.0 && found <= allowed, "{name}: off by {found}, the reference by {allowed}");
+    }
+}
+
 /// The largest difference of any logit from the reference, in parts of the largest one of its case.
 fn gap_to_reference(model: &LanguageModel) -> f32 {
     let expected =
