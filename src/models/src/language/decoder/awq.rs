@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn unpacking_undoes_packing() {
         for (rows, columns) in [(1, 8), (3, 16), (5, 8 * WORDS), (7, 8 * (2 * WORDS + 3))] {
-            let codes: Vec<u8> = (0..rows * columns).map(|i| (i * 2_654_435_761 >> 7 & 15) as u8).collect();
+            let codes: Vec<u8> = (0..rows * columns).map(|i| ((i * 2_654_435_761) >> 7 & 15) as u8).collect();
             let got = unpack(&pack(&codes, columns), rows, columns);
             for (i, code) in codes.iter().enumerate() {
                 assert_eq!(
