@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
-use cluegate_models::ModelErrorKind;
+use candle_core::{DType, Device, Tensor};
+use cluegate_models::{FileTree, LoadOptions, ModelErrorKind, load_judge};
 use cluegate_perception::{Picture, Prefix, Prompt};
 use serde_json::{Value, json};
 
-use crate::harness::{Copy, Golden, assert_close, flatten_rope, values};
+use crate::harness::{Copy, Golden, assert_close, flatten_rope, logits_key, relative_gap, values};
 
 const ONE: Golden = Golden("llava");
 const NEXT: Golden = Golden("llava_next");
@@ -318,6 +318,23 @@ fn files_that_do_not_fit_are_refused() {
     assert!(processor(ONE, "image_processor_type", "LlavaNextImageProcessor".into()).contains("LlavaNext"));
     assert!(processor(NEXT, "crop_size", 48.into()).contains("crop_size"));
     assert!(processor(NEXT, "size", json!({"shortest_edge": 12})).contains("size"));
+}
+
+/// Tiles, line ends and text come together in whatever type is computed in.
+#[test]
+fn half_precision_answers_are_near() {
+    for golden in [ONE, NEXT] {
+        let tree = FileTree::open(golden.folder().join("model")).unwrap();
+        for (dtype, bound) in [(DType::BF16, 0.1), (DType::F16, 0.02)] {
+            let model = load_judge(&tree, &LoadOptions { dtype, ..LoadOptions::default() }).unwrap();
+            let expected = golden.expected();
+            for case in golden.cases() {
+                let found = model.next_logits(&[golden.prompt(&case)]).unwrap().remove(0);
+                let gap = relative_gap(&found, &values(&expected[&logits_key(&case)]));
+                assert!(gap > 0.0 && gap < bound, "{}, {dtype:?}: off by {gap}", case.name);
+            }
+        }
+    }
 }
 
 /// Strips that leave no row or column of patches have those of the whole, and line ends.
