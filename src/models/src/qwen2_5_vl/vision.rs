@@ -135,7 +135,7 @@ impl VisionTower for Tower {
         let unit = self.merge * self.merge;
         let grid = (patches.rows / self.merge, patches.columns / self.merge);
         let (order, windows) = self.windows.of(grid, unit);
-        let whole = [0..patches.rows * patches.columns];
+        let whole = 0..patches.rows * patches.columns;
         let angles = self.stem.angles(patches, order.iter().copied())?;
         let device = self.stem.device();
         let index = |values: Vec<u32>| Tensor::new(values, device);
@@ -147,7 +147,8 @@ impl VisionTower for Tower {
             // Window by window, so that each is a run of rows.
             let mut xs = self.stem.embed(patches)?.index_select(&in_windows, 0)?;
             for (layer, block) in self.blocks.iter().enumerate() {
-                let runs = if self.windows.whole.contains(&layer) { &whole[..] } else { &windows };
+                let runs =
+                    if self.windows.whole.contains(&layer) { std::slice::from_ref(&whole) } else { &windows };
                 xs = block.forward(&xs, &angles, runs)?;
             }
             Ok(self.merger.forward(&xs)?.index_select(&index(places)?, 0)?.into())

@@ -107,11 +107,11 @@ impl VisionTower for Tower {
     fn forward(&self, patches: &Patches) -> Result<Features> {
         let angles = self.stem.angles(patches, 0..blocks(patches, self.merge))?;
         // Every patch looks at every other one.
-        let whole = [0..patches.rows * patches.columns];
+        let whole = 0..patches.rows * patches.columns;
         on_all_cores(self.stem.device(), || {
             let mut xs = self.stem.embed(patches)?;
             for block in &self.blocks {
-                xs = block.forward(&xs, &angles, &whole)?;
+                xs = block.forward(&xs, &angles, std::slice::from_ref(&whole))?;
             }
             Ok(self.merger.forward(&xs)?.into())
         })

@@ -148,13 +148,13 @@ impl VisionTower for Tower {
         let angles = self.stem.angles(patches, 0..blocks(patches, self.merge))?;
         let positions = self.positions.of(patches, self.merge)?;
         // Every patch looks at every other one.
-        let whole = [0..patches.rows * patches.columns];
+        let whole = 0..patches.rows * patches.columns;
         on_all_cores(self.stem.device(), || {
             let xs = self.stem.embed(patches)?;
             let mut xs = (&xs + positions.to_dtype(xs.dtype())?)?;
             let mut deep = Vec::with_capacity(self.deep.len());
             for (layer, block) in self.blocks.iter().enumerate() {
-                xs = block.forward(&xs, &angles, &whole)?;
+                xs = block.forward(&xs, &angles, std::slice::from_ref(&whole))?;
                 if let Some((_, merger)) = self.deep.iter().find(|(after, _)| *after == layer) {
                     deep.push(merger.forward(&xs)?);
                 }
