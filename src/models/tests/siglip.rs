@@ -104,6 +104,26 @@ fn cosines_and_logits_equal_the_reference_from_end_to_end() {
 }
 
 #[test]
+fn half_precision_is_near() {
+    for name in NAMES {
+        let folder = golden("siglip").join(name);
+        let logits = |dtype| {
+            let model = RelevanceModel::load(&FileTree::open(&folder).unwrap(), &Device::Cpu, dtype).unwrap();
+            let pictures = model.embed_pictures(&pictures(), &Call::default()).unwrap();
+            let texts = model.embed_texts(&TEXTS, &Call::default()).unwrap();
+            let pairs = pictures.iter().flat_map(|picture| texts.iter().map(|text| picture.cosine(text)));
+            pairs.map(|cosine| model.sigmoid_logit(cosine).unwrap()).collect::<Vec<f32>>()
+        };
+        let expected = logits(DType::F32);
+        for (dtype, most) in [(DType::BF16, 0.3), (DType::F16, 0.03)] {
+            let gaps = logits(dtype).into_iter().zip(&expected).map(|(half, whole)| (half - whole).abs());
+            let gap = gaps.fold(0f32, f32::max);
+            assert!(gap > 0.0 && gap < most, "{name} in {dtype:?}: off by {gap}");
+        }
+    }
+}
+
+#[test]
 fn a_batch_equals_single_calls() {
     for name in NAMES {
         // The second model has not seen the pictures and texts before.

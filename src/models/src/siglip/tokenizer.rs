@@ -18,8 +18,8 @@ const SPACE: char = '\u{2581}';
 /// What happens to a text before the tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Preparation {
-    /// `SiglipTokenizer`: lower case, without ASCII punctuation, white space collapsed.
-    Canonical,
+    /// `SiglipTokenizer`: lower case unless told otherwise, without ASCII punctuation, white space collapsed.
+    Canonical { lower: bool },
     /// `Siglip2Tokenizer`: lower case.
     LowerCase,
     /// Whatever the file says, as for `GemmaTokenizer`.
@@ -77,14 +77,11 @@ impl SiglipTokenizer {
         let raw: RawConfig = if tree.exists(CONFIG) { tree.read_json(CONFIG)? } else { RawConfig::default() };
         let class = raw.tokenizer_class.as_deref().unwrap_or("SiglipTokenizer");
         let preparation = match class.strip_suffix("Fast").unwrap_or(class) {
-            "SiglipTokenizer" if raw.do_lower_case == Some(false) => {
-                return Err(ModelError::unsupported(tree.path_of(CONFIG), "`do_lower_case`", false, "true"));
-            }
-            "SiglipTokenizer" => Preparation::Canonical,
+            "SiglipTokenizer" => Preparation::Canonical { lower: raw.do_lower_case.unwrap_or(true) },
             "Siglip2Tokenizer" => Preparation::LowerCase,
             _ => Preparation::None,
         };
-        let canonical = preparation == Preparation::Canonical;
+        let canonical = matches!(preparation, Preparation::Canonical { .. });
         let pads_left = match raw.padding_side.as_deref() {
             Some("left") => true,
             Some("right") => false,
@@ -143,7 +140,8 @@ impl SiglipTokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let room = self.length - self.before.len() - self.after.len();
         let mut words = match self.preparation {
-            Preparation::Canonical => self.words(&canonical(text), false)?,
+            Preparation::Canonical { lower: true } => self.words(&canonical(&text.to_lowercase()), false)?,
+            Preparation::Canonical { lower: false } => self.words(&canonical(text), false)?,
             Preparation::LowerCase => self.words(&text.to_lowercase(), false)?,
             Preparation::None => self.words(text, false)?,
         };
@@ -197,14 +195,14 @@ impl SiglipTokenizer {
     }
 }
 
-/// `SiglipTokenizer.canonicalize_text`, of a text that begins with the sign for a space, as the reference has it: space
-/// that is left behind that sign stays. The sign alone is nothing.
+/// `SiglipTokenizer.canonicalize_text` but for the case, of a text that begins with the sign for a space, as the
+/// reference has it: space /// that is left behind that sign stays. The sign alone is nothing.
 fn canonical(text: &str) -> String {
     // Python's `\s` has four more control characters than Unicode's white space.
     let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
     let mut out = String::with_capacity(text.len() + SPACE.len_utf8());
     out.push(SPACE);
-    for c in text.replace(SPACE, " ").to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()) {
+    for c in text.replace(SPACE, " ").chars().filter(|c| !c.is_ascii_punctuation()) {
         if !is_space(c) {
             out.push(c);
         } else if !out.ends_with(' ') {
@@ -222,12 +220,12 @@ mod tests {
     #[test]
     fn texts_are_canonicalised_as_the_reference_does() {
         for (text, expected) in [
-            ("A person, on FIRE!", "\u{2581}a person on fire"),
+            ("A person, on FIRE!", "\u{2581}A person on FIRE"),
             ("", ""),
             ("!?", ""),
             ("  - two\tlines\n\u{1d}of  it ", "\u{2581} two lines of it"),
             ("it's\u{2581}30\u{a0}%", "\u{2581}its 30"),
-            ("\u{d6}L \u{2014} caf\u{e9}</s>", "\u{2581}\u{f6}l \u{2014} caf\u{e9}s"),
+            ("\u{f6}l \u{2014} caf\u{e9}</s>", "\u{2581}\u{f6}l \u{2014} caf\u{e9}s"),
         ] {
             assert_eq!(canonical(text), expected);
         }

@@ -1,10 +1,11 @@
 //! Idefics3 and SmolVLM, on the files made by `goldens/make_idefics3.py`.
 
-use cluegate_models::ModelErrorKind;
+use candle_core::{DType, Tensor};
+use cluegate_models::{FileTree, LoadOptions, ModelErrorKind, load_judge};
 use cluegate_perception::Picture;
 use serde_json::{Value, json};
 
-use crate::harness::{Copy, Golden, assert_close, flatten_rope, relative_gap, values};
+use crate::harness::{Copy, Golden, assert_close, flatten_rope, logits_key, relative_gap, values};
 
 const IDEFICS3: Golden = Golden("idefics3");
 const SMOLVLM: Golden = Golden("smolvlm");
@@ -117,6 +118,21 @@ fn a_narrow_picture_is_resized_in_the_references_order() {
 }
 
 #[test]
+fn half_precision_is_near() {
+    for golden in [IDEFICS3, SMOLVLM] {
+        let (expected, case) = (golden.expected(), golden.cases().remove(0));
+        for (dtype, most) in [(DType::BF16, 0.1), (DType::F16, 0.01)] {
+            let options = LoadOptions { dtype, ..LoadOptions::default() };
+            let tree = FileTree::open(golden.folder().join("model")).unwrap();
+            let model = load_judge(&tree, &options).unwrap();
+            let logits = model.next_logits(&[golden.prompt(&case)]).unwrap().remove(0);
+            let gap = relative_gap(&logits, &values(&expected[&logits_key(&case)]));
+            assert!(gap > 0.0 && gap < most, "{golden:?} in {dtype:?}: off by {gap}");
+        }
+    }
+}
+
+#[test]
 fn every_tile_matters() {
     let model = IDEFICS3.model();
     let picture = IDEFICS3.picture("large");
@@ -129,9 +145,8 @@ fn every_tile_matters() {
     }
     let after = model.image_features(&Picture::new(pixels)).unwrap();
     for tile in 0..10 {
-        let rows = |features: &candle_core::Tensor| {
-            values(&features.narrow(0, tile * 4, 4).unwrap().contiguous().unwrap())
-        };
+        let rows =
+            |features: &Tensor| values(&features.narrow(0, tile * 4, 4).unwrap().contiguous().unwrap());
         let gap = relative_gap(&rows(&after), &rows(&before));
         assert_eq!(gap > 1e-3, tile >= 8, "tile {tile}: {gap}");
     }
