@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use cluegate_models::Quantisation;
+use cluegate_models::owlv2::DEFAULT_THRESHOLD;
+
+use super::compute::DeviceName;
 
 const ABOUT: &str = "Gatekeeper for text-to-image generation: judges every picture against safety rules in plain \
                      language, then releases, redacts, redraws or blocks it, with evidence.";
@@ -11,6 +15,12 @@ const ABOUT: &str = "Gatekeeper for text-to-image generation: judges every pictu
 const EXIT_CODES: &str = "Exit codes: 0 all pictures safe or released; 1 something violated a rule or was withheld; 2 an \
                           error, such as bad input or a model that failed.\n\
                           Environment: RUST_LOG sets the log filter (default: warn), NO_COLOR turns colours off.";
+
+const PROBE_EXAMPLES: &str = "Examples:\n  \
+    cluegate probe --image scene.png --statement 'a person is visible'\n  \
+    cluegate probe --mllm llava-1.5-7b-hf --image p.jpg --raw-prompt 'USER: <image> A cat? ASSISTANT:'\n  \
+    cluegate probe --relevance clip-vit-base-patch16 --image p.jpg --text 'a cat' --text 'a dog'\n  \
+    cluegate probe --detector owlv2-base-patch16-ensemble --image p.jpg --query cat --format json";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -39,11 +49,8 @@ pub(crate) enum Command {
                             cluegate judge --constitution rules.toml --models paper/models.toml photo.jpg"
     )]
     Judge(JudgeArgs),
-    /// Ask a model single statements about a picture and print the raw scores.
-    #[command(
-        after_help = "Examples:\n  cluegate probe --image scene.png --statement 'a person is visible'\n  \
-                            cluegate probe --mllm Qwen2-VL-7B-Instruct --image p.jpg --statement 'teeth are visible' --format json"
-    )]
+    /// Ask one model about a picture and print what comes out, raw: for comparison with other implementations.
+    #[command(after_help = PROBE_EXAMPLES)]
     Probe(ProbeArgs),
     /// Fetch, list, check and remove checkpoints.
     #[command(subcommand)]
@@ -89,13 +96,41 @@ pub(crate) enum LineFormat {
     Jsonl,
 }
 
-/// Which models to use.
+/// Which models to use, and where they compute.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ModelArgs {
     /// A preset (`cluegate models list --presets`), a models file (models.toml), or the folder that holds one; default: the
     /// embedded suite.
     #[arg(long, value_name = "PRESET|FILE", env = "CLUEGATE_MODELS")]
     pub(crate) models: Option<PathBuf>,
+    /// Where they compute.
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+}
+
+/// Where models compute, and in what precision. The generator draws on the CPU in f32 whatever stands here.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ComputeArgs {
+    /// Where the models compute: cpu, cuda, or cuda:N for the GPU of that number (in a build with the feature cuda).
+    #[arg(long, value_name = "DEVICE", default_value_t, env = "CLUEGATE_DEVICE")]
+    pub(crate) device: DeviceName,
+    /// Precision of the computation; default: f32 on the CPU, bf16 on a GPU.
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(crate) dtype: Option<Precision>,
+    /// Keep the matrices of the judging model in fewer bits: q8_0, q4_0 or q4_k.
+    #[arg(long, value_name = "KIND")]
+    pub(crate) quantize: Option<Quantisation>,
+}
+
+/// Types that models compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Precision {
+    /// 32 bits.
+    F32,
+    /// 16 bits with the range of f32.
+    Bf16,
+    /// 16 bits with more digits and less range.
+    F16,
 }
 
 /// Arguments of `demo`.
@@ -107,6 +142,9 @@ pub(crate) struct DemoArgs {
     /// Seed of every drawing; the same seed gives the same pictures.
     #[arg(long, default_value_t = crate::cli::demo::SEED)]
     pub(crate) seed: u64,
+    /// Where the models compute.
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
 }
 
 /// Arguments of `generate`.
@@ -189,18 +227,55 @@ pub(crate) struct JudgeArgs {
     pub(crate) images: Vec<PathBuf>,
 }
 
-/// Arguments of `probe`.
+/// Arguments of `probe`: one model, one picture, and questions of the kind that the model answers.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("question").required(true).args(["statement", "raw_prompt", "text", "query"]))]
 pub(crate) struct ProbeArgs {
-    /// Folder of a judge in Hugging Face layout; default: the embedded suite's.
-    #[arg(long, value_name = "DIR")]
+    /// Folder of a judging model in Hugging Face layout; default: the embedded suite's.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["relevance", "detector", "text", "query"])]
     pub(crate) mllm: Option<PathBuf>,
-    /// The picture.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) image: PathBuf,
-    /// A statement about it; may be given several times.
-    #[arg(long, required = true, value_name = "TEXT")]
+    /// Folder of a relevance encoder (CLIP, SigLIP).
+    #[arg(long, value_name = "DIR", requires = "text", conflicts_with_all = ["detector", "statement", "raw_prompt", "query"])]
+    pub(crate) relevance: Option<PathBuf>,
+    /// Folder of a detector (OWLv2).
+    #[arg(long, value_name = "DIR", requires = "query", conflicts_with_all = ["statement", "raw_prompt", "text"])]
+    pub(crate) detector: Option<PathBuf>,
+    /// The picture. A raw prompt may do without: that is the pass over text alone.
+    #[arg(long, value_name = "FILE", required_unless_present = "raw_prompt")]
+    pub(crate) image: Option<PathBuf>,
+    /// Convert a picture whose look depends on the viewer (orientation tag, transparency, 16 bits, CMYK).
+    #[arg(long)]
+    pub(crate) convert: bool,
+    /// A statement about the picture, asked as the judge asks; may be given several times.
+    #[arg(long, value_name = "TEXT")]
     pub(crate) statement: Vec<String>,
+    /// A whole prompt as it stands, control tokens included, with the family's own placeholder where the picture is.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) raw_prompt: Option<String>,
+    /// The two answers to a raw prompt: the score is the share of the first, each summed over all tokens that spell it.
+    #[arg(
+        long,
+        value_name = "FIRST,SECOND",
+        value_delimiter = ',',
+        default_value = "Yes,No",
+        conflicts_with_all = ["statement", "text", "query"]
+    )]
+    pub(crate) answers: Vec<String>,
+    /// How many of the most probable next tokens to print.
+    #[arg(long, value_name = "N", default_value_t = 20, conflicts_with_all = ["statement", "text", "query"])]
+    pub(crate) top: usize,
+    /// A text to compare the picture with; may be given several times.
+    #[arg(long, value_name = "TEXT", requires = "relevance")]
+    pub(crate) text: Vec<String>,
+    /// What to look for in the picture; may be given several times.
+    #[arg(long, value_name = "TEXT", requires = "detector")]
+    pub(crate) query: Vec<String>,
+    /// Print boxes of higher scores only, 0 to 1.
+    #[arg(long, value_name = "SCORE", default_value_t = DEFAULT_THRESHOLD, conflicts_with_all = ["statement", "raw_prompt", "text"])]
+    pub(crate) threshold: f32,
+    /// Where the model computes.
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
     /// How to report.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,

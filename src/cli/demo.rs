@@ -11,7 +11,7 @@ use cluegate_gate::{
 };
 use cluegate_perception::Picture;
 
-use super::args::DemoArgs;
+use super::args::{DemoArgs, ModelArgs};
 use super::generate::LOG;
 use super::{Exit, open_engine, progress, say, write_file};
 use crate::report::{Case, Drawings, Page, Tally, marks, render};
@@ -45,7 +45,8 @@ pub(super) fn run(arguments: &DemoArgs) -> anyhow::Result<Exit> {
     let begin = Instant::now();
     let out = &arguments.out;
     std::fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
-    let engine = open_engine(None)?;
+    let models = ModelArgs { models: None, compute: arguments.compute.clone() };
+    let engine = open_engine(&models)?;
     let recorder = Recorder { generator: engine.generator()?, drawings: Mutex::default() };
     // A demonstration starts anew; a log of decisions is otherwise never removed.
     let log = out.join(LOG);

@@ -6,6 +6,7 @@ use cluegate::hub::{HubCache, Settings, bytes};
 use serde::Serialize;
 
 use super::args::{DoctorArgs, Format};
+use super::compute::DeviceName;
 use super::{Exit, open_engine, say, say_json};
 
 /// Memory that judging with the embedded suite needs, with room to spare.
@@ -31,7 +32,8 @@ impl Finding {
 }
 
 pub(super) fn run(arguments: &DoctorArgs) -> anyhow::Result<Exit> {
-    let mut findings = vec![version(), processor(), memory(), cache()];
+    let mut findings =
+        vec![version(), processor(), memory(), device(arguments.models.compute.device), cache()];
     findings.extend(models(arguments));
     let all_good = findings.iter().all(|finding| finding.ok);
     match arguments.format {
@@ -109,6 +111,45 @@ fn available_memory() -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
+/// Where the models compute that this run of doctor opens, and which GPUs there are.
+#[cfg(not(feature = "cuda"))]
+fn device(wanted: DeviceName) -> Finding {
+    match wanted {
+        DeviceName::Cpu => Finding::good("device", "cpu; this build knows no other"),
+        DeviceName::Cuda(_) => Finding::bad(
+            "device",
+            format!("{wanted} is asked for, and this build computes on the CPU only"),
+            "build with `cargo build --release --features cuda` (docs/gpu.md), or leave --device out",
+        ),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn device(wanted: DeviceName) -> Finding {
+    let gpus = match cluegate_models::cuda::gpus() {
+        Ok(gpus) => gpus,
+        Err(error) => {
+            let found = format!("{wanted}; asking the driver for GPUs failed: {error}");
+            let fix = "install NVIDIA's driver, and run where the GPU can be reached";
+            return match wanted {
+                DeviceName::Cpu => Finding::good("device", found),
+                DeviceName::Cuda(_) => Finding::bad("device", found, fix),
+            };
+        }
+    };
+    let all: Vec<String> = gpus.iter().map(ToString::to_string).collect();
+    let found =
+        format!("{wanted}; GPUs: {}", if all.is_empty() { "none".to_owned() } else { all.join(", ") });
+    let DeviceName::Cuda(number) = wanted else { return Finding::good("device", found) };
+    match gpus.iter().find(|gpu| gpu.number == number) {
+        Some(gpu) if gpu.has_kernels() => Finding::good("device", found),
+        Some(_) => {
+            Finding::bad("device", found, "use a GPU of compute capability 8.0 or higher (Ampere and later)")
+        }
+        None => Finding::bad("device", found, "name one that is there: --device cuda:N"),
+    }
+}
+
 /// Where Hugging Face tools keep checkpoints; may not exist yet.
 fn cache() -> Finding {
     let settings = match Settings::from_env() {
@@ -137,12 +178,12 @@ fn cache() -> Finding {
 
 fn models(arguments: &DoctorArgs) -> Vec<Finding> {
     let begin = Instant::now();
-    let engine = match open_engine(arguments.models.models.as_deref()) {
+    let engine = match open_engine(&arguments.models) {
         Ok(engine) => engine,
         Err(error) => {
             let fix = "name a preset or a models file with --models (`cluegate models pull laptop` fetches a preset for \
                        real pictures), or leave it out for the embedded suite, which the default features build in";
-            return vec![Finding::bad("models", error.to_string(), fix)];
+            return vec![Finding::bad("models", format!("{error:#}"), fix)];
         }
     };
     let models = engine.judge().models();

@@ -17,7 +17,7 @@ use super::{Exit, engine_options, progress, say, say_json};
 pub(super) fn osbench(arguments: &OsbenchArgs) -> anyhow::Result<Exit> {
     let world = World::load()?;
     // Every picture is to cost what it costs.
-    let options = EngineOptions { verdicts: None, ..engine_options() };
+    let options = EngineOptions { verdicts: None, ..engine_options(&arguments.models.compute)? };
     let engine = Engine::open_with(arguments.models.models.as_deref(), &options)?;
     let judge = Arc::clone(engine.judge());
     let prepared = judge.prepare(&Constitution::shipped("scene")?)?;

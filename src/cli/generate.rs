@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &GenerateArgs) -> anyhow::Result<Exit> {
     policies.require(&arguments.tenant)?;
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make the folder {}", arguments.out.display()))?;
-    let engine = open_engine(arguments.models.models.as_deref())?;
+    let engine = open_engine(&arguments.models)?;
     let generator = engine.generator()?.with_scheduler(match arguments.sampler {
         Sampler::Ddim => SchedulerKind::Ddim,
         Sampler::EulerA => SchedulerKind::EulerAncestral,

@@ -33,7 +33,7 @@ impl From<InspectionError> for Failure {
 
 pub(super) fn run(arguments: &JudgeArgs) -> anyhow::Result<Exit> {
     let constitution = load_constitution(&arguments.constitution)?;
-    let engine = open_engine(arguments.models.models.as_deref())?;
+    let engine = open_engine(&arguments.models)?;
     let judges = engine.judges(arguments.force).with_rationale(true);
     let revision = constitution.revision();
     // A constitution that the models do not know is an error of every picture: each still gets its line.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::CommandFactory;
-use cluegate::{Engine, EngineError, EngineOptions};
+use cluegate::{Engine, EngineOptions};
 use cluegate_cache::Cache;
 use cluegate_constitution::Constitution;
 use serde::Serialize;
@@ -17,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 pub(crate) mod args;
+mod compute;
 mod constitution;
 pub(crate) mod demo;
 mod doctor;
@@ -47,16 +48,16 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Opens the models at `models`, or the embedded suite. What they compute from texts alone is kept on disk, so that the
-/// next command starts sooner.
-pub(crate) fn open_engine(models: Option<&Path>) -> Result<Engine, EngineError> {
-    Engine::open_with(models, &engine_options())
+/// Opens the models that the arguments name, or the embedded suite. What they compute from texts alone is kept on disk,
+/// so that the next command starts sooner.
+pub(crate) fn open_engine(models: &args::ModelArgs) -> anyhow::Result<Engine> {
+    Ok(Engine::open_with(models.models.as_deref(), &engine_options(&models.compute)?)?)
 }
 
 /// What commands open an engine with.
-pub(crate) fn engine_options() -> EngineOptions {
+pub(crate) fn engine_options(compute: &args::ComputeArgs) -> anyhow::Result<EngineOptions> {
     let cache = cluegate_cache::default_folder().map_or_else(Cache::in_memory, Cache::open);
-    EngineOptions { cache, ..EngineOptions::default() }
+    Ok(EngineOptions { cache, models: compute.load_options()?, ..EngineOptions::default() })
 }
 
 /// Runs a command and turns its outcome into an exit code.

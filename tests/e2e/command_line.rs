@@ -77,7 +77,7 @@ fn doctor_finds_the_embedded_suite_in_order() {
     let rows = rows.as_array().expect("a list");
     let named =
         |what: &str| rows.iter().find(|row| row["what"] == what).unwrap_or_else(|| panic!("no {what}"));
-    for what in ["program", "processor", "memory", "cache", "models", "domain", "generator"] {
+    for what in ["program", "processor", "memory", "device", "cache", "models", "domain", "generator"] {
         let row = named(what);
         assert!(row["found"].as_str().is_some_and(|found| !found.is_empty()), "{row}");
         // A finding that is not right says how to mend it, and the others do not.

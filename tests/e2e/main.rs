@@ -17,3 +17,4 @@ mod generate;
 mod judge;
 mod models;
 mod probe;
+mod probe_raw;

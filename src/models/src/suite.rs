@@ -287,6 +287,14 @@ impl Suite {
         self.generator.is_some()
     }
 
+    /// Where the judge's files are, for [`load_judge`].
+    ///
+    /// # Errors
+    /// `Malformed` if the suite has no judge.
+    pub fn judge_folder(&self) -> Result<FileTree> {
+        required(self.judge.folder.as_ref(), &self.path, "judge").cloned()
+    }
+
     /// Where the generator's files are; loading them is the business of the crate that draws.
     ///
     /// # Errors
@@ -342,20 +350,20 @@ pub fn load_text(folder: &FileTree, options: &LoadOptions) -> Result<LanguageMod
     })
 }
 
-/// Loads a region detector of any supported family from its folder, on the CPU in f32.
+/// Loads a region detector of any supported family from its folder.
 ///
 /// # Errors
 /// `Unsupported` for another family, or what its loader refuses.
-pub fn load_detector(folder: &FileTree) -> Result<Arc<dyn RegionDetector>> {
-    load_detector_on(folder, &LoadOptions::default(), &Cache::in_memory())
+pub fn load_detector(folder: &FileTree, options: &LoadOptions) -> Result<Arc<dyn RegionDetector>> {
+    load_detector_on(folder, options, &Cache::in_memory())
 }
 
-/// Loads a relevance encoder of any supported family from its folder, on the CPU in f32.
+/// Loads a relevance encoder of any supported family from its folder.
 ///
 /// # Errors
 /// `Unsupported` for another family, or what its loader refuses.
-pub fn load_relevance(folder: &FileTree) -> Result<Arc<dyn RelevanceEncoder>> {
-    load_relevance_on(folder, None, &LoadOptions::default(), &Cache::in_memory())
+pub fn load_relevance(folder: &FileTree, options: &LoadOptions) -> Result<Arc<dyn RelevanceEncoder>> {
+    load_relevance_on(folder, None, options, &Cache::in_memory())
 }
 
 fn load_detector_on(

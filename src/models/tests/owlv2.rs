@@ -111,37 +111,58 @@ fn logits_boxes_and_objectness_equal_the_reference() {
     }
 }
 
-/// The reference's post-processing gives each patch to its best query and clips nothing. Ours reports every query, so
-/// that of each patch the best one has to be among the detections, with the same score and box.
 #[test]
-fn what_post_processing_finds_is_found_in_pictures_of_every_shape() {
+fn post_processing_equals_the_references_in_pictures_of_every_shape() {
     const THRESHOLD: f32 = 0.3;
-    let (model, expected) =
-        (load(golden("owlv2_large")).unwrap().with_suppression(None), expected_of("owlv2_large"));
-    let (mut compared, mut in_padding) = (0, 0);
+    let (model, expected) = (load(golden("owlv2_large")).unwrap(), expected_of("owlv2_large"));
+    let mut compared = 0;
     for (index, picture) in pictures().iter().enumerate() {
-        let found = detect(&model, picture, &MARKED, THRESHOLD);
         let read = |key: &str| expected[&format!("found_{key}.{index}")].clone();
-        let labels = read("labels").to_vec1::<i64>().unwrap();
-        let boxes = read("boxes").to_vec2::<f32>().unwrap();
-        for ((label, score), corners) in labels.iter().zip(values(&read("scores"))).zip(boxes) {
+        let (labels, boxes) =
+            (read("labels").to_vec1::<i64>().unwrap(), read("boxes").to_vec2::<f32>().unwrap());
+        let mut reference: Vec<_> = labels.into_iter().zip(values(&read("scores"))).zip(boxes).collect();
+        reference.sort_by(|((_, a), _), ((_, b), _)| b.total_cmp(a));
+        let found = model.post_process(picture, &MARKED, THRESHOLD).unwrap();
+        assert_eq!(found.len(), reference.len(), "{}", NAMES[index]);
+        let side = picture.width().max(picture.height()) as f32;
+        for (found, ((label, score), corners)) in found.iter().zip(reference) {
+            assert_eq!(found.query as i64, label, "{}: {found:?}", NAMES[index]);
+            assert!((found.score - score).abs() < 1e-4, "{}: {found:?} instead of {score}", NAMES[index]);
+            for (got, expected) in found.corners.iter().zip(&corners) {
+                assert!((got - expected).abs() < 1e-4 * side, "{}: {found:?} {corners:?}", NAMES[index]);
+            }
+            compared += 1;
+        }
+    }
+    assert!(compared > 60, "only {compared} boxes were compared");
+    let none = model.post_process(&pictures()[0], &[], 0.1).expect_err("nothing is looked for");
+    assert_eq!(none.kind(), ModelErrorKind::Request);
+}
+
+#[test]
+fn what_the_reference_finds_is_found_by_each_query_on_its_own() {
+    let model = load(golden("owlv2_large")).unwrap().with_suppression(None);
+    let (mut compared, mut in_padding) = (0, 0);
+    for (picture, name) in pictures().iter().zip(NAMES) {
+        let found = detect(&model, picture, &MARKED, 0.3);
+        for reference in model.post_process(picture, &MARKED, 0.3).unwrap() {
+            let [left, top, right, bottom] = reference.corners;
             let (width, height) = (picture.width() as f32, picture.height() as f32);
-            let (left, top) = (corners[0].clamp(0.0, width), corners[1].clamp(0.0, height));
-            let (right, bottom) = (corners[2].clamp(0.0, width), corners[3].clamp(0.0, height));
-            if right - left < 1e-2 || bottom - top < 1e-2 {
+            let clipped = [
+                left.clamp(0.0, width),
+                top.clamp(0.0, height),
+                right.clamp(0.0, width),
+                bottom.clamp(0.0, height),
+            ];
+            if clipped[0] >= clipped[2] || clipped[1] >= clipped[3] {
                 in_padding += 1;
                 continue;
             }
-            let same = |detection: &&Detection| {
-                let region = &detection.region;
-                let edges =
-                    [(region.left, left), (region.top, top), (region.right, right), (region.bottom, bottom)];
-                detection.query as i64 == *label
-                    && (detection.confidence - score).abs() < 1e-3
-                    && edges.iter().all(|(got, expected)| (got - expected).abs() < 2e-2)
+            let same = |d: &&Detection| {
+                let own = [d.region.left, d.region.top, d.region.right, d.region.bottom];
+                (d.query, d.confidence, own) == (reference.query, reference.score, clipped)
             };
-            let near = found.iter().filter(same).count();
-            assert!(near >= 1, "{}: no detection {label} {score} {corners:?}", NAMES[index]);
+            assert_eq!(found.iter().filter(same).count(), 1, "{name}: {reference:?}");
             compared += 1;
         }
     }

@@ -7,6 +7,7 @@
 
 mod attention;
 mod elementwise;
+mod gpus;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ pub(crate) use self::attention::{HEADS, Visible, attention};
 pub(crate) use self::elementwise::{
     add_bias, bias_quick_gelu, bias_rotate, normalise, normalises, rotates, swiglu,
 };
+pub use self::gpus::{Gpu, gpus};
 
 /// The GPU of that number, ready for models: one stream that all threads of the program share, and freed memory kept
 /// for the next tensor.

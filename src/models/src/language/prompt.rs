@@ -140,12 +140,14 @@ impl Prompter {
         let found = ids.iter().filter(|&&id| Some(id) == token).count();
         if found != usize::from(picture.is_some()) {
             let written = self.image.as_ref().map_or("", |mark| &mark.written);
+            let expected = if picture.is_some() {
+                "expected it once, where the picture is"
+            } else {
+                "and there is no picture; expected none"
+            };
             return Err(ModelError::tokenizer(
                 self.tokenizer.path(),
-                format!(
-                    "{found} place(s) for a picture (`{written}`) in the text that the chat template makes, expected {}",
-                    usize::from(picture.is_some())
-                ),
+                format!("the prompt holds {found} place(s) for a picture (`{written}`), {expected}"),
             ));
         }
         let mut out = Tokens { ids: Vec::new(), positions: Vec::new(), picture: None };

@@ -3,6 +3,7 @@
 use candle_core::{D, DType, Tensor};
 use cluegate_perception::AnswerScore;
 
+use super::Probe;
 use crate::error::{ModelError, Result};
 
 /// All logits of each row of `[rows, vocabulary]`.
@@ -30,11 +31,29 @@ pub(super) fn masses(rows: &Tensor, yes: &[u32], no: &[u32]) -> Result<Vec<Answe
     answers.collect()
 }
 
+impl Probe {
+    /// The probabilities of two answers, each summed over the tokens that spell it; tokens beyond the vocabulary have
+    /// none.
+    pub fn score(&self, first: &[u32], second: &[u32]) -> AnswerScore {
+        mass_of(&self.logits, first, second)
+    }
+
+    /// The `count` most probable tokens with their logits, the most probable first; among equals the lower id.
+    pub fn top(&self, count: usize) -> Vec<(u32, f32)> {
+        let mut all: Vec<(u32, f32)> = (0..).zip(self.logits.iter().copied()).collect();
+        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        all.truncate(count);
+        all
+    }
+}
+
 fn mass_of(logits: &[f32], yes: &[u32], no: &[u32]) -> AnswerScore {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let weight = |logit: f32| f64::from(logit - largest).exp();
     let total: f64 = logits.iter().map(|&logit| weight(logit)).sum();
-    let mass = |ids: &[u32]| ids.iter().map(|&id| weight(logits[id as usize])).sum::<f64>() / total;
+    let mass = |ids: &[u32]| {
+        ids.iter().filter_map(|&id| logits.get(id as usize)).map(|&logit| weight(logit)).sum::<f64>() / total
+    };
     AnswerScore { yes: mass(yes), no: mass(no) }
 }
 

@@ -20,16 +20,24 @@ impl RelativeBox {
     /// side is the longer of the two (transformers 5.17, `_scale_boxes` in `image_processing_owlv2.py`). It is clipped
     /// to the picture; `None` if nothing of it is left, as for a box that lies in the padding.
     pub fn in_picture(&self, width: u32, height: u32) -> Option<Region> {
+        let [left, top, right, bottom] = self.corners(width, height);
         let (width, height) = (width as f32, height as f32);
-        let side = width.max(height);
-        let edges = |centre: f32, length: f32, most: f32| {
-            let (low, high) = ((centre - 0.5 * length) * side, (centre + 0.5 * length) * side);
-            (low.clamp(0.0, most), high.clamp(0.0, most))
-        };
-        let (left, right) = edges(self.x, self.width, width);
-        let (top, bottom) = edges(self.y, self.height, height);
+        let (left, right) = (left.clamp(0.0, width), right.clamp(0.0, width));
+        let (top, bottom) = (top.clamp(0.0, height), bottom.clamp(0.0, height));
         // Written so that a NaN gives nothing too.
         (left < right && top < bottom).then_some(Region { left, top, right, bottom })
+    }
+
+    /// Left, top, right and bottom edge in pixels of such a picture, wherever they lie.
+    pub(crate) fn corners(&self, width: u32, height: u32) -> [f32; 4] {
+        let side = width.max(height) as f32;
+        let edge = |centre: f32, half: f32| (centre + half) * side;
+        [
+            edge(self.x, -0.5 * self.width),
+            edge(self.y, -0.5 * self.height),
+            edge(self.x, 0.5 * self.width),
+            edge(self.y, 0.5 * self.height),
+        ]
     }
 }
 

@@ -9,6 +9,8 @@
 //!   step against that. Detections of one query that overlap a more confident one by an intersection over union of
 //!   more than 0.7 are dropped ([`Owlv2Model::with_suppression`] changes or removes that).
 //! - **Boxes are clipped** to the picture, and those of which nothing is left are dropped.
+//!
+//! [`Owlv2Model::post_process`] does none of this, for comparison with the reference.
 
 mod boxes;
 mod network;
@@ -56,6 +58,20 @@ const FILES: [&str; 3] = ["config.json", "preprocessor_config.json", "processor_
 /// Tensors of a checkpoint that detection does not use: the picture projection and temperature of the contrastive
 /// pre-training, and a buffer whose values follow from the configuration.
 const UNUSED: [&str; 3] = ["owlv2.visual_projection.weight", "owlv2.logit_scale", "box_bias"];
+
+/// The threshold of the reference's post-processing where none is given.
+pub const DEFAULT_THRESHOLD: f32 = 0.1;
+
+/// What one patch shows, as the reference reports it. See [`Owlv2Model::post_process`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct PatchDetection {
+    /// Index of the query.
+    pub query: usize,
+    /// 0 to 1.
+    pub score: f32,
+    /// Left, top, right and bottom edge in pixels of the picture; not clipped to it.
+    pub corners: [f32; 4],
+}
 
 /// An OWLv2 detector in Hugging Face layout.
 pub struct Owlv2Model {
@@ -185,9 +201,7 @@ impl Owlv2Model {
     }
 
     fn find(&self, requests: &[DetectionRequest<'_>], min_confidence: f32) -> Result<Vec<Vec<Detection>>> {
-        if !(0.0..=1.0).contains(&min_confidence) {
-            return Err(ModelError::Request(format!("a confidence of {min_confidence}, expected 0 to 1")));
-        }
+        check_confidence(min_confidence)?;
         let queries: Vec<&str> = requests.iter().flat_map(|request| request.queries).copied().collect();
         let embeddings = self.embed(&queries).map_err(|error| error.at("text tower"))?;
         let asked = requests.iter().filter(|request| !request.queries.is_empty());
@@ -196,43 +210,90 @@ impl Owlv2Model {
         let mut embeddings = embeddings.iter();
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
-            let own: Vec<f32> =
-                embeddings.by_ref().take(request.queries.len()).flat_map(|row| narrowed(row)).collect();
+            let own: Vec<_> = embeddings.by_ref().take(request.queries.len()).collect();
             if own.is_empty() {
                 answers.push(Vec::new());
                 continue;
             }
-            // Nothing found is an answer, so that nothing seen must not look like it.
-            let predictions = predictions
-                .get(&request.picture.hash())
-                .ok_or_else(|| ModelError::NotANumber("what the detector sees in a picture".to_owned()))?;
-            let shape = (1, request.queries.len(), self.text_width);
-            let own = Tensor::from_vec(own, shape, &self.device)?.to_dtype(self.dtype)?;
-            let logits = predictions.logits(&own, None)?;
-            answers.push(self.read(request.picture, predictions, &logits, min_confidence)?);
+            let patches = self.scores(request.picture, &predictions, &own)?;
+            answers.push(self.choose(request.picture, &patches, min_confidence));
         }
         Ok(answers)
     }
 
-    /// Detections of one picture from logits of shape `(1, patches, queries)`.
-    fn read(
+    /// What transformers' `post_process_grounded_object_detection` makes of one picture: each patch with its best query,
+    /// if its score lies above `threshold` (0 to 1; the reference's default is [`DEFAULT_THRESHOLD`]). Doubles stay, and
+    /// boxes may reach beyond the picture. The best first; among equals in the order of the patches.
+    ///
+    /// # Errors
+    /// `Request` for a threshold out of range, a picture without pixels or no query; `NotANumber`.
+    pub fn post_process(
         &self,
         picture: &Picture,
-        predictions: &PatchPredictions,
-        logits: &Tensor,
-        min_confidence: f32,
-    ) -> Result<Vec<Detection>> {
-        let logits = logits.squeeze(0)?.to_vec2::<f32>()?;
+        queries: &[&str],
+        threshold: f32,
+    ) -> Result<Vec<PatchDetection>> {
+        check_confidence(threshold)?;
+        if queries.is_empty() {
+            return Err(ModelError::Request("no query; expected what to look for".to_owned()));
+        }
+        let embeddings = self.embed(queries).map_err(|error| error.at("text tower"))?;
+        let predictions = self.look(&[picture]).map_err(|error| error.at("vision tower"))?;
+        let patches = self.scores(picture, &predictions, &embeddings.iter().collect::<Vec<_>>())?;
+        let mut found: Vec<PatchDetection> = patches
+            .iter()
+            .filter_map(|(relative, scores)| {
+                // The first of equals, as the reference's `max` has it.
+                let best = |best: Option<(usize, f32)>, (query, &score): (usize, &f32)| match best {
+                    Some((_, most)) if score <= most => best,
+                    _ => Some((query, score)),
+                };
+                let (query, score) = scores.iter().enumerate().fold(None, best)?;
+                let corners = relative.corners(picture.width(), picture.height());
+                (score > threshold).then_some(PatchDetection { query, score, corners })
+            })
+            .collect();
+        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        Ok(found)
+    }
+
+    /// Of each patch of a picture its box, and the score (0 to 1) of each query.
+    fn scores(
+        &self,
+        picture: &Picture,
+        predictions: &HashMap<ContentHash, Arc<PatchPredictions>>,
+        queries: &[&Arc<[f64]>],
+    ) -> Result<Vec<(RelativeBox, Vec<f32>)>> {
+        // Nothing found is an answer, so that nothing seen must not look like it.
+        let predictions = predictions
+            .get(&picture.hash())
+            .ok_or_else(|| ModelError::NotANumber("what the detector sees in a picture".to_owned()))?;
+        let values: Vec<f32> = queries.iter().flat_map(|row| narrowed(row)).collect();
+        let shape = (1, queries.len(), self.text_width);
+        let queries = Tensor::from_vec(values, shape, &self.device)?.to_dtype(self.dtype)?;
+        let logits = predictions.logits(&queries, None)?.squeeze(0)?.to_vec2::<f32>()?;
         let boxes = predictions.boxes.squeeze(0)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         if logits.iter().chain(&boxes).flatten().any(|value| value.is_nan()) {
             return Err(ModelError::NotANumber("a score or box of the detector".to_owned()));
         }
+        let patches = logits.into_iter().zip(&boxes).filter_map(|(logits, corners)| {
+            let [x, y, width, height] = corners[..] else { return None };
+            let scores = logits.into_iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect();
+            Some((RelativeBox { x, y, width, height }, scores))
+        });
+        Ok(patches.collect())
+    }
+
+    /// Detections of one picture, every query on its own.
+    fn choose(
+        &self,
+        picture: &Picture,
+        patches: &[(RelativeBox, Vec<f32>)],
+        min_confidence: f32,
+    ) -> Vec<Detection> {
         let mut found = Vec::new();
-        for (logits, corners) in logits.iter().zip(&boxes) {
-            let [x, y, width, height] = corners[..] else { continue };
-            let relative = RelativeBox { x, y, width, height };
-            for (query, logit) in logits.iter().enumerate() {
-                let confidence = 1.0 / (1.0 + (-logit).exp());
+        for (relative, scores) in patches {
+            for (query, &confidence) in scores.iter().enumerate() {
                 if confidence >= min_confidence
                     && let Some(region) = relative.in_picture(picture.width(), picture.height())
                 {
@@ -241,11 +302,18 @@ impl Owlv2Model {
             }
         }
         boxes::sort(&mut found);
-        Ok(match self.suppression {
+        match self.suppression {
             Some(overlap) => boxes::suppress(found, overlap),
             None => found,
-        })
+        }
     }
+}
+
+fn check_confidence(least: f32) -> Result<()> {
+    if (0.0..=1.0).contains(&least) {
+        return Ok(());
+    }
+    Err(ModelError::Request(format!("a confidence of {least}, expected 0 to 1")))
 }
 
 /// What predictions take in memory.

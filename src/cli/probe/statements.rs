@@ -1,17 +1,13 @@
-//! `cluegate probe`: raw scores of single statements, for whoever compares models or words a rule.
+//! Single statements, asked as the judge asks them: for whoever words a rule.
 
-use std::sync::Arc;
-
-use anyhow::{Context, ensure};
-use cluegate::engine::open_suite;
+use anyhow::ensure;
 use cluegate_judge::Templates;
-use cluegate_models::{FileTree, LoadOptions, load_judge};
-use cluegate_perception::{Call, DecodeOptions, Picture, Prompt, VisionLanguageModel};
+use cluegate_perception::{Call, Picture, Prompt, VisionLanguageModel};
 use serde::Serialize;
 
-use super::args::{Format, ProbeArgs};
-use super::judge::read_picture;
-use super::{Exit, say, say_json};
+use super::super::args::{Format, ProbeArgs};
+use super::super::{say, say_json};
+use super::{judge, picture};
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -20,20 +16,16 @@ struct Row<'a> {
     score_without_image: f64,
 }
 
-pub(super) fn run(arguments: &ProbeArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(arguments: &ProbeArgs) -> anyhow::Result<()> {
     ensure!(
         arguments.statement.iter().all(|statement| !statement.trim().is_empty()),
         "expected a statement about the picture, got a blank one; write --statement 'a cat is visible'"
     );
-    let picture = read_picture(&arguments.image, &DecodeOptions::default())
-        .with_context(|| arguments.image.display().to_string())?;
-    let model = match &arguments.mllm {
-        Some(folder) => Arc::new(load_judge(&FileTree::open(folder)?, &LoadOptions::default())?),
-        None => open_suite(None)?.judge()?,
-    };
+    let picture = picture(arguments)?;
+    let model = judge(arguments)?;
     let templates = Templates::shipped()?;
-    let with = scores(model.as_ref(), &templates, Some(picture), &arguments.statement)?;
-    let without = scores(model.as_ref(), &templates, None, &arguments.statement)?;
+    let with = scores(&model, &templates, picture, &arguments.statement)?;
+    let without = scores(&model, &templates, None, &arguments.statement)?;
     let rows: Vec<Row<'_>> = arguments
         .statement
         .iter()
@@ -52,7 +44,7 @@ pub(super) fn run(arguments: &ProbeArgs) -> anyhow::Result<Exit> {
             }
         }
     }
-    Ok(Exit::Clean)
+    Ok(())
 }
 
 fn scores(
@@ -86,6 +78,7 @@ mod tests {
 
     use cluegate_perception::{AnswerScore, Completion, CompletionRequest, Fingerprint};
 
+    use super::super::super::args::{Cli, Command};
     use super::*;
 
     /// Gives neither answer any probability.
@@ -120,8 +113,7 @@ mod tests {
     fn a_blank_statement_is_refused_before_anything_is_loaded() {
         use clap::Parser;
         let line = ["cluegate", "probe", "--image", "nowhere.png", "--statement", " "];
-        let super::super::args::Command::Probe(arguments) = super::super::args::Cli::parse_from(line).command
-        else {
+        let Command::Probe(arguments) = Cli::parse_from(line).command else {
             unreachable!("that is what the line says")
         };
         assert!(run(&arguments).unwrap_err().to_string().contains("blank"));
