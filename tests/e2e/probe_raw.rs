@@ -9,8 +9,19 @@ use serde_json::Value;
 
 use crate::support::{Run, command, finish, folder};
 
-/// Golden folders of judging models.
-const JUDGES: [&str; 4] = ["qwen2_vl", "llava", "llava_next", "llava_next_mistral"];
+/// Golden folders of language models, with eyes and without.
+const JUDGES: [&str; 10] = [
+    "qwen2_vl",
+    "llava",
+    "llava_next",
+    "llava_next_mistral",
+    "idefics3",
+    "smolvlm",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+];
 /// Tolerance relative to the largest value.
 const TOLERANCE: f64 = 1e-4;
 
@@ -64,7 +75,6 @@ fn raw_prompts_give_the_references_tokens_logits_and_score() {
     for name in JUDGES {
         let judge = golden(name);
         let expected = tensors(&judge);
-        let mut pictures = 0;
         for case in cases(&judge) {
             let what = format!("{name}: {}", case["name"]);
             let answer = raw(&judge, &case, &["--answers", "Yes,No", "--top", "100000"]).expect(0).json();
@@ -86,9 +96,7 @@ fn raw_prompts_give_the_references_tokens_logits_and_score() {
             assert!(sorted, "{what}: the most probable tokens do not stand first");
             let score = answer["score"].as_f64().expect("a score");
             assert!((score - share(top, &logits)).abs() < TOLERANCE, "{what}: {score}");
-            pictures += usize::from(case["picture"].is_string());
         }
-        assert!(pictures > 1, "{name} was never shown a picture");
     }
 }
 

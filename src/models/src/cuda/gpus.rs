@@ -45,7 +45,7 @@ pub fn gpus() -> Result<Vec<Gpu>> {
     };
     result::init().w()?;
     let count = result::device::get_count().w()?;
-    let describe = |number: i32| {
+    let describe = |number: i32| -> Result<Gpu> {
         let device = result::device::get(number).w()?;
         // SAFETY: the driver has just given this handle, and these calls only read.
         #[allow(unsafe_code)]
