@@ -367,7 +367,10 @@ impl Client {
             header("x-error-message").map(|text| format!(" ({})", self.clean(text))).unwrap_or_default();
         if matches!(status.as_u16(), 408 | 429 | 500..=599) {
             let why = format!("the server answered {status}{said}");
-            return Err(Failure::Again { why, after: header("retry-after").and_then(retry_after) });
+            let after = header("retry-after").and_then(retry_after);
+            let after =
+                after.or_else(|| header("ratelimit").filter(|_| status.as_u16() == 429).and_then(reset_of));
+            return Err(Failure::Again { why, after });
         }
         let code = header("x-error-code").unwrap_or_default();
         Err(Failure::Final(self.refusal(status, code, &said, subject)))
@@ -498,6 +501,12 @@ fn retry_after(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(date).saturating_sub(now))
 }
 
+/// The seconds until requests are counted anew, as the hub states them: `"api";r=0;t=55`.
+fn reset_of(header: &str) -> Option<Duration> {
+    let seconds = header.split(';').find_map(|part| part.trim().strip_prefix("t=")?.parse().ok())?;
+    Some(Duration::from_secs(seconds))
+}
+
 /// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, the one form that servers may send).
 fn http_date(text: &str) -> Option<u64> {
     const MONTHS: [&str; 12] =
@@ -555,6 +564,8 @@ mod tests {
         assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
         assert_eq!(http_date("Thu, 29 Feb 2024 00:00:00 GMT"), Some(1_709_164_800));
         assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(reset_of("\"api\";r=0;t=55"), Some(Duration::from_secs(55)));
+        assert_eq!(reset_of("\"api\";r=0"), None);
         for bad in ["", "soon", "-1", "Sun, 06 Foo 1994 08:49:37 GMT", "Sun, 06 Nov 0001 08:49:37 GMT", ", "]
         {
             assert_eq!(retry_after(bad), None, "{bad}");

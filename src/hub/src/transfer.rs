@@ -83,14 +83,6 @@ struct Partial {
     inherited: u64,
 }
 
-/// How an attempt ended.
-enum Stop {
-    /// It may work in a while.
-    Again { why: String, after: Option<Duration> },
-    /// It will not.
-    Final(HubError),
-}
-
 impl Transfer<'_> {
     /// Makes sure that a file is in the cache, whole; gives the bytes that came over the network.
     pub(crate) fn fetch(&self, wanted: &PlannedFile) -> Result<u64> {
@@ -116,10 +108,10 @@ impl Transfer<'_> {
         let what = format!("{} of {}", wanted.name, self.repo);
         let mut attempts = Attempts::new(self.client.limits);
         let mut partial = self.open(part, wanted)?;
-        let mut fetched = 0;
+        // Bytes that come again and again, because a server knows no ranges, are no progress.
+        let (mut fetched, mut furthest) = (0, partial.have);
         loop {
-            let before = fetched;
-            let stop = match self.attempt(&mut partial, part, wanted, &mut fetched) {
+            let failure = match self.attempt(&mut partial, part, wanted, &mut fetched) {
                 Ok(()) => match self.finish(partial, part, wanted)? {
                     None => return Ok(fetched),
                     Some(again) => {
@@ -127,12 +119,13 @@ impl Transfer<'_> {
                         continue;
                     }
                 },
-                Err(stop) => stop,
+                Err(failure) => failure,
             };
-            match stop {
-                Stop::Final(error) => return Err(error),
-                Stop::Again { why, after } => {
-                    if fetched > before {
+            match failure {
+                Failure::Final(error) => return Err(error),
+                Failure::Again { why, after } => {
+                    if partial.have > furthest {
+                        furthest = partial.have;
                         attempts.progress();
                     }
                     let wait = attempts.next(&what, &why, after)?;
@@ -169,17 +162,13 @@ impl Transfer<'_> {
         part: &Path,
         wanted: &PlannedFile,
         fetched: &mut u64,
-    ) -> std::result::Result<(), Stop> {
+    ) -> std::result::Result<(), Failure> {
         if partial.have == wanted.size {
             return Ok(());
         }
-        let opened = self.client.open(self.repo, self.commit, &wanted.name, partial.have);
-        let (start, mut body) = opened.map_err(|failure| match failure {
-            Failure::Again { why, after } => Stop::Again { why, after },
-            Failure::Final(error) => Stop::Final(error),
-        })?;
+        let (start, mut body) = self.client.open(self.repo, self.commit, &wanted.name, partial.have)?;
         if start != partial.have {
-            self.restart(partial, part, wanted).map_err(Stop::Final)?;
+            self.restart(partial, part, wanted)?;
         }
         let mut buffer = vec![0; CHUNK];
         loop {
@@ -187,7 +176,7 @@ impl Transfer<'_> {
                 Ok(0) if partial.have == wanted.size => return Ok(()),
                 Ok(0) => {
                     let why = format!("the connection ended after {} of {} bytes", partial.have, wanted.size);
-                    return Err(Stop::Again { why, after: None });
+                    return Err(Failure::Again { why, after: None });
                 }
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -198,13 +187,13 @@ impl Transfer<'_> {
                         wanted.size,
                         self.client.clean(&error.to_string())
                     );
-                    return Err(Stop::Again { why, after: None });
+                    return Err(Failure::Again { why, after: None });
                 }
             };
             if partial.have + count as u64 > wanted.size {
                 // May never have been there, as on a device; the error that matters is the next one.
                 let _ = fs::remove_file(part);
-                return Err(Stop::Final(HubError::new(
+                return Err(Failure::Final(HubError::new(
                     HubErrorKind::Checksum,
                     format!(
                         "{} of {}: expected {} bytes, the server sends more; what came was removed. Start the same \
@@ -213,7 +202,7 @@ impl Transfer<'_> {
                     ),
                 )));
             }
-            let failed = |error: std::io::Error| Stop::Final(HubError::io("write", part, &error));
+            let failed = |error: std::io::Error| Failure::Final(HubError::io("write", part, &error));
             partial.file.write_all(&buffer[..count]).map_err(failed)?;
             partial.hasher.update(&buffer[..count]);
             partial.have += count as u64;

@@ -26,13 +26,14 @@ struct World {
     folder: TempDir,
     token: Option<&'static str>,
     offline: bool,
+    symlinks: bool,
 }
 
 impl World {
     fn new() -> Self {
         let hub = FakeHub::start();
         hub.repo(REPO, &as_slices(&sharded(SIZE)));
-        Self { hub, folder: tempfile::tempdir().unwrap(), token: None, offline: false }
+        Self { hub, folder: tempfile::tempdir().unwrap(), token: None, offline: false, symlinks: true }
     }
 
     fn client(&self) -> Hub {
@@ -41,7 +42,7 @@ impl World {
             endpoint: self.hub.endpoint().to_owned(),
             token: self.token.and_then(|token| Token::new(token, "test").unwrap()),
             offline: self.offline,
-            symlinks: true,
+            symlinks: self.symlinks,
             progress: false,
         };
         let (backoff, stall) = (Duration::from_millis(1), Duration::from_millis(200));
@@ -136,6 +137,26 @@ fn a_fresh_pull_fetches_what_is_needed_in_the_layout_of_hugging_face() {
 }
 
 #[test]
+fn without_symbolic_links_the_files_are_there_and_take_no_more_room() {
+    let mut world = World::new();
+    world.symlinks = false;
+    let pulled = world.pull().unwrap();
+    world.assert_whole();
+    assert_eq!(world.pull().unwrap().fetched_bytes, 0);
+    let (cache, repo, commit) =
+        (world.client().cache().clone(), REPO.parse::<RepoId>().unwrap(), COMMIT.parse().unwrap());
+    assert!(fs::read_link(pulled.folder.join(LARGE)).is_err());
+    let findings = cache.verify(&repo, &commit, &Quiet).unwrap();
+    assert!(findings.iter().all(|found| found.state == FileState::Good), "{findings:?}");
+    // Damaged under both names, it is fetched anew under both.
+    fs::write(world.blob_of(LARGE), vec![0; SIZE]).unwrap();
+    assert_eq!(world.pull().unwrap().fetched_bytes, SIZE as u64);
+    world.assert_whole();
+    let removed = cache.remove(&repo, None).unwrap();
+    assert_eq!(removed.freed_bytes, pulled.bytes);
+}
+
+#[test]
 fn a_second_pull_fetches_nothing_and_mends_what_is_damaged() {
     let world = World::new();
     world.pull().unwrap();
@@ -214,6 +235,15 @@ fn a_server_without_ranges_sends_all_of_it_again() {
 }
 
 #[test]
+fn a_server_without_ranges_that_always_cuts_is_given_up() {
+    let world = World::new();
+    // A server that cuts knows no ranges here: each attempt starts anew and comes no further.
+    let cuts = [Fault::Cut(300_000)].into_iter().chain((0..20).map(|_| Fault::CutWithoutRange(300_000)));
+    world.hub.faults(LARGE, &cuts.collect::<Vec<_>>());
+    world.refused(REPO, "main", HubErrorKind::Network, &[LARGE, "300000 of 700000", "4 times"]);
+}
+
+#[test]
 fn a_stalled_connection_is_given_up_and_resumed() {
     let world = World::new();
     world.hub.faults(LARGE, &[Fault::Stall(100_000, Duration::from_secs(20))]);
@@ -237,8 +267,11 @@ fn what_passes_is_tried_again_and_what_stays_is_an_error() {
     world.hub.faults(LARGE, &vec![Fault::Status(503, Vec::new()); 9]);
     world.refused(REPO, "main", HubErrorKind::Network, &[LARGE, "503", "4 times", "same command again"]);
     let world = World::new();
-    world.hub.faults(LARGE, &[Fault::Status(429, wait("86400"))]);
-    world.refused(REPO, "main", HubErrorKind::Network, &[LARGE, "429", "86400 s", "HF_TOKEN"]);
+    for header in [("retry-after", "86400".to_owned()), ("ratelimit", "\"resolvers\";r=0;t=86400".to_owned())]
+    {
+        world.hub.faults(LARGE, &[Fault::Status(429, vec![header])]);
+        world.refused(REPO, "main", HubErrorKind::Network, &[LARGE, "429", "86400 s", "HF_TOKEN"]);
+    }
 }
 
 #[test]

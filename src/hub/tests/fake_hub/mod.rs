@@ -25,6 +25,8 @@ const LARGE: usize = 1000;
 pub(crate) enum Fault {
     /// The connection ends after so many bytes of the body.
     Cut(usize),
+    /// The same, and the range is ignored.
+    CutWithoutRange(usize),
     /// The body stops after so many bytes, and the connection stays open for so long.
     Stall(usize, Duration),
     /// Another byte in the middle.
@@ -222,7 +224,7 @@ fn write(stream: &mut TcpStream, request: &Request, mut answer: Answer) {
         return;
     }
     let until = match answer.fault {
-        Some(Fault::Cut(bytes) | Fault::Stall(bytes, _)) => bytes.min(length),
+        Some(Fault::Cut(bytes) | Fault::CutWithoutRange(bytes) | Fault::Stall(bytes, _)) => bytes.min(length),
         _ => answer.body.len(),
     };
     let _ = stream.write_all(&answer.body[..until]);
@@ -325,7 +327,8 @@ fn bytes_of(state: &mut State, request: &Request) -> Answer {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         return Answer { status: *status, headers, body: Vec::new(), fault: None };
     }
-    let range = request.range.as_ref().filter(|_| !matches!(fault, Some(Fault::NoRange)));
+    let range =
+        request.range.as_ref().filter(|_| !matches!(fault, Some(Fault::NoRange | Fault::CutWithoutRange(_))));
     let start =
         range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     match start {
