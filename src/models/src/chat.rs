@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use minijinja::Value;
 use serde::Deserialize;
+use serde_json::Value as Json;
 use tokenizers::Tokenizer;
 
 use crate::error::{ModelError, Result};
@@ -82,7 +83,7 @@ impl Message {
 #[derive(Debug)]
 pub struct ChatTemplate {
     template: Template,
-    tokens: BTreeMap<&'static str, String>,
+    tokens: BTreeMap<String, String>,
     content: Content,
     path: String,
 }
@@ -127,6 +128,30 @@ struct RawTokenizerConfig {
     unk_token: Option<RawToken>,
     add_bos_token: Option<bool>,
     chat_template: Option<RawTemplate>,
+    /// Among them tokens of the family's own, by their names.
+    #[serde(flatten)]
+    others: BTreeMap<String, Json>,
+}
+
+impl RawTokenizerConfig {
+    /// All special tokens by the names that templates call them by: the usual ones, every other field of that form and
+    /// those that are listed apart (`PreTrainedTokenizerBase.special_tokens_map` in transformers 5.17).
+    fn special_tokens(self) -> BTreeMap<String, String> {
+        const LISTS: [&str; 2] = ["extra_special_tokens", "model_specific_special_tokens"];
+        let listed = LISTS.into_iter().filter_map(|list| self.others.get(list)?.as_object()).flatten();
+        let fields = self.others.iter().filter(|(name, _)| name.ends_with("_token"));
+        let own = fields
+            .chain(listed)
+            .filter_map(|(name, token)| Some((name.clone(), RawToken::deserialize(token).ok()?)));
+        let usual = [
+            ("bos_token", self.bos_token),
+            ("eos_token", self.eos_token),
+            ("pad_token", self.pad_token),
+            ("unk_token", self.unk_token),
+        ];
+        let usual = usual.into_iter().filter_map(|(name, token)| Some((name.to_owned(), token?)));
+        own.chain(usual).map(|(name, token)| (name, token.into_content())).collect()
+    }
 }
 
 impl ChatTemplate {
@@ -141,7 +166,7 @@ impl ChatTemplate {
         const JINJA: &str = "chat_template.jinja";
         const JSON: &str = "chat_template.json";
         const PROCESSOR: &str = "processor_config.json";
-        let config: RawTokenizerConfig =
+        let mut config: RawTokenizerConfig =
             if tree.exists(CONFIG) { tree.read_json(CONFIG)? } else { RawTokenizerConfig::default() };
         let processor: RawTokenizerConfig =
             if tree.exists(PROCESSOR) { tree.read_json(PROCESSOR)? } else { RawTokenizerConfig::default() };
@@ -152,7 +177,7 @@ impl ChatTemplate {
         } else if tree.exists(JSON) {
             (tree.path_of(JSON), tree.read_json::<RawTokenizerConfig>(JSON)?.chat_template)
         } else {
-            (tree.path_of(CONFIG), config.chat_template)
+            (tree.path_of(CONFIG), config.chat_template.take())
         };
         let source = match template {
             Some(RawTemplate::One(source)) => Some(source),
@@ -167,20 +192,12 @@ impl ChatTemplate {
                 "no chat template; expected `chat_template` here, or a file chat_template.jinja beside it",
             ));
         };
-        let named = [
-            ("bos_token", config.bos_token),
-            ("eos_token", config.eos_token),
-            ("pad_token", config.pad_token),
-            ("unk_token", config.unk_token),
-        ];
-        let tokens =
-            named.into_iter().filter_map(|(name, token)| Some((name, token?.into_content()))).collect();
-        let template = Self::compile(path, &source, tokens)?;
+        let template = Self::compile(path, &source, config.special_tokens())?;
         template.refuse_thinking()?;
         Ok(template)
     }
 
-    fn compile(path: String, source: &str, tokens: BTreeMap<&'static str, String>) -> Result<Self> {
+    fn compile(path: String, source: &str, tokens: BTreeMap<String, String>) -> Result<Self> {
         let compiled = Template::compile(source).map_err(|e| {
             ModelError::tokenizer(&path, format!("the chat template is not valid Jinja: {e:#}"))
         })?;
@@ -218,8 +235,8 @@ impl ChatTemplate {
             ("add_generation_prompt", Value::from(true)),
             ("enable_thinking", Value::from(false)),
         ];
-        let tokens = self.tokens.iter().map(|(&name, token)| (name, Value::from(token.as_str())));
-        self.template.render(Value::from_pairs(own.into_iter().chain(tokens))).map_err(refuse)
+        let tokens = self.tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str())));
+        self.template.render(Value::from_pairs(tokens.chain(own))).map_err(refuse)
     }
 
     /// Refuses a template that has the model think before every answer: its first token would be no answer.
@@ -460,7 +477,7 @@ mod tests {
     use crate::error::ModelErrorKind;
 
     fn compile(source: &str) -> Result<ChatTemplate> {
-        let tokens = BTreeMap::from([("eos_token", "</s>".to_owned())]);
+        let tokens = BTreeMap::from([("eos_token".to_owned(), "</s>".to_owned())]);
         ChatTemplate::compile("template".to_owned(), source, tokens)
     }
 
@@ -503,16 +520,27 @@ mod tests {
             serde_json::from_str(include_str!("../goldens/templates/chats.json")).unwrap();
         assert!(goldens.len() >= 12);
         for golden in goldens {
-            let tokens = [("bos_token", golden.tokens.bos_token), ("eos_token", golden.tokens.eos_token)];
-            let tokens = tokens.into_iter().filter_map(|(name, token)| Some((name, token?.into_content())));
             let template =
-                ChatTemplate::compile(golden.name.clone(), &golden.template, tokens.collect()).unwrap();
+                ChatTemplate::compile(golden.name.clone(), &golden.template, golden.tokens.special_tokens())
+                    .unwrap();
             assert_eq!(template.content == Content::Parts, golden.content == "parts", "{}", golden.name);
             for case in &golden.cases {
                 let found = template.render(&case.messages(), "<pad>").unwrap();
                 assert_eq!(found, case.text, "{}", golden.name);
             }
         }
+    }
+
+    #[test]
+    fn templates_know_the_family_s_own_tokens() {
+        let config = serde_json::json!({
+            "bos_token": {"content": "<s>", "lstrip": false}, "pad_token": null, "image_token": "<image>",
+            "add_bos_token": true, "image_token_id": 3, "extra_special_tokens": {"boi_token": "<boi>"},
+        });
+        let config: RawTokenizerConfig = serde_json::from_value(config).unwrap();
+        let text = "{{ bos_token }}{{ image_token }}{{ boi_token }}{{ pad_token is defined }}{{ add_bos_token is defined }}";
+        let template = ChatTemplate::compile("template".to_owned(), text, config.special_tokens()).unwrap();
+        assert_eq!(template.render(&[], "").unwrap(), "<s><image><boi>FalseFalse");
     }
 
     #[test]
