@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use cluegate_models::language::Limits;
-use cluegate_models::{FileTree, ModelErrorKind, fingerprint};
+use cluegate_models::{FileTree, LoadOptions, ModelErrorKind, Quantisation, fingerprint};
 use cluegate_perception::{
     Call, CompletionRequest, FinishReason, PerceptionErrorKind, Picture, Prefix, Prompt, VisionLanguageModel,
 };
@@ -32,6 +32,7 @@ macro_rules! golden_tests {
             scores_are_masses_of_the_whole_softmax
             shards_load_as_well
             half_precision_files_are_converted
+            other_precisions_are_close
             every_missing_tensor_is_named
             every_misshapen_tensor_is_named
             every_tensor_of_another_type_is_named
@@ -233,6 +234,30 @@ pub(crate) fn half_precision_files_are_converted(golden: Golden) {
     let found = copy.load().next_logits(&[golden.prompt(&case)]).unwrap().remove(0);
     let gap = relative_gap(&found, &values(&golden.expected()[&logits_key(&case)]));
     assert!(gap > 0.0 && gap < 0.2, "bf16 keeps 8 bits: off by {gap}");
+}
+
+/// Whatever the family has of its own computes in 16 bits and beside quantised matrices too.
+pub(crate) fn other_precisions_are_close(golden: Golden) {
+    let (expected, cases, prompts) = (golden.expected(), golden.cases(), golden.prompts());
+    for (dtype, quantisation, most) in [
+        (DType::BF16, None, 0.1),
+        (DType::F16, None, 0.02),
+        (DType::F32, Some(Quantisation::Q8_0), 0.1),
+        (DType::BF16, Some(Quantisation::Q8_0), 0.15),
+    ] {
+        let model = golden.model_with(&LoadOptions { dtype, quantisation, ..LoadOptions::default() });
+        let (mut gaps, mut sizes) = (0.0, 0.0);
+        for (case, found) in cases.iter().zip(model.next_logits(&prompts).unwrap()) {
+            for (found, reference) in found.into_iter().zip(values(&expected[&logits_key(case)])) {
+                gaps += f64::from(found - reference).powi(2);
+                sizes += f64::from(reference).powi(2);
+            }
+        }
+        let gap = (gaps / sizes).sqrt();
+        // Matrices of a small model may be too narrow for blocks; 16 bits always leave a trace.
+        let rounded = dtype == DType::F32 || gap > 1e-5;
+        assert!(rounded && gap < most, "{dtype:?}, {quantisation:?}: off by {gap}");
+    }
 }
 
 pub(crate) fn every_missing_tensor_is_named(golden: Golden) {

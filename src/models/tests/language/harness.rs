@@ -47,6 +47,10 @@ impl Golden {
         load(&self.folder().join("model")).unwrap()
     }
 
+    pub(crate) fn model_with(self, options: &LoadOptions) -> LanguageModel {
+        load_text(&FileTree::open(self.folder().join("model")).unwrap(), options).unwrap()
+    }
+
     pub(crate) fn picture(self, name: &str) -> Picture {
         Picture::new(image::open(self.folder().join(format!("{name}.png"))).unwrap().to_rgb8())
     }

@@ -142,3 +142,81 @@ impl Naming {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::layers::Linear;
+
+    /// Queries, keys and values of InternLM2's joint map, dense and packed by AWQ: the same numbers.
+    #[test]
+    fn a_joint_map_is_cut_into_its_heads_whatever_its_form() {
+        const HIDDEN: usize = 64;
+        let value = serde_json::json!({
+            "model_type": "internlm2", "vocab_size": 50, "hidden_size": HIDDEN, "intermediate_size": 96,
+            "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+            "rms_norm_eps": 1e-5, "max_position_embeddings": 64, "bias": false, "hidden_act": "silu",
+        });
+        let config = DecoderConfig::read("config.json", &value).unwrap();
+        let outputs = (config.heads + 2 * config.kv_heads) * config.head_dim;
+        let code = |row: usize, column: usize| (row * 31 + column * 7) % 16;
+        // Columns of eight, as AWQ orders them, all with the zero 8 and a scale by output.
+        let words: Vec<i64> = (0..HIDDEN * outputs / 8)
+            .map(|at| {
+                let (column, first) = (at / (outputs / 8), at % (outputs / 8) * 8);
+                let order = [0, 2, 4, 6, 1, 3, 5, 7];
+                let word =
+                    (0..8).fold(0u32, |word, i| word | (code(first + order[i], column) as u32) << (4 * i));
+                i64::from(word.cast_signed())
+            })
+            .collect();
+        let scales: Vec<f32> = (0..outputs).map(|output| (output + 1) as f32 / 1024.0).collect();
+        let on_cpu = |values: Vec<i64>, shape: (usize, usize)| {
+            Tensor::from_vec(values, shape, &Device::Cpu).unwrap().to_dtype(DType::I32).unwrap()
+        };
+        let zero = i64::from(0x8888_8888_u32.cast_signed());
+        let packed = HashMap::from([
+            ("attention.wqkv.qweight".to_owned(), on_cpu(words, (HIDDEN, outputs / 8))),
+            ("attention.wqkv.qzeros".to_owned(), on_cpu(vec![zero; outputs / 8], (1, outputs / 8))),
+            (
+                "attention.wqkv.scales".to_owned(),
+                Tensor::from_vec(scales.clone(), (1, outputs), &Device::Cpu).unwrap(),
+            ),
+        ]);
+        let dense: Vec<f32> = (0..outputs * HIDDEN)
+            .map(|at| (code(at / HIDDEN, at % HIDDEN) as f32 - 8.0) * scales[at / HIDDEN])
+            .collect();
+        let dense = Tensor::from_vec(dense, (outputs, HIDDEN), &Device::Cpu).unwrap();
+        let dense = HashMap::from([("attention.wqkv.weight".to_owned(), dense)]);
+        let x = Tensor::randn(0f32, 1.0, (3, HIDDEN), &Device::Cpu).unwrap();
+        let all = |tensors: &HashMap<String, Tensor>, quantisation| -> Vec<Vec<Vec<f32>>> {
+            let vb = VarBuilder::from_tensors(tensors.clone(), DType::F32, &Device::Cpu);
+            let maps = LayerWeights::new(&config, &vb, quantisation).inputs().unwrap();
+            let run = |map| Linear::of(vec![map]).unwrap().forward(&x).unwrap().to_vec2().unwrap();
+            maps.into_iter().map(run).collect()
+        };
+        let expected = all(&dense, None);
+        let widths: Vec<usize> = expected.iter().map(|part| part[0].len()).collect();
+        assert_eq!(widths, [config.heads * 8, config.kv_heads * 8, config.kv_heads * 8]);
+        // Of the second key-value head: the rows after those of the first, its queries before its key and value.
+        let row = |row: usize| -> f32 {
+            let x = x.to_vec2::<f32>().unwrap();
+            (0..HIDDEN).map(|at| x[0][at] * (code(row, at) as f32 - 8.0) * scales[row]).sum()
+        };
+        for (part, at, rows) in [(0, 2 * 8, 4 * 8), (1, 8, 6 * 8), (2, 8, 7 * 8)] {
+            let (found, expected) = (expected[part][0][at], row(rows));
+            assert!((found - expected).abs() < 1e-4, "part {part}: {found}, not {expected}");
+        }
+        for quantisation in [None, Some(Quantisation::Q4_0)] {
+            for (found, expected) in
+                all(&packed, quantisation).iter().flatten().flatten().zip(expected.iter().flatten().flatten())
+            {
+                assert!((found - expected).abs() < 1e-4, "{quantisation:?}: {found}, not {expected}");
+            }
+        }
+    }
+}
