@@ -1,8 +1,7 @@
 //! Sets of models that go together, as data: `presets.toml`, compiled in.
 //!
 //! Sizes come from published counts of parameters. A download has `parameters x bytes of a stored parameter` (4 in f32,
-//! 2 in bf16 and f16), or what is stated where quantised and whole weights are mixed; tokenizers and configurations add a
-//! few megabytes. Memory has to hold `parameters x bytes of a computed parameter` of all parts, and a quarter more for
+//! 2 in bf16 and f16); tokenizers and configurations add a few megabytes. Memory has to hold `parameters x bytes of a computed parameter` of all parts, and a quarter more for
 //! activations, caches and the program.
 
 use std::sync::OnceLock;
@@ -47,9 +46,6 @@ pub struct Part {
     pub parameters: u64,
     /// Precision in which they are stored.
     pub stored: Dtype,
-    /// Bytes of the weights, where they do not follow from parameters and precision.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    weights_bytes: Option<u64>,
 }
 
 /// A precision of numbers.
@@ -62,17 +58,14 @@ pub enum Dtype {
     Bf16,
     /// 16 bits, of which 5 are the exponent.
     F16,
-    /// Linear weights of 4 bits in groups with 16-bit scales (AWQ), the others in 16 bits.
-    Awq,
 }
 
 impl Dtype {
-    /// Bytes of a number; those of AWQ depend on the model.
-    fn size(self) -> Option<u64> {
+    /// Bytes of a number.
+    fn size(self) -> u64 {
         match self {
-            Self::F32 => Some(4),
-            Self::Bf16 | Self::F16 => Some(2),
-            Self::Awq => None,
+            Self::F32 => 4,
+            Self::Bf16 | Self::F16 => 2,
         }
     }
 
@@ -82,7 +75,6 @@ impl Dtype {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
-            Self::Awq => "awq",
         }
     }
 }
@@ -90,15 +82,7 @@ impl Dtype {
 impl Part {
     /// Bytes to download, about.
     pub fn download_bytes(&self) -> u64 {
-        self.weights_bytes.unwrap_or_else(|| self.parameters * self.stored.size().unwrap_or(4))
-    }
-
-    /// Bytes of its weights in memory. Those that are quantised stay so.
-    fn memory_bytes(&self, dtype: Dtype) -> u64 {
-        match (self.stored, dtype.size()) {
-            (Dtype::Awq, _) | (_, None) => self.download_bytes(),
-            (_, Some(size)) => self.parameters * size,
-        }
+        self.parameters * self.stored.size()
     }
 }
 
@@ -120,7 +104,7 @@ impl Preset {
 
     /// Bytes of memory that judging needs, on the GPU if the models run there: the weights and a quarter more.
     pub fn memory_bytes(&self) -> u64 {
-        let weights: u64 = self.parts.iter().map(|part| part.memory_bytes(self.dtype)).sum();
+        let weights: u64 = self.parts.iter().map(|part| part.parameters * self.dtype.size()).sum();
         weights + weights / 4
     }
 
@@ -220,13 +204,8 @@ mod tests {
             }
             for part in &preset.parts {
                 assert!(!part.licence.is_empty(), "{}", part.repo);
-                assert_eq!(part.stored == Dtype::Awq, part.weights_bytes.is_some(), "{}", part.repo);
                 assert!((100_000_000..100_000_000_000).contains(&part.parameters), "{}", part.repo);
-                assert!(part.download_bytes() >= part.parameters / 2, "{}", part.repo);
             }
-            assert!(
-                preset.memory_bytes() >= preset.parts.iter().map(|part| part.parameters / 2).sum::<u64>()
-            );
         }
         let laptop = find("laptop").unwrap().unwrap();
         assert!(laptop.memory_bytes() < 8_000_000_000 && laptop.download_bytes() < 3_000_000_000);
