@@ -32,7 +32,8 @@ SETTLED = "{% set enable_thinking = false %}{% set date_string = '1 May 2024' %}
 def llama():
     """As 3.1 and 3.2: scaled rotary positions, an output layer that is the embedding table, heads of their own width.
 
-    All questions are longer than the context of the training, 16 tokens.
+    Unlike in them every map has a bias, as the family may have it; in mistral's below none has. All questions are longer
+    than the context of the training, 16 tokens.
     """
     marks = {"bos_token": "<|first|>", "eos_token": "<|turn|>"}
     raw = language.byte_level_tokenizer(["<|first|>", "<|header|>", "<|/header|>", "<|turn|>"], LLAMA_WORDS, None)
@@ -44,7 +45,8 @@ def llama():
         rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
         original_max_position_embeddings=16)
     make("llama", raw, templates.LLAMA3, marks, LlamaConfig, LlamaForCausalLM, head_dim=12, rope_parameters=rope,
-         tie_word_embeddings=True, bos_token_id=first, eos_token_id=raw.token_to_id("<|turn|>"))
+         tie_word_embeddings=True, attention_bias=True, mlp_bias=True, bos_token_id=first,
+         eos_token_id=raw.token_to_id("<|turn|>"))
 
 
 def mistral():
