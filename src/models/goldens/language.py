@@ -187,7 +187,7 @@ def conversation(case, strings=None):
 
 
 def write(folder, model, template, marks, *, see=None, mark=None, strings=False, start="", cases=None, arguments=None,
-          notes=None):
+          notes=None, sizes=SIZES, tokenizer=None):
     """Asks the model all cases and writes what it answers.
 
     see: of a picture, a Seen; None for a model without pictures
@@ -196,10 +196,12 @@ def write(folder, model, template, marks, *, see=None, mark=None, strings=False,
     start: what the tokenizer writes before every text, which the template leaves to it
     arguments: of the token ids [1, tokens], what `forward` is given beside them
     notes: of the ids and the picture's arguments, more entries for the case in expected.json
+    sizes: of the pictures
+    tokenizer: the reference's own, of a checkpoint without tokenizer.json
     """
-    fast = PreTrainedTokenizerFast(tokenizer_file=str(folder / "model/tokenizer.json"), **marks)
+    fast = tokenizer or PreTrainedTokenizerFast(tokenizer_file=str(folder / "model/tokenizer.json"), **marks)
     tensors, written, seen = {}, [], {}
-    for name, image in pictures(folder) if see else ():
+    for name, image in pictures(folder, sizes) if see else ():
         seen[name] = look = see(name, image)
         tensors[f"pixels.{name}"], tensors[f"features.{name}"] = look.pixels.contiguous(), look.features.contiguous()
     for case in cases or (CASES if see else text_cases()):

@@ -10,10 +10,14 @@ use tokenizers::Tokenizer;
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
 use crate::jinja::Template;
+use crate::tokenizer_files;
 
 /// Files that a chat model's tokens depend on, for its fingerprint.
 pub const CHAT_FILES: &[&str] = &[
     "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
     "tokenizer_config.json",
     "chat_template.jinja",
     "chat_template.json",
@@ -272,15 +276,13 @@ pub struct ChatTokenizer {
 }
 
 impl ChatTokenizer {
-    /// Reads `tokenizer.json`. Truncation and padding set in it are turned off: a cut question is another question.
+    /// Reads `tokenizer.json`, or the files of a slow tokenizer (`tokenizer_files`). Truncation and padding set in it
+    /// are turned off: a cut question is another question.
     ///
     /// # Errors
     /// `MissingFile`, or `Tokenizer` if the file is not a tokenizer.
     pub fn load(tree: &FileTree) -> Result<Self> {
-        const FILE: &str = "tokenizer.json";
-        let path = tree.path_of(FILE);
-        let mut tokenizer = Tokenizer::from_bytes(&*tree.read(FILE)?)
-            .map_err(|e| ModelError::tokenizer(&path, format!("not a tokenizer: {e}")))?;
+        let (path, mut tokenizer) = tokenizer_files::load(tree)?;
         tokenizer
             .with_truncation(None)
             .map_err(|e| ModelError::tokenizer(&path, format!("cannot turn truncation off: {e}")))?;

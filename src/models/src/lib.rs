@@ -13,6 +13,7 @@ pub mod domain;
 pub mod error;
 pub mod files;
 mod idefics3;
+pub mod internvl;
 mod jinja;
 pub mod language;
 mod layers;
@@ -29,6 +30,7 @@ mod seen;
 pub mod siglip;
 pub mod suite;
 mod text;
+mod tokenizer_files;
 pub mod weights;
 
 pub use domain::{Domain, OutOfDomain};

@@ -12,6 +12,7 @@ use crate::domain::Domain;
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
 use crate::idefics3;
+use crate::internvl;
 use crate::language::{LanguageModel, packing};
 use crate::layers::Quantisation;
 use crate::llava;
@@ -313,7 +314,8 @@ impl Suite {
 }
 
 /// The `model_type`s that [`load_judge`] knows.
-const JUDGES: &str = "qwen2_vl, qwen2_5_vl, qwen3_vl, llava, llava_next, idefics3, smolvlm";
+const JUDGES: &str =
+    "internvl, internvl_chat, qwen2_vl, qwen2_5_vl, qwen3_vl, llava, llava_next, idefics3, smolvlm";
 
 /// Loads a judge of any supported family from its folder.
 ///
@@ -327,6 +329,7 @@ pub fn load_judge(folder: &FileTree, options: &LoadOptions) -> Result<LanguageMo
         "qwen2_5_vl" => qwen2_5_vl::load(folder, options),
         "qwen3_vl" => qwen3_vl::load(folder, options),
         "llava" | "llava_next" | "llava_llama" | "llava_mistral" => llava::load(folder, options),
+        "internvl" | "internvl_chat" => internvl::load(folder, options),
         other => Err(unsupported(folder, other, JUDGES)),
     }
 }

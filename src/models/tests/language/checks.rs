@@ -152,7 +152,7 @@ pub(crate) fn greedy_answers_are_those_of_the_reference(golden: Golden) {
 /// Of every token that spells Yes or No in any case, with or without a space before it.
 pub(crate) fn scores_are_masses_of_the_whole_softmax(golden: Golden) {
     let model = golden.model();
-    let tokenizer = tokenizers::Tokenizer::from_file(golden.folder().join("model/tokenizer.json")).unwrap();
+    let tokenizer = golden.tokenizer();
     let prompt = golden.prompts().remove(0);
     let score = model.score(std::slice::from_ref(&prompt), &Call::default()).unwrap().remove(0);
     let logits = model.next_logits(&[prompt]).unwrap().remove(0);
@@ -361,7 +361,7 @@ pub(crate) fn requests_that_cannot_be_served_are_refused(golden: Golden) {
     let model = golden.model();
     let without = || Prefix { picture: None, text: "".into() };
     let kind = |prompt: Prompt| model.score(&[prompt], &Call::default()).unwrap_err().kind();
-    let tokenizer = tokenizers::Tokenizer::from_file(golden.folder().join("model/tokenizer.json")).unwrap();
+    let tokenizer = golden.tokenizer();
     for mark in tokenizer.get_added_tokens_decoder().into_values().filter(|token| token.special) {
         let text = format!("x{}y", mark.content);
         assert_eq!(kind(Prompt::new(without(), text)), PerceptionErrorKind::Request, "{}", mark.content);

@@ -51,6 +51,12 @@ impl Golden {
         load_text(&FileTree::open(self.folder().join("model")).unwrap(), options).unwrap()
     }
 
+    /// The tokenizer; beside the checkpoint where that is published without it.
+    pub(crate) fn tokenizer(self) -> tokenizers::Tokenizer {
+        let files = ["model/tokenizer.json", "tokenizer.json"].map(|file| self.folder().join(file));
+        tokenizers::Tokenizer::from_file(files.iter().find(|file| file.exists()).unwrap()).unwrap()
+    }
+
     pub(crate) fn picture(self, name: &str) -> Picture {
         Picture::new(image::open(self.folder().join(format!("{name}.png"))).unwrap().to_rgb8())
     }

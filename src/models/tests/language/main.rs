@@ -10,6 +10,7 @@ mod checks;
 mod decoding;
 mod harness;
 mod idefics3;
+mod internvl;
 mod llava;
 mod qwen2_5_vl;
 mod qwen2_vl;
