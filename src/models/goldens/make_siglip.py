@@ -73,8 +73,6 @@ def sentencepiece_tokenizer(folder: Path) -> SiglipTokenizer:
         AddedToken(token, lstrip=True, rstrip=True, normalized=False, special=True) for token in ("</s>", "<unk>")
     ])
     fast.save(str(folder / "tokenizer.json"))
-    # The slow tokenizer's own files are not read.
-    (folder / "spiece.model").unlink()
     return made
 
 

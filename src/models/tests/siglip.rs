@@ -52,6 +52,19 @@ fn tokens_equal_the_reference() {
 }
 
 #[test]
+fn the_slow_tokenizers_file_gives_the_same_tokens() {
+    let folder = copy("siglip/first");
+    std::fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    let model = load(folder.path()).unwrap();
+    let got: Vec<_> = TEXTS.iter().map(|text| model.tokens(text).unwrap()).collect();
+    assert_eq!(got, ids(&tensors(folder.path().join("expected.safetensors"))));
+    std::fs::write(folder.path().join("spiece.model"), b"no model").unwrap();
+    refused(folder.path(), ModelErrorKind::Tokenizer, "spiece.model");
+    std::fs::remove_file(folder.path().join("spiece.model")).unwrap();
+    refused(folder.path(), ModelErrorKind::MissingFile, "tokenizer.json");
+}
+
+#[test]
 fn the_tokenizer_class_decides_about_case_and_side() {
     let folder = copy("siglip/second");
     change_json(folder.path(), "tokenizer_config.json", |config| {

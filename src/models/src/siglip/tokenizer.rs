@@ -6,11 +6,11 @@ use tokenizers::Tokenizer;
 use crate::chat::RawToken;
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
+use crate::tokenizer_files;
 
-const FILE: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
 /// What is read.
-pub(super) const FILES: [&str; 2] = [FILE, CONFIG];
+pub(super) const FILES: [&str; 3] = ["tokenizer.json", "spiece.model", CONFIG];
 
 /// SentencePiece's sign for a space.
 const SPACE: char = '\u{2581}';
@@ -60,15 +60,13 @@ struct RawConfig {
 }
 
 impl SiglipTokenizer {
-    /// Reads `tokenizer.json` and `tokenizer_config.json`. Texts are cut or padded to `length` tokens; ids must lie
+    /// Reads `tokenizer.json`, or `spiece.model` where there is none, and `tokenizer_config.json`. Texts are cut or padded to `length` tokens; ids must lie
     /// below `vocab_size`.
     ///
     /// # Errors
     /// A missing or malformed file, or one that lacks a special token.
     pub fn load(tree: &FileTree, length: usize, vocab_size: usize) -> Result<Self> {
-        let path = tree.path_of(FILE);
-        let mut tokenizer = Tokenizer::from_bytes(&*tree.read(FILE)?)
-            .map_err(|error| ModelError::tokenizer(&path, format!("not a tokenizer: {error}")))?;
+        let (path, mut tokenizer) = tokenizer_files::load(tree)?;
         // The model decides, not what the file happens to have been saved with.
         tokenizer.with_padding(None);
         tokenizer

@@ -4,13 +4,15 @@
 //! |---|---|
 //! | `tokenizer.json` | nearly all |
 //! | `tokenizer.model` with `tokenizer_config.json` | InternLM2 in InternVL2 and 2.5, Llama |
+//! | `spiece.model` | SigLIP as transformers saves it |
 //! | `vocab.json`, `merges.txt` with `tokenizer_config.json` | Qwen2 in InternVL2 and 3 |
 //!
-//! The last two hold what the slow tokenizers of transformers read. They become the JSON of the `tokenizers` crate, as
+//! The last three hold what the slow tokenizers of transformers read. They become the JSON of the `tokenizers` crate, as
 //! `convert_slow_tokenizer.py` of transformers 4.49 has it, with the added tokens of `tokenizer_config.json`.
 
 mod byte_level;
 mod sentencepiece;
+mod unigrams;
 
 use std::collections::BTreeMap;
 
@@ -26,6 +28,7 @@ const CONFIG: &str = "tokenizer_config.json";
 const MODEL: &str = "tokenizer.model";
 const VOCABULARY: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
+const UNIGRAMS: &str = "spiece.model";
 
 /// Reads the tokenizer of a checkpoint; how messages call it, and the tokenizer.
 ///
@@ -33,6 +36,11 @@ const MERGES: &str = "merges.txt";
 /// `MissingFile` for `tokenizer.json` if no set of files is complete; `Malformed`, `Tokenizer` for a damaged file or
 /// one that is no tokenizer; `Unsupported` for one that would be read wrongly.
 pub(crate) fn load(tree: &FileTree) -> Result<(String, Tokenizer)> {
+    if !tree.exists(JSON) && tree.exists(UNIGRAMS) {
+        let path = tree.path_of(UNIGRAMS);
+        let tokenizer = unigrams::convert(&path, &tree.read(UNIGRAMS)?)?;
+        return Ok((path, tokenizer));
+    }
     let (file, bytes) = if tree.exists(JSON) {
         (JSON, tree.read(JSON)?.to_vec())
     } else if tree.exists(MODEL) {

@@ -20,7 +20,7 @@ const LONGEST_PIECE: usize = 1 << 10;
 
 /// What a piece is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Normal,
     Unknown,
     /// Stands for nothing in a text.
@@ -33,26 +33,27 @@ enum Kind {
 }
 
 #[derive(Debug)]
-struct Piece {
-    text: String,
-    score: f32,
-    kind: Kind,
+pub(super) struct Piece {
+    pub(super) text: String,
+    pub(super) score: f32,
+    pub(super) kind: Kind,
 }
 
 /// What is read of the model.
 #[derive(Debug)]
-struct Model {
-    pieces: Vec<Piece>,
+pub(super) struct Model {
+    pub(super) pieces: Vec<Piece>,
     /// 1 unigrams, 2 byte pairs, 3 words, 4 characters.
-    kind: u64,
-    byte_fallback: bool,
-    space_last: bool,
-    charsmap: bool,
-    space_first: bool,
-    strip_spaces: bool,
-    escape_spaces: bool,
+    pub(super) kind: u64,
+    pub(super) byte_fallback: bool,
+    pub(super) space_last: bool,
+    /// What becomes of characters; empty for nothing.
+    pub(super) charsmap: Vec<u8>,
+    pub(super) space_first: bool,
+    pub(super) strip_spaces: bool,
+    pub(super) escape_spaces: bool,
     /// The piece before every text.
-    begin: u64,
+    pub(super) begin: u64,
 }
 
 /// Turns the bytes of a model file into the JSON of the `tokenizers` crate. Pieces that are among the `added` tokens
@@ -67,9 +68,7 @@ pub(super) fn convert(
     added: &BTreeMap<u32, AddedToken>,
     legacy: bool,
 ) -> Result<Converted> {
-    let model = Model::read(bytes).map_err(|detail| {
-        ModelError::tokenizer(path, format!("not a SentencePiece model: {detail}; fetch the file again"))
-    })?;
+    let model = Model::parse(path, bytes)?;
     model.refuse_others(path, legacy)?;
     let merges = merges(&model.pieces);
     let mut vocabulary = HashMap::with_capacity(model.pieces.len());
@@ -164,13 +163,21 @@ fn merges(pieces: &[Piece]) -> Vec<(&str, &str)> {
 type Parsed<T> = std::result::Result<T, String>;
 
 impl Model {
+    /// # Errors
+    /// `Tokenizer` for bytes that are no model.
+    pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Self> {
+        Self::read(bytes).map_err(|detail| {
+            ModelError::tokenizer(path, format!("not a SentencePiece model: {detail}; fetch the file again"))
+        })
+    }
+
     fn read(bytes: &[u8]) -> Parsed<Self> {
         let mut model = Self {
             pieces: Vec::new(),
             kind: 1,
             byte_fallback: false,
             space_last: false,
-            charsmap: false,
+            charsmap: Vec::new(),
             space_first: true,
             strip_spaces: true,
             escape_spaces: true,
@@ -245,7 +252,7 @@ impl Model {
         let mut fields = Fields(bytes);
         while let Some((number, field)) = fields.next()? {
             match number {
-                2 => self.charsmap = !field.bytes()?.is_empty(),
+                2 => self.charsmap = field.bytes()?.to_vec(),
                 3 => self.space_first = field.integer()? != 0,
                 4 => self.strip_spaces = field.integer()? != 0,
                 5 => self.escape_spaces = field.integer()? != 0,
@@ -263,7 +270,7 @@ impl Model {
             (any(Kind::Unused), "pieces", "unused ones", "used ones"),
             (!self.byte_fallback, "byte_fallback", "false", "true"),
             (self.space_last, "treat_whitespace_as_suffix", "true", "false"),
-            (self.charsmap, "normalisation", "a table of characters", "identity"),
+            (!self.charsmap.is_empty(), "normalisation", "a table of characters", "identity"),
             (self.strip_spaces, "remove_extra_whitespaces", "true", "false"),
             (!self.escape_spaces, "escape_whitespaces", "false", "true"),
             // A space would come before every part between such pieces.
