@@ -1,6 +1,6 @@
 //! Models that read text only, on the files made by `goldens/make_text.py`.
 
-use cluegate_models::{FileTree, LoadOptions, ModelErrorKind, Suite, load_judge};
+use cluegate_models::{FileTree, LoadOptions, ModelErrorKind, Suite, load_judge, load_text};
 use cluegate_perception::{
     Call, CompletionRequest, PerceptionErrorKind, Picture, Prefix, Prompt, VisionLanguageModel,
 };
@@ -159,4 +159,33 @@ fn a_suite_may_have_a_text_model() {
     assert_eq!(open().text().unwrap().score(&[prompt], &Call::default()).unwrap().len(), 1);
     write("");
     assert!(open().text().err().unwrap().to_string().contains("no section [text]"));
+}
+
+/// The files of the slow tokenizer, without `tokenizer.json`, give the same tokens.
+#[test]
+fn a_vocabulary_with_merges_is_read_as_well() {
+    for golden in [Golden("qwen2"), Golden("qwen3")] {
+        let copy = golden.copy();
+        let tokenizer = copy.json("tokenizer.json");
+        let merges = tokenizer["model"]["merges"].as_array().unwrap().iter();
+        let pair = |pair: &Value| {
+            let part = |index: usize| pair[index].as_str().unwrap();
+            pair.as_str().map_or_else(|| format!("{} {}\n", part(0), part(1)), |line| format!("{line}\n"))
+        };
+        copy.write("merges.txt", &format!("#version: 0.2\n{}", merges.map(pair).collect::<String>()));
+        copy.write("vocab.json", &tokenizer["model"]["vocab"].to_string());
+        let mut config = copy.json("tokenizer_config.json");
+        let added = tokenizer["added_tokens"].as_array().unwrap().iter();
+        config["added_tokens_decoder"] = added
+            .map(|token| (token["id"].to_string(), token.clone()))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
+        config["tokenizer_class"] = "Qwen2Tokenizer".into();
+        copy.write("tokenizer_config.json", &config.to_string());
+        copy.remove("tokenizer.json");
+        let model = load_text(&FileTree::open(copy.path()).unwrap(), &LoadOptions::default()).unwrap();
+        for case in golden.cases() {
+            assert_eq!(model.prompt_tokens(&golden.prompt(&case)).unwrap(), case.tokens, "{}", case.name);
+        }
+    }
 }
