@@ -111,13 +111,13 @@ pub(crate) struct ModelArgs {
 /// Where models compute, and in what precision. The generator draws on the CPU in f32 whatever stands here.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ComputeArgs {
-    /// Where the models compute: cpu, cuda, or cuda:N for the GPU of that number (in a build with the feature cuda).
+    /// Where the judging models compute: cpu, cuda, or cuda:N for the GPU of that number (in a build with the feature cuda).
     #[arg(long, value_name = "DEVICE", default_value_t, env = "CLUEGATE_DEVICE")]
     pub(crate) device: DeviceName,
-    /// Precision of the computation; default: f32 on the CPU, bf16 on a GPU.
+    /// Precision in which they compute; default: f32 on the CPU, bf16 on a GPU.
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) dtype: Option<Precision>,
-    /// Keep the matrices of the judging model in fewer bits: q8_0, q4_0 or q4_k.
+    /// Keep the matrices of the language model in fewer bits: q8_0, q4_0 or q4_k.
     #[arg(long, value_name = "KIND")]
     pub(crate) quantize: Option<Quantisation>,
 }

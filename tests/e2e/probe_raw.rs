@@ -10,8 +10,14 @@ use serde_json::Value;
 use crate::support::{Run, command, finish, folder};
 
 /// Golden folders of language models, with eyes and without.
-const JUDGES: [&str; 10] = [
+const JUDGES: [&str; 16] = [
     "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "awq",
+    "internvl",
+    "internvl_chat_qwen2",
+    "internvl_chat_internlm2",
     "llava",
     "llava_next",
     "llava_next_mistral",
@@ -314,7 +320,7 @@ fn arguments_that_do_not_belong_together_are_refused() {
     let bad = bad.to_str().expect("a name");
     let (judge, clip) =
         (golden("qwen2_vl/model").display().to_string(), golden("clip/legacy").display().to_string());
-    let cases: [(&[&str], &str); 18] = [
+    let cases: [(&[&str], &str); 19] = [
         (&[], "--statement"),
         (&["--image", bad], "--raw-prompt"),
         (&["--statement", "a"], "--image"),
@@ -333,6 +339,7 @@ fn arguments_that_do_not_belong_together_are_refused() {
         (&["--mllm", &judge, "--raw-prompt", "a", "--device", "gpu"], "cuda:N"),
         (&["--mllm", &judge, "--raw-prompt", "a", "--quantize", "q3"], "q8_0"),
         (&["--mllm", &judge, "--raw-prompt", "a", "--image", bad], "not an image"),
+        (&["--relevance", &clip, "--text", "a", "--image", bad, "--quantize", "q8_0"], "--quantize"),
     ];
     for (arguments, needed) in cases {
         let run = probe(arguments).expect(2);

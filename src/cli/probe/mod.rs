@@ -5,7 +5,7 @@ mod raw_prompt;
 mod relevance;
 mod statements;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use cluegate::engine::open_suite;
 use cluegate_models::{FileTree, language::LanguageModel, load_text};
 use cluegate_perception::{DecodeOptions, Picture};
@@ -15,6 +15,12 @@ use super::args::ProbeArgs;
 use super::judge::read_picture;
 
 pub(super) fn run(arguments: &ProbeArgs) -> anyhow::Result<Exit> {
+    if arguments.relevance.is_some() || arguments.detector.is_some() {
+        ensure!(
+            arguments.compute.quantize.is_none(),
+            "--quantize is for language models; relevance encoders and detectors keep their weights in --dtype"
+        );
+    }
     match (&arguments.relevance, &arguments.detector, &arguments.raw_prompt) {
         (Some(folder), _, _) => relevance::run(folder, arguments)?,
         (_, Some(folder), _) => detector::run(folder, arguments)?,
