@@ -90,12 +90,7 @@ pub(crate) fn load(tree: &FileTree, options: &LoadOptions) -> Result<LanguageMod
     let root = weights.builder();
     let tower = VisionTower::load(&config, &root.pp("model"))?;
     let decoder = Decoder::load(&config.text, &root.pp("model.text_model"), &root, options.quantisation)?;
-    let mut allowed = KNOWN_BUFFERS.to_vec();
-    if config.text.tied {
-        // Some converters store the shared table twice.
-        allowed.push("lm_head.weight");
-    }
-    weights.refuse_unused(&allowed)?;
+    weights.refuse_unused(KNOWN_BUFFERS)?;
     let mut files = vec!["config.json", "preprocessor_config.json", "processor_config.json"];
     files.extend_from_slice(CHAT_FILES);
     let fingerprint = weights.fingerprint(tree, &files)?;

@@ -34,7 +34,7 @@ pub enum Layout {
 pub struct Config {
     /// Whose names the checkpoint has.
     pub layout: Layout,
-    /// The language model. Whether it is tied is known with the weights.
+    /// The language model.
     pub text: DecoderConfig,
     /// The vision tower.
     pub vision: VisionConfig,

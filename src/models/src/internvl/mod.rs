@@ -20,7 +20,7 @@ use crate::chat::{CHAT_FILES, ChatTokenizer, TokenIds};
 use crate::error::{ModelError, Result};
 use crate::files::FileTree;
 use crate::language::{
-    Chat, ChatOptions, Decoder, Features, ImageMark, LanguageModel, Naming, PictureEncoder, PictureTokens,
+    Chat, ChatOptions, Decoder, Features, ImageMark, LanguageModel, PictureEncoder, PictureTokens,
 };
 use crate::suite::LoadOptions;
 use crate::weights::Weights;
@@ -80,22 +80,22 @@ impl PictureEncoder for Eyes {
 /// A missing or malformed file, a missing, misshapen or unknown tensor, an unsupported configuration, a tokenizer
 /// without a token for Yes or No, or without those that stand for pictures: each a [`ModelError`] that names it.
 pub(crate) fn load(tree: &FileTree, options: &LoadOptions) -> Result<LanguageModel> {
-    let mut config = Config::load(tree)?;
+    let config = Config::load(tree)?;
     let tokenizer = ChatTokenizer::load(tree)?;
     let (marks, written) = marks(tree, &config, &tokenizer)?;
     let eos = match (config.layout, tokenizer.id(TURN_END)) {
         (Layout::Original, Some(turn)) => {
-            let own = config.eos.take().map(TokenIds::into_vec).unwrap_or_default();
+            let own = config.eos.clone().map(TokenIds::into_vec).unwrap_or_default();
             Some(TokenIds::Many([vec![turn], own].concat()))
         }
-        _ => config.eos.take(),
+        _ => config.eos.clone(),
     };
     drop(tokenizer);
     let image = Some(ImageMark { token: marks.image, written });
     let chat = Chat::load(tree, ChatOptions { vocabulary: config.text.vocabulary, image, eos })?;
     let tiler = Tiler::load(tree, &config)?;
     let weights = Weights::load(tree, "model", options.dtype, &options.device)?;
-    let (tower, projector, decoder) = build(&mut config, &weights, options)?;
+    let (tower, projector, decoder) = build(&config, &weights, options)?;
     let mut files = vec![config::FILE, tiles::FILE, tiles::PARENT];
     files.extend_from_slice(CHAT_FILES);
     let fingerprint = weights.fingerprint(tree, &files)?;
@@ -130,7 +130,7 @@ fn marks(tree: &FileTree, config: &Config, tokenizer: &ChatTokenizer) -> Result<
 
 /// Builds all parts and sees that every tensor has found its place, whichever way the names are nested.
 fn build(
-    config: &mut Config,
+    config: &Config,
     weights: &Weights,
     options: &LoadOptions,
 ) -> Result<(VisionTower, Projector, Decoder)> {
@@ -147,14 +147,7 @@ fn build(
             ["vision_tower", "multi_modal_projector", "language_model.model", "language_model"]
         }
     };
-    let output = match config.text.naming {
-        Naming::Llama => "lm_head",
-        Naming::InternLm2 => "output",
-    };
     let head = if head.is_empty() { root.clone() } else { root.pp(head) };
-    // An output layer that is there is the one that was trained, whatever the configuration says (`tie_weights` in
-    // `modeling_utils.py` of transformers 5.17).
-    config.text.tied &= !weights.contains_prefix(&head.pp(output).prefix());
     let tower = VisionTower::load(vision, layout, &root.pp(tower))?;
     let projector = Projector::load(vision, config.text.hidden, layout, &root.pp(projector))?;
     let decoder = Decoder::load(&config.text, &root.pp(text), &head, options.quantisation)?;

@@ -90,10 +90,6 @@ fn build(config: &Config, weights: &Weights, options: &LoadOptions) -> Result<(P
     let head = if names.head.is_empty() { root.clone() } else { root.pp(names.head) };
     let decoder = Decoder::load(&config.text, &root.pp(names.text), &head, options.quantisation)?;
     let mut allowed = KNOWN_BUFFERS.to_vec();
-    if config.text.tied {
-        // Some converters store the shared table twice.
-        allowed.push("lm_head.weight");
-    }
     if config.views == Views::One {
         // The authors train LLaVA-1.5 with code that has it for LLaVA-NeXT; nothing reads it.
         allowed.push("image_newline");

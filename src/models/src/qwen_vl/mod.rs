@@ -117,12 +117,7 @@ pub(crate) fn load<T: VisionTower>(tree: &FileTree, options: &LoadOptions) -> Re
     let text = if nested { "model.language_model" } else { "model" };
     let tower = T::load(vision, &extra, &root.pp(visual))?;
     let decoder = Decoder::load(&config.text, &root.pp(text), &root, options.quantisation)?;
-    let mut allowed = KNOWN_BUFFERS.to_vec();
-    if config.text.tied {
-        // Some converters store the shared table twice.
-        allowed.push("lm_head.weight");
-    }
-    weights.refuse_unused(&allowed)?;
+    weights.refuse_unused(KNOWN_BUFFERS)?;
     let mut files = vec!["config.json", "preprocessor_config.json", "processor_config.json"];
     files.extend_from_slice(CHAT_FILES);
     let fingerprint = weights.fingerprint(tree, &files)?;

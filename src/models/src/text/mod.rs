@@ -40,12 +40,7 @@ pub(crate) fn load(tree: &FileTree, options: &LoadOptions) -> Result<LanguageMod
     let weights = Weights::load(tree, "model", options.dtype, &options.device)?;
     let root = weights.builder();
     let decoder = Decoder::load(&config, &root.pp("model"), &root, options.quantisation)?;
-    let mut allowed = KNOWN_BUFFERS.to_vec();
-    if config.tied {
-        // Some converters store the shared table twice.
-        allowed.push("lm_head.weight");
-    }
-    weights.refuse_unused(&allowed)?;
+    weights.refuse_unused(&KNOWN_BUFFERS)?;
     let mut files = vec![CONFIG];
     files.extend_from_slice(CHAT_FILES);
     let fingerprint = weights.fingerprint(tree, &files)?;

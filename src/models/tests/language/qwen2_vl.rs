@@ -72,7 +72,6 @@ fn nested_names_and_an_untied_head_load_as_well() {
     let mut tensors = copy.tensors();
     tensors.insert("lm_head.weight".to_owned(), tensors["model.embed_tokens.weight"].clone());
     copy.shard(&nested_names(tensors));
-    // Tied, the second copy of the table is not needed.
     GOLDEN.assert_logits(&copy.load());
     let mut config = copy.json("config.json");
     config["tie_word_embeddings"] = Value::Bool(false);

@@ -46,6 +46,24 @@ fn checkpoints_from_before_transformers_5_load_as_well() {
     }
 }
 
+/// What transformers does with weights that the configuration is wrong about (`tie_weights` in `modeling_utils.py`).
+#[test]
+fn an_output_layer_that_is_there_is_used_though_the_configuration_ties_it() {
+    let golden = Golden("llama");
+    let prompts = &golden.prompts()[..2];
+    let expected = golden.model().next_logits(prompts).unwrap();
+    let copy = golden.copy();
+    assert_eq!(copy.json("config.json")["tie_word_embeddings"], json!(true));
+    copy.change_tensors(|tensors| {
+        let head = (&tensors["model.embed_tokens.weight"] * -2.0).unwrap();
+        tensors.insert("lm_head.weight".to_owned(), head);
+    });
+    for (found, expected) in copy.load().next_logits(prompts).unwrap().iter().zip(expected) {
+        let expected: Vec<f32> = expected.iter().map(|logit| -2.0 * logit).collect();
+        assert!(relative_gap(found, &expected) < 1e-6);
+    }
+}
+
 /// All questions are longer than the context of the training.
 #[test]
 fn the_scale_of_llama_s_positions_matters() {

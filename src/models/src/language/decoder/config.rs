@@ -29,7 +29,7 @@ pub struct DecoderConfig {
     pub head_norms: bool,
     /// How the checkpoint calls and arranges the matrices.
     pub naming: Naming,
-    /// Whether the output layer is the embedding table.
+    /// Whether the output layer is the embedding table, unless the weights hold one of its own.
     pub tied: bool,
 }
 

@@ -88,10 +88,13 @@ impl Decoder {
         }
         let (table, output) = config.naming.ends();
         let embedding = candle_nn::embedding(config.vocabulary, config.hidden, vb.pp(table))?;
-        let head = if config.tied && quantisation.is_none() {
+        // An output layer that is there is the one that was trained, whatever the configuration says (`tie_weights` in
+        // `modeling_utils.py` of transformers 5.17).
+        let tied = config.tied && !head.pp(output).contains_tensor("weight");
+        let head = if tied && quantisation.is_none() {
             Linear::new(embedding.embeddings(), None)?
         } else {
-            let head = if config.tied { vb.pp(table) } else { head.pp(output) };
+            let head = if tied { vb.pp(table) } else { head.pp(output) };
             // Errors of the output layer go straight into the answer.
             let quantisation = quantisation.map(|_| Quantisation::Q8_0);
             Linear::of(vec![map(&head, (config.vocabulary, config.hidden), false, quantisation)?])?
