@@ -362,11 +362,6 @@ impl ChatTokenizer {
             .ok_or_else(|| ModelError::tokenizer(&self.path, format!("no token has the id {id}")))
     }
 
-    /// Number of tokens, added ones included.
-    pub fn size(&self) -> usize {
-        self.tokenizer.get_vocab_size(true)
-    }
-
     /// How messages call the tokenizer.
     pub fn path(&self) -> &str {
         &self.path

@@ -92,18 +92,26 @@ impl Chat {
     /// Reads the chat template and the tokenizer of a checkpoint.
     ///
     /// # Errors
-    /// A missing or malformed file, a tokenizer that is larger than the model or in which no token spells Yes or No.
+    /// A missing or malformed file, a tokenizer in which no token that the model has a row for spells Yes or No.
     pub(crate) fn load(tree: &FileTree, options: ChatOptions) -> Result<Self> {
         let template = ChatTemplate::load(tree)?;
         let tokenizer = ChatTokenizer::load(tree)?;
         let ChatOptions { vocabulary, image, eos } = options;
-        if tokenizer.size() > vocabulary {
-            return Err(ModelError::tokenizer(
-                tokenizer.path(),
-                format!("{} tokens, config.json has room for {vocabulary}", tokenizer.size()),
-            ));
-        }
-        let (yes, no) = (tokenizer.spellings("yes")?, tokenizer.spellings("no")?);
+        // Some published tokenizers hold added tokens that the model has no row for (`<video>` of InternVL3 in the layout
+        // of transformers), and transformers takes them: only a text that has one is refused.
+        let spellings = |word: &str| -> Result<Vec<u32>> {
+            let mut ids = tokenizer.spellings(word)?;
+            ids.retain(|&id| (id as usize) < vocabulary);
+            if ids.is_empty() {
+                let detail = format!(
+                    "every token that spells {word} is beyond the {vocabulary} that config.json has room for: \
+                     tokenizer and model do not belong together"
+                );
+                return Err(ModelError::tokenizer(tokenizer.path(), detail));
+            }
+            Ok(ids)
+        };
+        let (yes, no) = (spellings("yes")?, spellings("no")?);
         let ends = end_tokens(tree, eos, &template, &tokenizer)?;
         Ok(Self { prompter: Prompter { template, tokenizer, image }, yes, no, ends })
     }
@@ -264,7 +272,17 @@ impl LanguageModel {
 
     /// Tokens that the model holds with `more` after them, and that end in text.
     fn checked(&self, tokens: Tokens, more: usize) -> Result<Tokens> {
-        let most = self.decoder.config().max_positions;
+        let DecoderConfig { max_positions: most, vocabulary, .. } = *self.decoder.config();
+        let Prompter { tokenizer, image, .. } = &self.chat.prompter;
+        // Nobody looks for the row of a picture's token: features are in its place.
+        let mark = image.as_ref().map(|mark| mark.token);
+        let beyond = |id: &&u32| **id as usize >= vocabulary && Some(**id) != mark;
+        if let Some(&id) = tokens.ids.iter().find(beyond) {
+            return Err(ModelError::Request(format!(
+                "the question holds the token `{}`, number {id}; this model knows {vocabulary}: remove it",
+                tokenizer.text(id)?
+            )));
+        }
         if tokens.ids.len().saturating_add(more) > most {
             return Err(ModelError::Request(format!(
                 "the question has {} tokens and its answer up to {more}; this model holds {most}",
@@ -273,7 +291,7 @@ impl LanguageModel {
         }
         if tokens.ids.len() <= tokens.picture_end() {
             return Err(ModelError::tokenizer(
-                self.chat.prompter.tokenizer.path(),
+                tokenizer.path(),
                 "a question ends with its picture, or is empty; expected the start of an answer after it",
             ));
         }

@@ -45,11 +45,11 @@ pub(crate) fn load(tree: &FileTree, options: &LoadOptions) -> Result<LanguageMod
     if let Some(layout) = &config.original {
         original::check_files(tree, layout)?;
     }
-    let (token, vocabulary) = image_token(tree, &config)?;
+    let token = image_token(tree, &config)?;
     let chat = Chat::load(
         tree,
         ChatOptions {
-            vocabulary,
+            vocabulary: config.text.vocabulary,
             image: Some(ImageMark { token, written: PLACEHOLDER.to_owned() }),
             eos: config.eos.clone(),
         },
@@ -64,10 +64,10 @@ pub(crate) fn load(tree: &FileTree, options: &LoadOptions) -> Result<LanguageMod
     Ok(LanguageModel::new(Some(Box::new(eyes)), decoder, chat, fingerprint))
 }
 
-/// What stands in the place of each feature, and how many tokens there may be.
-fn image_token(tree: &FileTree, config: &Config) -> Result<(u32, usize)> {
+/// What stands in the place of each feature.
+fn image_token(tree: &FileTree, config: &Config) -> Result<u32> {
     if let Some(token) = config.image_token {
-        return Ok((token, config.text.vocabulary));
+        return Ok(token);
     }
     let tokenizer = ChatTokenizer::load(tree)?;
     let Some(token) = tokenizer.id(PLACEHOLDER) else {
@@ -75,8 +75,7 @@ fn image_token(tree: &FileTree, config: &Config) -> Result<(u32, usize)> {
             format!("no token {PLACEHOLDER}; add one, which stands for a picture and needs no embedding");
         return Err(ModelError::tokenizer(tokenizer.path(), detail));
     };
-    // The authors' tables have no row for it, and nobody looks for one.
-    Ok((token, config.text.vocabulary.max(tokenizer.size())))
+    Ok(token)
 }
 
 /// Builds both towers and sees that every tensor has found its place, whichever way the names are nested.

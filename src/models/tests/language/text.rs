@@ -64,6 +64,32 @@ fn an_output_layer_that_is_there_is_used_though_the_configuration_ties_it() {
     }
 }
 
+/// As transformers takes them: some published tokenizers hold added tokens that the model was never given.
+#[test]
+fn tokens_without_a_row_are_refused_where_they_are_written() {
+    let golden = Golden("llama");
+    let copy = golden.copy();
+    let mut tokenizer = copy.json("tokenizer.json");
+    let rows = copy.json("config.json")["vocab_size"].as_u64().unwrap();
+    let added = tokenizer["added_tokens"].as_array_mut().unwrap();
+    let mut token = added.last().unwrap().clone();
+    assert_eq!(token["id"], rows - 1);
+    token["id"] = rows.into();
+    token["content"] = "<film>".into();
+    token["special"] = false.into();
+    added.push(token);
+    copy.write("tokenizer.json", &tokenizer.to_string());
+    golden.assert_logits(&copy.load());
+    let model = copy.load();
+    let prompt = Prompt::new(Prefix { picture: None, text: "What is a ".into() }, "<film>?");
+    for error in
+        [model.next_logits(&[prompt]).unwrap_err(), model.probe("What is a <film>?", None).unwrap_err()]
+    {
+        assert_eq!(error.kind(), ModelErrorKind::Request);
+        assert!(error.to_string().contains("<film>"), "{error}");
+    }
+}
+
 /// All questions are longer than the context of the training.
 #[test]
 fn the_scale_of_llama_s_positions_matters() {
