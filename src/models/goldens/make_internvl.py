@@ -1,4 +1,4 @@
-"""Makes the golden files of the InternVL port in the layout of transformers in the folder `internvl` beside this script.
+"""Makes the golden files of InternVL in the layout of transformers in the folder `internvl` beside this script.
 
 A small random model with a vision tower of the 300M kind and a Qwen2 language model, pictures of one and of several
 tiles, and what Hugging Face transformers makes of them. See language.py.
@@ -42,7 +42,8 @@ def random_model(ids):
             rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}),
         vision_config=dict(
             hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, attention_bias=True,
-            use_qk_norm=False, norm_type="layer_norm", image_size=[tiles.TILE] * 2, patch_size=[tiles.PATCH] * 2),
+            use_qk_norm=False, norm_type="layer_norm", image_size=[tiles.TILE] * 2,
+            patch_size=[tiles.PATCH] * 2),
         image_token_id=ids["<IMG_CONTEXT>"], image_seq_length=tiles.TOKENS, tie_word_embeddings=False,
     )
     return InternVLForConditionalGeneration._from_config(config, attn_implementation="eager")

@@ -16,7 +16,6 @@ safetensors 0.8.0.
 """
 
 import importlib.machinery
-import io
 import json
 import pathlib
 import shutil
@@ -24,11 +23,10 @@ import sys
 import types
 
 import language
-import sentencepiece
+import make_tokenizers
 import tiles
 import torch
 import transformers.trainer_pt_utils  # Looks for peft, before it is stood in for.
-from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders
 from transformers import AddedToken, Qwen2Tokenizer, Qwen2TokenizerFast
 
@@ -49,17 +47,11 @@ from internvl.train.dataset import build_transform, dynamic_preprocess  # noqa: 
 
 # Same turns as the published templates, which take strings.
 TURNS = """\
-{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}\
-{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}\
+{{ message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 SYSTEM = """\
 {% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\nYou look at pictures.<|im_end|>\\n' }}{% endif %}"""
 IMAGE = "<image>"
-TEXTS = [
-    "", " ", "a cat", " a cat", "  a   cat  ", "Yes", " yes\n\n No", "a\tb\r\nc \n d", "caf\u00e9 \u96ea \U0001f409",
-    "\u2014\u2014 and \u2026\u2026", "\u2014\u2014\u2014", "a\u2581b", "nul \0 byte", "12345 678", "e\u0301 \ufb01 \uff21",
-    "a dog is not visible.\u00a0On fire\u3000!", "person's DON'T we'll", "<img>a</img> b<IMG_CONTEXT>c", "x<|im_end|>\ny",
-    "<s> a </s>", "<unk>", "<0x41>", "\ud7ff\ue000\uffff", "the the  the   the", "[UNUSED_TOKEN_0]",
-]
 
 
 class Reference:
@@ -84,18 +76,10 @@ class Reference:
 
 def internlm2_tokenizer(folder):
     """A SentencePiece model as that of InternLM2: pieces at its end are given their meaning by the configuration."""
-    learned = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(language.CORPUS), model_writer=learned, model_type="bpe", vocab_size=430,
-        hard_vocab_limit=False, byte_fallback=True, normalization_rule_name="identity", add_dummy_prefix=False,
-        remove_extra_whitespaces=False, split_digits=True, character_coverage=1.0, minloglevel=2)
-    proto = sentencepiece_model_pb2.ModelProto.FromString(learned.getvalue())
-    proto.pieces.add(piece="\0", score=-1000, type=1)
-    for text in ("\u2014\u2014", "\u2026\u2026", *(f"[UNUSED_TOKEN_{i}]" for i in range(3))):
-        proto.pieces.add(piece=text, score=0, type=4)
     file = folder / "tokenizer.model"
-    file.write_bytes(proto.SerializeToString())
-    size = len(proto.pieces)
+    user_defined = ("\u2014\u2014", "\u2026\u2026", *(f"[UNUSED_TOKEN_{i}]" for i in range(3)))
+    size = make_tokenizers.sentencepiece_model(
+        file, prefix=False, more=[("\0", -1000, 1), *((text, 0, 4) for text in user_defined)])
     named = {0: "<unk>", 1: "<s>", 2: "</s>", size - 2: "<|im_end|>", size - 1: "<|im_start|>"}
     named.update(enumerate(["<img>", "</img>", "<IMG_CONTEXT>", "<quad>"], size))
     options = dict(
@@ -169,8 +153,7 @@ def make(folder, template, make_tokenizer, text, vision):
     model = language.randomised(lambda: random_model(ids, sizes, vision))
     model.save_pretrained(at)
     transform = build_transform(False, tiles.TILE)
-    texts = [{"text": text, "tokens": tokenizer(text, add_special_tokens=False)["input_ids"]} for text in TEXTS]
-    (folder / "tokenized.json").write_text("[\n" + ",\n".join(json.dumps(each) for each in texts) + "\n]\n")
+    make_tokenizers.write_tokenized(folder, tokenizer)
 
     def see(name, image):
         cut = dynamic_preprocess(image, 1, tiles.MOST, tiles.TILE, use_thumbnail=True)

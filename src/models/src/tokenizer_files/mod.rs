@@ -62,7 +62,7 @@ struct RawConfig {
     tokenizer_class: Option<String>,
     #[serde(default)]
     added_tokens_decoder: BTreeMap<u32, AddedToken>,
-    /// Of Llama's: whether every part between special tokens begins with a space of its own.
+    /// Of Llama's: whether every part between special tokens begins with a space of its own, or the whole text does.
     legacy: Option<bool>,
 }
 

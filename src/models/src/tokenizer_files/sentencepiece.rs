@@ -69,7 +69,7 @@ pub(super) fn convert(
     legacy: bool,
 ) -> Result<Converted> {
     let model = Model::parse(path, bytes)?;
-    model.refuse_others(path, legacy)?;
+    model.refuse_others(path)?;
     let merges = merges(&model.pieces);
     let mut vocabulary = HashMap::with_capacity(model.pieces.len());
     let mut tokens = BTreeMap::new();
@@ -85,24 +85,35 @@ pub(super) fn convert(
             return Err(ModelError::tokenizer(path, format!("piece `{text}` occurs twice")));
         }
         match piece.kind {
-            Kind::Unknown => unknown = Some(text),
+            Kind::Unknown => {
+                unknown = Some(text);
+                tokens.insert(id, AddedToken::new(text, true));
+            }
             Kind::Control => _ = tokens.insert(id, AddedToken::new(text, true)),
             Kind::UserDefined => _ = tokens.insert(id, AddedToken::new(text, false)),
             Kind::Normal | Kind::Unused | Kind::Byte => {}
         }
     }
-    let (mut before, mut after) = (Vec::new(), Vec::new());
-    if model.space_first {
-        before.push(json!({ "type": "Prepend", "prepend": SPACE }));
-        after.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
-    }
-    before.push(json!({ "type": "Replace", "pattern": { "String": " " }, "content": SPACE }));
+    let escape = json!({ "type": "Replace", "pattern": { "String": " " }, "content": SPACE });
+    let (normalizer, pre_tokenizer) = match (model.space_first, legacy) {
+        (false, _) => (escape, Value::Null),
+        (true, true) => {
+            let prepend = json!({ "type": "Prepend", "prepend": SPACE });
+            (json!({ "type": "Sequence", "normalizers": [prepend, escape] }), Value::Null)
+        }
+        (true, false) => (
+            Value::Null,
+            json!({ "type": "Metaspace", "replacement": SPACE, "prepend_scheme": "first", "split": false }),
+        ),
+    };
     let mut decoders = vec![
         json!({ "type": "Replace", "pattern": { "String": SPACE }, "content": " " }),
         json!({ "type": "ByteFallback" }),
         json!({ "type": "Fuse" }),
     ];
-    decoders.append(&mut after);
+    if model.space_first {
+        decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
+    }
     let begin = tokens.iter().find(|(id, _)| u64::from(**id) == model.begin);
     let json: Value = json!({
         "model": {
@@ -110,7 +121,8 @@ pub(super) fn convert(
             "byte_fallback": true,
         },
         "post_processor": begin.map(|(id, token)| post_processor(*id, &token.content)),
-        "normalizer": { "type": "Sequence", "normalizers": before },
+        "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer,
         "decoder": { "type": "Sequence", "decoders": decoders },
     });
     Ok(Converted { json, size: model.pieces.len(), added: tokens })
@@ -262,7 +274,7 @@ impl Model {
         Ok(())
     }
 
-    fn refuse_others(&self, path: &str, legacy: bool) -> Result<()> {
+    fn refuse_others(&self, path: &str) -> Result<()> {
         let any = |kind: Kind| self.pieces.iter().any(|piece| piece.kind == kind);
         let user_defined = any(Kind::UserDefined);
         let refused = [
@@ -275,7 +287,6 @@ impl Model {
             (!self.escape_spaces, "escape_whitespaces", "false", "true"),
             // A space would come before every part between such pieces.
             (self.space_first && user_defined, "user-defined pieces with add_dummy_prefix", "both", "one"),
-            (self.space_first && !legacy, "legacy", "false", "true"),
         ];
         match refused.into_iter().find(|(holds, ..)| *holds) {
             None => Ok(()),

@@ -44,13 +44,16 @@ struct Tokenized {
 /// The files of slow tokenizers, of SentencePiece among them, give their tokens.
 #[test]
 fn slow_tokenizers_are_read_from_their_own_files() {
-    for golden in [INTERNLM2, QWEN2] {
-        let file = std::fs::read(golden.folder().join("tokenized.json")).unwrap();
+    let llama = ["tokenizer_llama", "tokenizer_llama_legacy"].map(|name| Golden(name).folder());
+    let others = [INTERNLM2, QWEN2].map(Golden::folder);
+    let folders = llama.into_iter().map(|folder| (folder.clone(), folder));
+    for (folder, model) in folders.chain(others.map(|folder| (folder.clone(), folder.join("model")))) {
+        let file = std::fs::read(folder.join("tokenized.json")).unwrap();
         let texts: Vec<Tokenized> = serde_json::from_slice(&file).unwrap();
         assert!(texts.len() > 20);
-        let tokenizer = ChatTokenizer::load(&FileTree::open(golden.folder().join("model")).unwrap()).unwrap();
+        let tokenizer = ChatTokenizer::load(&FileTree::open(&model).unwrap()).unwrap();
         for Tokenized { text, tokens } in texts {
-            assert_eq!(tokenizer.encode(&text).unwrap(), tokens, "{golden:?}: {text:?}");
+            assert_eq!(tokenizer.encode(&text).unwrap(), tokens, "{}: {text:?}", folder.display());
         }
     }
 }
