@@ -1,4 +1,4 @@
-"""Makes the golden files of tokenizers that are published as a SentencePiece model, in the folders `tokenizer_llama` and
+"""Makes the golden files of tokenizers published as a SentencePiece model, in the folders `tokenizer_llama` and
 `tokenizer_llama_legacy` beside this script: the model, its configuration, and texts with their tokens by the slow
 tokenizer of transformers, which is SentencePiece's (`tokenized.json`). Of InternLM2's see make_internvl_chat.py.
 
@@ -41,8 +41,8 @@ def sentencepiece_model(file, prefix, more=()):
     return len(proto.pieces)
 
 
-def write_tokenized(folder, tokenizer):
-    texts = [{"text": text, "tokens": tokenizer(text, add_special_tokens=False)["input_ids"]} for text in TEXTS]
+def write_tokenized(folder, tokenizer, texts=TEXTS):
+    texts = [{"text": text, "tokens": tokenizer(text, add_special_tokens=False)["input_ids"]} for text in texts]
     (folder / "tokenized.json").write_text("[\n" + ",\n".join(json.dumps(each) for each in texts) + "\n]\n")
 
 
@@ -56,7 +56,8 @@ def main():
         tokenizer = LlamaTokenizer(str(file), legacy=legacy)
         tokenizer.save_pretrained(folder)
         (folder / "special_tokens_map.json").unlink()
-        write_tokenized(folder, tokenizer)
+        # Before a space at the beginning the slow one puts another, the fast one of transformers does not, nor do we.
+        write_tokenized(folder, tokenizer, [text for text in TEXTS if legacy or not text.startswith(" ")])
 
 
 if __name__ == "__main__":
