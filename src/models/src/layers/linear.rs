@@ -548,6 +548,47 @@ mod tests {
         Ok(())
     }
 
+    /// Candle's kernels there round inputs to 8 bits.
+    #[cfg(feature = "cuda")]
+    #[test]
+    #[ignore = "needs a GPU"]
+    fn cuda_quantised_maps_are_those_of_the_cpu() -> Result<()> {
+        let gpu = cuda::device(0)?;
+        for (inputs, outputs) in [(768, 72), (3584, 512), (256, 1000)] {
+            let (weight, bias) = (random(&[outputs, inputs])?, random(&[outputs])?);
+            for format in [Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q4K] {
+                let blocks = Blocks::quantise(&weight, format)?;
+                let matrix = Matrix::Quantised(blocks.clone(), Device::Cpu);
+                let here = Linear::of(vec![(matrix, Some(bias.clone()))])?;
+                for dtype in [DType::F32, DType::BF16, DType::F16] {
+                    let bias = bias.to_device(&gpu)?.to_dtype(dtype)?;
+                    let matrix = Matrix::Quantised(blocks.clone(), gpu.clone());
+                    let there = Linear::of(vec![(matrix, Some(bias))])?;
+                    for rows in [1, 3, 8, 9, 130, 1000] {
+                        let x = random(&[rows, inputs])?;
+                        let (expected, x) = (here.forward(&x)?, x.to_device(&gpu)?.to_dtype(dtype)?);
+                        let other = random(&[rows, outputs])?.to_device(&gpu)?.to_dtype(dtype)?;
+                        let added = there.forward_add(&x, &other)?;
+                        for (found, minus) in [(there.forward(&x)?, None), (added, Some(other))] {
+                            assert_eq!((found.dtype(), found.dims()), (dtype, &[rows, outputs][..]));
+                            let found = found.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+                            let minus =
+                                minus.map(|other| other.to_dtype(DType::F32)?.to_device(&Device::Cpu));
+                            let found = match minus.transpose()? {
+                                Some(other) => (found - other)?,
+                                None => found,
+                            };
+                            let norm = |x: &Tensor| x.sqr()?.sum_all()?.to_scalar::<f32>().map(f32::sqrt);
+                            let gap = norm(&(found - &expected)?)? / norm(&expected)?;
+                            assert!(gap < 0.02, "{format:?} {dtype:?} [{rows}, {inputs}]: off by {gap}");
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     #[test]
     fn a_feed_forward_block_takes_weights_of_any_length() -> Result<()> {
         let (width, inner) = (256, 512);
