@@ -1,6 +1,6 @@
 """Checkpoints in the published shapes, with random weights: what `cluegate probe` and transformers make of them.
 
-    python full_size.py CLUEGATE GOLDENS WORK OUTPUT [--only NAME ...] [--device cuda] [--as-they-are]
+    python full_size.py CLUEGATE GOLDENS WORK OUTPUT [--only NAME ...] [--device cuda] [--quantised FORM ...] [--as-they-are]
 
 CLUEGATE is the program (for a GPU a build with the feature `cuda`), GOLDENS the folder of the small checkpoints whose
 tokenizers, chat templates and processors are taken over, WORK a folder with room for one checkpoint of 8 billion
@@ -89,7 +89,7 @@ FAMILIES = {
         vision=dict(
             hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16,
             image_size=[448, 448], patch_size=[14, 14]),
-        top=dict(downsample_ratio=0.5, image_seq_length=256),
+        top=dict(downsample_ratio=0.5, image_seq_length=256), processor_top=dict(image_seq_length=256),
         processor=dict(size=dict(height=448, width=448), crop_to_patches=True, min_patches=1, max_patches=12),
         prompt="<IMG_CONTEXT>\n",
     ),
@@ -112,7 +112,7 @@ FAMILIES = {
         vision=dict(
             hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16, image_size=364,
             patch_size=14),
-        top=dict(scale_factor=2),
+        top=dict(scale_factor=2), processor_top=dict(image_seq_len=169),
         processor=dict(size=dict(longest_edge=4 * 364), max_image_size=dict(longest_edge=364)),
         prompt="<image>",
     ),
@@ -139,6 +139,8 @@ def grow(golden, family, folder, keep):
             place = processor.get("image_processor", processor) if name == "processor_config.json" else processor
             if place is not processor or name == "preprocessor_config.json":
                 place |= family["processor"]
+            if name == "processor_config.json":
+                processor |= family.get("processor_top", {})
             path.write_text(json.dumps(processor))
 
 
@@ -181,12 +183,14 @@ def picture(path):
     Image.fromarray(pixels.to(torch.uint8).numpy()).save(path)
 
 
-def ours(program, folder, image, prompt, dtype, device):
-    """What `probe` prints, and its seconds."""
+def ours(program, folder, image, prompt, form, device):
+    """What `probe` prints with weights of that form, and its seconds."""
+    dtype, _, quantisation = form.partition(" ")
     start = time.perf_counter()
     command = [
         program, "probe", "--mllm", folder, "--image", image, "--raw-prompt", prompt, "--answers", "Yes,No", "--dtype",
         dtype, "--format", "json", "--top", "20", *(["--device", "cuda"] if device == "cuda" else []),
+        *(["--quantize", quantisation] if quantisation else []),
     ]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     if done.returncode:
@@ -235,22 +239,22 @@ def compare(name, arguments):
     row = {"family": name, "parameters": fill(folder, arguments.device)}
     prompt = f"{family['prompt']}{QUESTION}"
     common.progress(name, "cluegate")
-    types = {"f32": torch.float32} if arguments.as_they_are else {"bf16": torch.bfloat16, "f32": torch.float32}
-    probes = {dtype: ours(arguments.cluegate, folder, image, prompt, dtype, arguments.device) for dtype in types}
+    forms = ["f32"] if arguments.as_they_are else ["bf16", "f32", *arguments.quantised]
+    probes = {form: ours(arguments.cluegate, folder, image, prompt, form, arguments.device) for form in forms}
     tokens = probes["f32"][0]["token_ids"]
     row["tokens"] = len(tokens)
     common.progress(name, "transformers", len(tokens), "tokens")
     exact = theirs(folder, image, tokens, torch.float32, arguments.device)[0]
-    for dtype, (probe, seconds) in probes.items():
+    for form, (probe, seconds) in probes.items():
         ids = torch.tensor([one["id"] for one in probe["top"]])
         values = torch.tensor([one["logit"] for one in probe["top"]])
-        row[f"{dtype}_seconds"] = round(seconds, 1)
-        row[f"{dtype}_from_f32"] = gap(ids, values, exact)
-        row[f"{dtype}_first_token"] = int(ids[0]) == int(exact.argmax())
-        if dtype != "f32":
-            rough, _, _, row["transformers_gib"] = theirs(folder, image, tokens, types[dtype], arguments.device)
-            row[f"{dtype}_from_transformers"] = gap(ids, values, rough)
-            row[f"transformers_{dtype}_from_f32"] = gap(ids, rough[ids], exact)
+        row[f"{form}_seconds"] = round(seconds, 1)
+        row[f"{form}_from_f32"] = gap(ids, values, exact)
+        row[f"{form}_first_token"] = int(ids[0]) == int(exact.argmax())
+        if form == "bf16":
+            rough, _, _, row["transformers_gib"] = theirs(folder, image, tokens, torch.bfloat16, arguments.device)
+            row["bf16_from_transformers"] = gap(ids, values, rough)
+            row["transformers_bf16_from_f32"] = gap(ids, rough[ids], exact)
     shutil.rmtree(folder)
     common.progress(json.dumps(row))
     return row
@@ -263,6 +267,7 @@ def main():
         parser.add_argument(name, type=Path)
     parser.add_argument("--only", nargs="*", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--quantised", nargs="*", default=[], metavar="FORM", help='such as "bf16 q4_k"')
     parser.add_argument("--as-they-are", action="store_true")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
