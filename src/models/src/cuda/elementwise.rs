@@ -51,6 +51,12 @@ fn by_row(name: &str, inputs: &[&Tensor], shape: &[usize]) -> Result<Tensor> {
     Ok(tensor(out, device, shape))
 }
 
+/// Whether the kernels take rows of so many values that are computed of `xs`: eight at a time, and not every published
+/// width is a multiple (3420 in the vision tower of Qwen2.5-VL).
+pub(crate) fn takes(xs: &Tensor, width: usize) -> bool {
+    applies(xs) && width > 0 && width.is_multiple_of(8)
+}
+
 /// `[n, 2 w]` to `[n, w]`: SiLU of the first half of each row times its second half.
 pub(crate) fn swiglu(xs: &Tensor) -> Result<Tensor> {
     let (rows, double) = xs.dims2()?;

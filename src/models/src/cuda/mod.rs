@@ -23,7 +23,7 @@ use half::bf16;
 
 pub(crate) use self::attention::{HEADS, Visible, attention};
 pub(crate) use self::elementwise::{
-    add_bias, bias_quick_gelu, bias_rotate, normalise, normalises, rotates, swiglu,
+    add_bias, bias_quick_gelu, bias_rotate, normalise, normalises, rotates, swiglu, takes,
 };
 pub use self::gpus::{Gpu, gpus};
 

@@ -156,3 +156,31 @@ fn cuda_elementwise_operations_equal_candles() {
     let expected = Tensor::cat(&[turned, shaped.narrow(2, 4, 2).unwrap()], 2).unwrap();
     assert!(gap(&found, &expected.reshape((45, 480)).unwrap()) < 5e-3);
 }
+
+#[test]
+#[ignore = "needs a GPU"]
+fn cuda_feed_forward_blocks_of_any_width_are_computed() {
+    use crate::layers::{FeedForward, Inner, Linear, Norm};
+    let device = device(0).unwrap();
+    let (width, inner) = (64, 20);
+    let ones = Tensor::ones(width, DType::BF16, &device).unwrap();
+    let weights = [("weight".to_owned(), ones)].into_iter().collect();
+    let vb = candle_nn::VarBuilder::from_tensors(weights, DType::BF16, &device);
+    let (expand, contract) = (random(&device, (2 * inner, width)), random(&device, (width, inner)));
+    let bias = random(&device, 2 * inner);
+    let block = FeedForward {
+        norm: Norm::rms(width, 1e-6, &vb).unwrap(),
+        expand: Linear::new(&expand, Some(&bias)).unwrap(),
+        inner: Inner::Gated,
+        contract: Linear::new(&contract, None).unwrap(),
+    };
+    let x = random(&device, (7, width));
+    let xs = wide(&x);
+    let mean = xs.sqr().unwrap().mean_keepdim(1).unwrap();
+    let normed = xs.broadcast_div(&(mean + 1e-6).unwrap().sqrt().unwrap()).unwrap();
+    let middle = normed.matmul(&wide(&expand).t().unwrap()).unwrap().broadcast_add(&wide(&bias)).unwrap();
+    let gated = candle_nn::ops::swiglu(&middle).unwrap();
+    let expected = (gated.matmul(&wide(&contract).t().unwrap()).unwrap() + xs).unwrap();
+    let gap = gap(&block.forward(&x).unwrap(), &expected);
+    assert!(gap < 0.02, "{gap}");
+}

@@ -70,7 +70,10 @@ impl FeedForward {
             let normed = self.norm.forward(x)?;
             let middle = match self.inner {
                 Inner::Activation(activation) => self.expand.forward_activate(&normed, activation)?,
-                Inner::Gated => crate::cuda::swiglu(&self.expand.forward(&normed)?)?,
+                Inner::Gated if crate::cuda::takes(x, self.expand.outputs() / 2) => {
+                    crate::cuda::swiglu(&self.expand.forward(&normed)?)?
+                }
+                Inner::Gated => candle_nn::ops::swiglu(&self.expand.forward(&normed)?)?,
             };
             return self.contract.forward_add(&middle, x);
         }

@@ -223,7 +223,7 @@ impl Linear {
             Weight::Packed(..) => self.run(x, None, Then::Activate(activation)),
             #[cfg(feature = "cuda")]
             Weight::Product(weight, Some(bias))
-                if activation == Activation::QuickGelu && cuda::applies(x) =>
+                if activation == Activation::QuickGelu && cuda::takes(x, self.outputs) =>
             {
                 cuda::bias_quick_gelu(&self.plain(x, weight, None)?, bias)
             }
@@ -252,7 +252,7 @@ impl Linear {
                 self.run(x, None, Then::Add(other))
             }
             #[cfg(feature = "cuda")]
-            Weight::Product(weight, Some(bias)) if cuda::applies(x) => {
+            Weight::Product(weight, Some(bias)) if cuda::takes(x, self.outputs) => {
                 cuda::add_bias(&other.contiguous()?, &self.plain(x, weight, None)?, bias)
             }
             Weight::Product(weight, bias) => self.plain(x, weight, bias.as_ref())? + other,
