@@ -181,11 +181,12 @@ fn a_misshapen_tensor_is_named() {
 }
 
 #[test]
-fn weights_in_pytorchs_own_format_are_refused_with_advice() {
+fn weights_that_an_old_torch_wrote_are_refused_with_advice() {
     let folder = copy("clip/current");
     std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
     refused(folder.path(), ModelErrorKind::MissingFile, "model.safetensors");
-    std::fs::write(folder.path().join("pytorch_model.bin"), b"PK").unwrap();
+    let legacy = concat!(env!("CARGO_MANIFEST_DIR"), "/goldens/pickled/legacy.bin");
+    std::fs::copy(legacy, folder.path().join("pytorch_model.bin")).unwrap();
     refused(folder.path(), ModelErrorKind::Unsupported, "refs/pr");
 }
 

@@ -147,7 +147,8 @@ fn converted(file: &Map<String, Value>, aspect: Aspect) -> String {
 pub(super) fn check_files(tree: &FileTree, layout: &Layout) -> Result<()> {
     let any = |names: &[&str]| names.iter().any(|name| tree.exists(name));
     let mut lacking = Vec::new();
-    if !any(&["model.safetensors", "model.safetensors.index.json"]) {
+    let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+    if !any(&["model.safetensors", "model.safetensors.index.json"]) && !any(&pickled) {
         lacking.push("model.safetensors");
     }
     if !tree.exists("tokenizer.json") {

@@ -1,17 +1,22 @@
-//! Weights in safetensors files, read strictly.
+//! Weights in safetensors files, or in those of `torch.save`, read strictly.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod archive;
+mod pickle;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorInfo};
 use serde::Deserialize;
 
 use crate::error::{ModelError, Result};
 use crate::files::{FileBytes, FileTree};
 
-/// The tensors of a model: one file `STEM.safetensors`, or the shards that `STEM.safetensors.index.json` lists.
+/// The tensors of a model: one file `STEM.safetensors`, or the shards that `STEM.safetensors.index.json` lists. Where
+/// there is neither, those of PyTorch's own format: `pytorch_model.bin` (for the stem `model`; else `STEM.bin`), or the
+/// shards of its index. That is a pickle, which is read as data: nothing in it is executed.
 ///
 /// Nothing is invented: [`Self::builder`] answers a missing or misshapen tensor with an error that names it, and
 /// [`Self::refuse_unused`] refuses what no layer asked for. A tensor of integers where floats are expected is refused
@@ -29,19 +34,24 @@ impl Weights {
     /// `diffusion_pytorch_model` for diffusers; `dtype` is what the tensors are converted to.
     ///
     /// # Errors
-    /// `MissingFile`; `Unsupported` if the weights are there in PyTorch's own format alone; `Malformed` for a truncated
-    /// file, a bad header, a tensor in two shards, or an index that does not fit its shards.
+    /// `MissingFile`; `Unsupported` for what torch before 1.6 wrote, and for a pickle that asks for more than tensors;
+    /// `Malformed` for a truncated file, a bad header, a tensor in two shards, or an index that does not fit its shards.
     pub fn load(tree: &FileTree, stem: &str, dtype: DType, device: &Device) -> Result<Self> {
-        let single = format!("{stem}.safetensors");
-        let index = format!("{stem}.safetensors.index.json");
+        let safe = format!("{stem}.safetensors");
+        let pickled = if stem == "model" { "pytorch_model.bin".to_owned() } else { format!("{stem}.bin") };
+        let index = |single: &str| format!("{single}.index.json");
+        let found = [(&safe, Format::Safetensors), (&pickled, Format::Pickle)]
+            .into_iter()
+            .find(|(single, _)| tree.exists(single) || tree.exists(&index(single)));
+        let (single, format) = found.unwrap_or((&safe, Format::Safetensors));
+        let index = index(single);
         let mut store = Store::default();
         if tree.exists(&index) {
             store.path = tree.path_of(&index);
-            store.add_shards(tree, &index)?;
+            store.add_shards(tree, &index, format)?;
         } else {
-            refuse_pickled(tree, &single)?;
-            store.path = tree.path_of(&single);
-            store.add_file(tree, &single)?;
+            store.path = tree.path_of(single);
+            store.add_file(tree, single, format)?;
         }
         Ok(Self { store: Arc::new(store), dtype, device: device.clone() })
     }
@@ -67,10 +77,14 @@ impl Weights {
         self.store.entries.get(name).map(|entry| entry.shape.as_slice())
     }
 
-    /// Names that no builder has been asked for yet, sorted.
+    /// Names that no builder has been asked for yet, sorted; without second names of what was asked for.
     pub fn unused(&self) -> Vec<String> {
         let used = self.store.used.lock().unwrap_or_else(PoisonError::into_inner);
-        self.store.entries.keys().filter(|name| !used.contains(*name)).cloned().collect()
+        let asked = |name: &String| used.contains(name);
+        let places: HashSet<_> =
+            used.iter().filter_map(|name| Some(self.store.entries.get(name)?.place())).collect();
+        let unknown = |(name, entry): &(&String, &Entry)| !asked(name) && !places.contains(&entry.place());
+        self.store.entries.iter().filter(unknown).map(|(name, _)| name.clone()).collect()
     }
 
     /// Refuses tensors that no layer asked for, except those whose name ends with one of `allowed` (buffers that
@@ -113,21 +127,12 @@ impl Weights {
     }
 }
 
-/// Names what to do where a checkpoint was published before safetensors, as CLIP ViT-B/32 was.
-fn refuse_pickled(tree: &FileTree, single: &str) -> Result<()> {
-    const PICKLED: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
-    match PICKLED.into_iter().find(|name| !tree.exists(single) && tree.exists(name)) {
-        Some(name) => Err(ModelError::unsupported(
-            tree.path_of(name),
-            "the format of the weights",
-            "a Python pickle",
-            format!(
-                "{single}. The hub keeps a conversion of most such checkpoints in a revision of its own, refs/pr/N: fetch \
-                 that one"
-            ),
-        )),
-        None => Ok(()),
-    }
+/// How a file keeps its tensors.
+#[derive(Debug, Clone, Copy)]
+enum Format {
+    Safetensors,
+    /// A file of `torch.save`.
+    Pickle,
 }
 
 /// Where a tensor lies.
@@ -136,8 +141,17 @@ struct Entry {
     file: usize,
     dtype: DType,
     shape: Vec<usize>,
+    /// Distance of neighbours in each dimension, in numbers; `None` if the numbers follow one another.
+    stride: Option<Vec<usize>>,
     start: usize,
     end: usize,
+}
+
+impl Entry {
+    /// Which numbers it is: a pickle writes a matrix that two layers share under both names.
+    fn place(&self) -> (usize, usize, usize, &[usize], Option<&[usize]>) {
+        (self.file, self.start, self.end, &self.shape, self.stride.as_deref())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -148,14 +162,14 @@ struct Store {
     used: Mutex<BTreeSet<String>>,
 }
 
-/// `STEM.safetensors.index.json`; its `metadata` holds totals that are not needed.
+/// `STEM.safetensors.index.json` or `STEM.bin.index.json`; its `metadata` holds totals that are not needed.
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
 impl Store {
-    fn add_shards(&mut self, tree: &FileTree, index_name: &str) -> Result<()> {
+    fn add_shards(&mut self, tree: &FileTree, index_name: &str, format: Format) -> Result<()> {
         let index: Index = tree.read_json(index_name)?;
         let shards: BTreeSet<&String> = index.weight_map.values().collect();
         if shards.is_empty() {
@@ -170,7 +184,7 @@ impl Store {
                 ));
             }
             file_of.insert(shard.clone(), self.files.len());
-            self.add_file(tree, shard)?;
+            self.add_file(tree, shard, format)?;
         }
         for (name, shard) in &index.weight_map {
             let listed = file_of.get(shard).copied();
@@ -184,42 +198,20 @@ impl Store {
         Ok(())
     }
 
-    fn add_file(&mut self, tree: &FileTree, name: &str) -> Result<()> {
+    fn add_file(&mut self, tree: &FileTree, name: &str, format: Format) -> Result<()> {
         let path = tree.path_of(name);
         let bytes = tree.map(name)?;
-        let (header, metadata) = SafeTensors::read_metadata(&bytes)
-            .map_err(|e| ModelError::malformed(&path, describe(&e, bytes.len())))?;
-        // Eight bytes hold the header's length; tensors follow the header.
-        let data = header + 8;
-        if data + metadata.data_len() != bytes.len() {
-            return Err(ModelError::malformed(
-                &path,
-                format!(
-                    "{} bytes long, its header describes {}: truncated or damaged, fetch it again",
-                    bytes.len(),
-                    data + metadata.data_len()
-                ),
-            ));
-        }
         let file = self.files.len();
-        for (tensor, info) in metadata.tensors() {
-            let dtype = stored_dtype(info.dtype).ok_or_else(|| {
-                ModelError::unsupported(
-                    &path,
-                    format!("data type of tensor `{tensor}`"),
-                    format!("{:?}", info.dtype),
-                    "F16, BF16, F32, F64, I64, I32, U8",
-                )
-            })?;
-            let (start, end) = info.data_offsets;
-            let entry =
-                Entry { file, dtype, shape: info.shape.clone(), start: data + start, end: data + end };
-            if self.entries.insert(tensor.clone(), entry).is_some() {
-                return Err(ModelError::malformed(
-                    &path,
-                    format!("tensor `{tensor}` is in another shard too"),
-                ));
+        let described = match format {
+            Format::Safetensors => safetensors(&path, &bytes, file)?,
+            Format::Pickle => pickle::tensors(&path, &bytes, file)?,
+        };
+        for (tensor, entry) in described {
+            if self.entries.contains_key(&tensor) {
+                let detail = format!("tensor `{tensor}` is there twice, or in another shard too");
+                return Err(ModelError::malformed(&path, detail));
             }
+            self.entries.insert(tensor, entry);
         }
         self.files.push(bytes);
         Ok(())
@@ -257,7 +249,13 @@ impl Store {
             );
         }
         let bytes = &self.files[entry.file][entry.start..entry.end];
-        let tensor = Tensor::from_raw_buffer(bytes, entry.dtype, &entry.shape, device)?;
+        let tensor = match &entry.stride {
+            None => Tensor::from_raw_buffer(bytes, entry.dtype, &entry.shape, device)?,
+            Some(stride) => {
+                let row = pickle::gather(bytes, entry.dtype.size_in_bytes(), &entry.shape, stride);
+                Tensor::from_raw_buffer(&row, entry.dtype, &entry.shape, device)?
+            }
+        };
         let converted = tensor.to_dtype(dtype)?;
         if dtype == DType::F16 && entry.dtype != DType::F16 && overflows(&converted)? {
             return Err(
@@ -266,6 +264,34 @@ impl Store {
         }
         Ok(converted)
     }
+}
+
+/// The tensors of a safetensors file.
+fn safetensors(path: &str, bytes: &[u8], file: usize) -> Result<Vec<(String, Entry)>> {
+    let (header, metadata) = SafeTensors::read_metadata(bytes)
+        .map_err(|e| ModelError::malformed(path, describe(&e, bytes.len())))?;
+    // Eight bytes hold the header's length; tensors follow the header.
+    let data = header + 8;
+    if data + metadata.data_len() != bytes.len() {
+        return Err(ModelError::malformed(
+            path,
+            format!(
+                "{} bytes long, its header describes {}: truncated or damaged, fetch it again",
+                bytes.len(),
+                data + metadata.data_len()
+            ),
+        ));
+    }
+    let entry = |(tensor, info): (String, &TensorInfo)| {
+        let dtype = stored_dtype(info.dtype).ok_or_else(|| {
+            let supported = "F16, BF16, F32, F64, I64, I32, U8";
+            let what = format!("data type of tensor `{tensor}`");
+            ModelError::unsupported(path, what, format!("{:?}", info.dtype), supported)
+        })?;
+        let (start, end) = (data + info.data_offsets.0, data + info.data_offsets.1);
+        Ok((tensor, Entry { file, dtype, shape: info.shape.clone(), stride: None, start, end }))
+    };
+    metadata.tensors().into_iter().map(entry).collect()
 }
 
 /// Whether a value is infinite.
