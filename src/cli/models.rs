@@ -254,12 +254,13 @@ fn say_repo(repo: &CachedRepo) -> anyhow::Result<()> {
     for revision in &repo.revisions {
         let refs = revision.refs.join(", ");
         say(format_args!(
-            "  {}{}  {} files, {}, licence {}{}",
+            "  {}{}  {} files, {}, licence {}{}{}",
             revision.commit,
             if refs.is_empty() { String::new() } else { format!(" ({refs})") },
             revision.files,
             bytes(revision.bytes),
             revision.licence.as_deref().unwrap_or("not stated"),
+            if revision.pickled { "; weights in a Python pickle, read as data, never executed" } else { "" },
             if revision.missing.is_empty() {
                 String::new()
             } else {

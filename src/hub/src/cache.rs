@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::choose::missing;
+use crate::choose::{is_pickle, missing};
 use crate::digest::Digest;
 use crate::error::{HubError, HubErrorKind, Result};
 use crate::info::licence_of_readme;
@@ -72,6 +72,8 @@ pub struct CachedRevision {
     pub bytes: u64,
     /// Files that its own configuration asks for and that are not there.
     pub missing: Vec<String>,
+    /// Whether any weights are a Python pickle, in want of safetensors. It is read as data.
+    pub pickled: bool,
     /// Licence by its model card; `None` if there is no card or it names none.
     pub licence: Option<String>,
 }
@@ -331,6 +333,7 @@ impl HubCache {
                 files: entries.len(),
                 bytes: entries.iter().filter_map(|entry| entry.bytes).sum(),
                 missing: missing_in(&folder),
+                pickled: entries.iter().any(|entry| is_pickle(&entry.name)),
                 licence: licence(&folder),
                 commit,
             });

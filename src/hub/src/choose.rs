@@ -40,11 +40,22 @@ const SMALL: [&str; 24] = [
 /// Folders of a pipeline in the layout of diffusers; a repository has them beside a `model_index.json`.
 const PIPELINE: [&str; 5] = ["scheduler/", "text_encoder/", "tokenizer/", "unet/", "vae/"];
 
-/// Names of weights in the one format that is read, without `.safetensors`.
-const STEMS: [&str; 2] = ["model", "diffusion_pytorch_model"];
+/// Weights in safetensors.
+const SAFE: [&str; 2] = ["model.safetensors", "diffusion_pytorch_model.safetensors"];
+
+/// Weights in PyTorch's own format, for folders without safetensors: pickles, which are read as data.
+const PICKLED: [&str; 2] = ["pytorch_model.bin", "diffusion_pytorch_model.bin"];
+
+/// Beside the name of the weights: which shards there are.
+const INDEX: &str = ".index.json";
 
 /// Suffixes of weights that cannot be read here, to name them when there are no others.
 const OTHER_WEIGHTS: [&str; 7] = [".bin", ".pth", ".pt", ".onnx", ".gguf", ".h5", ".msgpack"];
+
+/// Whether a file holds weights as a pickle.
+pub(crate) fn is_pickle(name: &str) -> bool {
+    name.ends_with(".bin")
+}
 
 /// What to fetch.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +66,7 @@ pub(crate) struct Choice {
     pub(crate) indices: Vec<FileName>,
 }
 
-/// `STEM.safetensors.index.json`.
+/// `model.safetensors.index.json` or `pytorch_model.bin.index.json`.
 #[derive(Deserialize)]
 struct Index {
     weight_map: std::collections::BTreeMap<String, String>,
@@ -76,14 +87,17 @@ pub(crate) fn choose(repo: &RepoId, files: &[RemoteFile]) -> Result<Choice> {
         if !folders.contains(&folder) {
             continue;
         }
-        let stem_of = |suffix: &str| STEMS.iter().find(|stem| name.strip_prefix(**stem) == Some(suffix));
-        if let Some(stem) = stem_of(".safetensors") {
+        let has = |name: &str| names.contains(format!("{folder}{name}").as_str());
+        // Pickles stand in where a folder has nothing else; never both.
+        let safe = SAFE.iter().any(|safe| has(safe) || has(&format!("{safe}{INDEX}")));
+        let read = if safe { SAFE } else { PICKLED };
+        if read.contains(&name) {
             // Where there is an index, the loader follows it.
-            if !names.contains(format!("{folder}{stem}.safetensors.index.json").as_str()) {
+            if !has(&format!("{name}{INDEX}")) {
                 chosen.push(file.name.clone());
                 weights += 1;
             }
-        } else if stem_of(".safetensors.index.json").is_some() {
+        } else if name.strip_suffix(INDEX).is_some_and(|single| read.contains(&single)) {
             indices.push(file.name.clone());
             weights += 1;
         } else if SMALL.contains(&name) {
@@ -99,7 +113,7 @@ pub(crate) fn choose(repo: &RepoId, files: &[RemoteFile]) -> Result<Choice> {
             .collect();
         let found = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
         let detail = format!(
-            "expected weights in model.safetensors or in shards with an index, found {found}. Many repositories have a \
+            "expected weights in model.safetensors or pytorch_model.bin or in shards with an index, found {found}. Many repositories have a \
              converted copy on a branch: look for it on the repository's page and name it with --revision, such as \
              refs/pr/1"
         );
@@ -112,12 +126,14 @@ pub(crate) fn choose(repo: &RepoId, files: &[RemoteFile]) -> Result<Choice> {
 pub(crate) fn shards(index: &FileName, content: &[u8], files: &[RemoteFile]) -> Result<Vec<FileName>> {
     let malformed = |detail: String| HubError::answer(format!("{index}: {detail}"));
     let parsed: Index = serde_json::from_slice(content)
-        .map_err(|error| malformed(format!("not an index of safetensors shards: {error}")))?;
+        .map_err(|error| malformed(format!("not an index of shards: {error}")))?;
     let (folder, _) = index.split();
     let wanted: BTreeSet<String> =
         parsed.weight_map.values().map(|shard| format!("{folder}{shard}")).collect();
+    // Shards are in the format of their index.
+    let suffix = if index.as_str().ends_with(".bin.index.json") { ".bin" } else { ".safetensors" };
     let shard = |name: &String| {
-        let listed = files.iter().find(|file| file.name.as_str() == name && name.ends_with(".safetensors"));
+        let listed = files.iter().find(|file| file.name.as_str() == name && name.ends_with(suffix));
         let listed = listed.map(|file| file.name.clone());
         listed.ok_or_else(|| {
             malformed(format!("it names the shard {name:?}, which the repository does not have"))
@@ -135,11 +151,12 @@ pub(crate) fn missing(exists: &dyn Fn(&str) -> bool, read: &dyn Fn(&str) -> Opti
     }
     let folders = if pipeline { &["unet/", "vae/"][..] } else { &[""][..] };
     for folder in folders {
-        let index = STEMS
+        let safe = SAFE
             .iter()
-            .map(|stem| format!("{folder}{stem}.safetensors.index.json"))
-            .find(|name| exists(name));
-        let single = STEMS.iter().map(|stem| format!("{folder}{stem}.safetensors")).find(|name| exists(name));
+            .any(|safe| exists(&format!("{folder}{safe}")) || exists(&format!("{folder}{safe}{INDEX}")));
+        let read = if safe { SAFE } else { PICKLED };
+        let index = read.iter().map(|single| format!("{folder}{single}{INDEX}")).find(|name| exists(name));
+        let single = read.iter().map(|single| format!("{folder}{single}")).find(|name| exists(name));
         match (index, single) {
             (Some(index), _) => {
                 let parsed = read(&index).and_then(|content| serde_json::from_slice::<Index>(&content).ok());
@@ -229,7 +246,7 @@ mod tests {
             "unet/config.json",
             "unet/diffusion_pytorch_model.safetensors",
             "unet/diffusion_pytorch_model.fp16.safetensors",
-            "vae/diffusion_pytorch_model.bin",
+            "unet/diffusion_pytorch_model.bin",
             "safety_checker/model.safetensors",
             "v1-5-pruned.safetensors",
         ];
@@ -240,11 +257,66 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_without_safetensors_says_what_it_has() {
+    fn pickles_stand_in_where_there_is_nothing_else() {
+        let (files, indices) = chosen(&[
+            "config.json",
+            "pytorch_model.bin",
+            "model.pth",
+            "model.pt",
+            "a.onnx",
+            "a.gguf",
+            "b.bin",
+        ]);
+        assert_eq!(
+            (files.as_slice(), indices.len()),
+            (&["config.json".to_owned(), "pytorch_model.bin".to_owned()][..], 0)
+        );
+        let shards = [
+            "config.json",
+            "pytorch_model-00001-of-00001.bin",
+            "pytorch_model.bin",
+            "pytorch_model.bin.index.json",
+        ];
+        assert_eq!(
+            chosen(&shards),
+            (vec!["config.json".into()], vec!["pytorch_model.bin.index.json".into()])
+        );
+        // Never both, however the safetensors are kept.
+        let mut both = shards.to_vec();
+        both.push("model.safetensors.index.json");
+        assert_eq!(chosen(&both).1, ["model.safetensors.index.json"]);
+        let mixed = [
+            "model_index.json",
+            "unet/diffusion_pytorch_model.safetensors",
+            "vae/diffusion_pytorch_model.bin",
+        ];
+        assert_eq!(chosen(&mixed).0, mixed);
+        assert!(is_pickle("unet/diffusion_pytorch_model.bin") && !is_pickle("model.safetensors"));
+    }
+
+    #[test]
+    fn an_index_names_shards_of_its_own_format() {
+        let listed = files(&["a.bin", "a.safetensors"]);
+        let shards = |index: &str, shard: &str| {
+            let content = format!(r#"{{"weight_map":{{"w":"{shard}"}}}}"#);
+            super::shards(&index.parse().unwrap(), content.as_bytes(), &listed).is_ok()
+        };
+        assert!(
+            shards("pytorch_model.bin.index.json", "a.bin")
+                && shards("model.safetensors.index.json", "a.safetensors")
+        );
+        assert!(
+            !shards("pytorch_model.bin.index.json", "a.safetensors")
+                && !shards("model.safetensors.index.json", "a.bin")
+        );
+    }
+
+    #[test]
+    fn a_repository_without_weights_that_are_read_says_what_it_has() {
         let choose = |names: &[&str]| choose(&"a/b".parse().unwrap(), &files(names)).unwrap_err();
-        let error = choose(&["config.json", "pytorch_model.bin", "adapter.safetensors"]);
+        let error = choose(&["config.json", "pytorch_model.pth", "adapter.safetensors"]);
         assert_eq!(error.kind(), HubErrorKind::Unsuitable);
-        for part in ["a/b", "pytorch_model.bin", "model.safetensors", "--revision"] {
+        for part in ["a/b", "pytorch_model.pth", "model.safetensors", "--revision"] {
             assert!(error.to_string().contains(part), "{error}");
         }
         assert!(choose(&["model.safetensors"]).to_string().contains("config.json"));

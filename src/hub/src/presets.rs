@@ -1,8 +1,8 @@
 //! Sets of models that go together, as data: `presets.toml`, compiled in.
 //!
 //! Sizes come from published counts of parameters. A download has `parameters x bytes of a stored parameter` (4 in f32,
-//! 2 in bf16 and f16); tokenizers and configurations add a few megabytes. Memory has to hold `parameters x bytes of a computed parameter` of all parts, and a quarter more for
-//! activations, caches and the program.
+//! 2 in bf16 and f16, about half a byte in 4 bits); tokenizers and configurations add a few megabytes. Memory has to hold
+//! `parameters x bytes of a computed parameter` of all parts, and a quarter more for activations, caches and the program.
 
 use std::sync::OnceLock;
 
@@ -44,7 +44,10 @@ pub struct Part {
     pub licence: String,
     /// Number of parameters.
     pub parameters: u64,
-    /// Precision in which they are stored.
+    /// How many of them are stored in 4 bits, by AWQ.
+    #[serde(default)]
+    pub packed: u64,
+    /// Precision in which the others are stored.
     pub stored: Dtype,
 }
 
@@ -82,7 +85,8 @@ impl Dtype {
 impl Part {
     /// Bytes to download, about.
     pub fn download_bytes(&self) -> u64 {
-        self.parameters * self.stored.size()
+        // AWQ adds a scale of 16 bits and a zero of 4 to each 128 numbers of 4 bits.
+        self.packed * (128 * 4 + 16 + 4) / (128 * 8) + (self.parameters - self.packed) * self.stored.size()
     }
 }
 
@@ -205,11 +209,18 @@ mod tests {
             for part in &preset.parts {
                 assert!(!part.licence.is_empty(), "{}", part.repo);
                 assert!((100_000_000..100_000_000_000).contains(&part.parameters), "{}", part.repo);
+                assert!(part.packed < part.parameters, "{}", part.repo);
             }
         }
         let laptop = find("laptop").unwrap().unwrap();
         assert!(laptop.memory_bytes() < 8_000_000_000 && laptop.download_bytes() < 3_000_000_000);
         assert!(find("desktop").unwrap().is_none());
+        let packed = find("paper-internvl2-8b").unwrap().unwrap();
+        assert!(
+            (6_900_000_000..7_200_000_000).contains(&packed.download_bytes()),
+            "{}",
+            packed.download_bytes()
+        );
     }
 
     #[test]

@@ -336,8 +336,8 @@ fn what_does_not_exist_is_named() {
         .hub
         .faults("config.json", &[Fault::Status(404, vec![("x-error-code", "EntryNotFound".to_owned())])]);
     world.refused(REPO, "main", HubErrorKind::NotFound, &["config.json", REPO]);
-    world.hub.repo("org/pickled", &[("config.json", b"{}"), ("pytorch_model.bin", b"x")]);
-    world.refused("org/pickled", "main", HubErrorKind::Unsuitable, &["pytorch_model.bin", "--revision"]);
+    world.hub.repo("org/other-format", &[("config.json", b"{}"), ("model.gguf", b"x")]);
+    world.refused("org/other-format", "main", HubErrorKind::Unsuitable, &["model.gguf", "--revision"]);
 }
 
 #[test]

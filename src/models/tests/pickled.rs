@@ -114,7 +114,7 @@ fn a_judge_in_pickled_shards_answers_as_in_safetensors() {
     // A tensor that is not where the index says, a shard that is not there, and one that is cut.
     let index = folder.path().join("pytorch_model.bin.index.json");
     let listed = std::fs::read_to_string(&index).unwrap();
-    let name = "model.language_model.norm.weight";
+    let name = "model.norm.weight";
     assert!(listed.contains(name));
     std::fs::write(&index, listed.replace(name, "elsewhere")).unwrap();
     assert!(load(folder.path()).unwrap_err().to_string().contains("elsewhere"));
