@@ -154,9 +154,9 @@ pub(crate) fn missing(exists: &dyn Fn(&str) -> bool, read: &dyn Fn(&str) -> Opti
         let safe = SAFE
             .iter()
             .any(|safe| exists(&format!("{folder}{safe}")) || exists(&format!("{folder}{safe}{INDEX}")));
-        let read = if safe { SAFE } else { PICKLED };
-        let index = read.iter().map(|single| format!("{folder}{single}{INDEX}")).find(|name| exists(name));
-        let single = read.iter().map(|single| format!("{folder}{single}")).find(|name| exists(name));
+        let names = if safe { SAFE } else { PICKLED };
+        let index = names.iter().map(|single| format!("{folder}{single}{INDEX}")).find(|name| exists(name));
+        let single = names.iter().map(|single| format!("{folder}{single}")).find(|name| exists(name));
         match (index, single) {
             (Some(index), _) => {
                 let parsed = read(&index).and_then(|content| serde_json::from_slice::<Index>(&content).ok());

@@ -137,6 +137,33 @@ fn a_fresh_pull_fetches_what_is_needed_in_the_layout_of_hugging_face() {
 }
 
 #[test]
+fn pickled_shards_come_where_there_are_no_safetensors_and_are_listed_as_such() {
+    let world = World::new();
+    let pickled = |repo: &str| {
+        let found = world.client().cache().repo(&repo.parse().unwrap()).unwrap();
+        assert!(found.revisions[0].missing.is_empty());
+        found.revisions[0].pickled
+    };
+    world.pull().unwrap();
+    assert!(!pickled(REPO));
+    let index = br#"{"weight_map": {"a": "pytorch_model-00001-of-00001.bin"}}"#;
+    let shard = vec![7; 3000];
+    world.hub.repo(
+        "org/pickled",
+        &[
+            ("config.json", b"{}"),
+            ("pytorch_model-00001-of-00001.bin", &shard),
+            ("pytorch_model.bin.index.json", index),
+            ("training_args.bin", b"x"),
+        ],
+    );
+    let pulled = world.pull_told("org/pickled", "main", &Quiet).unwrap();
+    assert_eq!(fs::read(pulled.folder.join("pytorch_model-00001-of-00001.bin")).unwrap(), shard);
+    assert!(!pulled.folder.join("training_args.bin").exists());
+    assert!(pickled("org/pickled"));
+}
+
+#[test]
 fn without_symbolic_links_the_files_are_there_and_take_no_more_room() {
     let mut world = World::new();
     world.symlinks = false;
