@@ -1,6 +1,7 @@
 //! Weights in safetensors files, or in those of `torch.save`, read strictly.
 
 mod archive;
+mod machine;
 mod pickle;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
