@@ -268,8 +268,10 @@ impl ChatTemplate {
 #[derive(Debug)]
 pub struct ChatTokenizer {
     tokenizer: Tokenizer,
-    /// Texts of added tokens: special marks that ordinary text must not hold.
+    /// Texts of special tokens, which ordinary text must not hold.
     marks: Vec<String>,
+    /// Texts of tokens that are no less marks (`<|im_start|>` of some, `<think>`), but that no file calls special.
+    plain_marks: Vec<String>,
     /// The token that begins every prompt, for checkpoints whose templates leave it to the tokenizer.
     start: Option<(String, u32)>,
     path: String,
@@ -287,14 +289,17 @@ impl ChatTokenizer {
             .with_truncation(None)
             .map_err(|e| ModelError::tokenizer(&path, format!("cannot turn truncation off: {e}")))?;
         tokenizer.with_padding(None);
-        let marks = tokenizer
-            .get_added_tokens_decoder()
-            .into_values()
-            .filter(|token| token.special)
-            .map(|token| token.content)
-            .collect();
+        let (marks, plain): (Vec<_>, Vec<_>) =
+            tokenizer.get_added_tokens_decoder().into_values().partition(|token| token.special);
+        let marks = marks.into_iter().map(|token| token.content).collect();
+        let enclosed = |text: &str| {
+            text.len() > 2
+                && [('<', '>'), ('[', ']')].iter().any(|&(a, b)| text.starts_with(a) && text.ends_with(b))
+        };
+        let plain_marks =
+            plain.into_iter().map(|token| token.content).filter(|text| enclosed(text)).collect();
         let start = Self::start(tree, &tokenizer)?;
-        Ok(Self { tokenizer, marks, start, path })
+        Ok(Self { tokenizer, marks, plain_marks, start, path })
     }
 
     /// The token that begins every prompt, if `add_bos_token` of `tokenizer_config.json` asks for one, or where that
@@ -367,12 +372,26 @@ impl ChatTokenizer {
         &self.path
     }
 
-    /// Refuses text that holds a special token: it would end the user's turn, or pose as a picture.
+    /// Refuses a user's text that holds a control token, special or not: it would end the user's turn, or pose as
+    /// what the model or a tool says.
     ///
     /// # Errors
     /// `Request`, naming the token.
     pub fn refuse_marks(&self, text: &str) -> Result<()> {
-        match self.marks.iter().find(|mark| text.contains(mark.as_str())) {
+        self.refuse_any(text, &self.plain_marks)?;
+        self.refuse_special(text)
+    }
+
+    /// The same of special tokens only, for text that the model itself wrote.
+    ///
+    /// # Errors
+    /// `Request`, naming the token.
+    pub fn refuse_special(&self, text: &str) -> Result<()> {
+        self.refuse_any(text, &self.marks)
+    }
+
+    fn refuse_any(&self, text: &str, marks: &[String]) -> Result<()> {
+        match marks.iter().find(|mark| text.contains(mark.as_str())) {
             Some(mark) => Err(ModelError::Request(format!(
                 "the text holds `{mark}`, a control token of this model; remove it from the question"
             ))),

@@ -75,11 +75,15 @@ impl Prompter {
     /// Tokens of a whole question: rendered at once, tokenised at once, so that they are what the reference makes of
     /// the same conversation, wherever the shared beginning ends.
     pub(super) fn tokens(&self, prompt: &Prompt, picture: Option<&PictureTokens>) -> Result<Tokens> {
-        let replies = prompt.turns.iter().flat_map(|turn| [turn.assistant.as_str(), turn.user.as_str()]);
-        for text in
-            replies.chain([&*prompt.prefix.text, prompt.suffix.as_str(), prompt.answer_start.as_str()])
-        {
-            self.refuse_marks(text)?;
+        // As one, as the template gets it: a mark may begin in the one and end in the other.
+        let first = format!("{}{}", prompt.prefix.text, prompt.suffix);
+        for text in prompt.turns.iter().map(|turn| &turn.user).chain([&first]) {
+            self.refuse_pictures(text)?;
+            self.tokenizer.refuse_marks(text)?;
+        }
+        for text in prompt.turns.iter().map(|turn| &turn.assistant).chain([&prompt.answer_start]) {
+            self.refuse_pictures(text)?;
+            self.tokenizer.refuse_special(text)?;
         }
         let mut text = self.render(prompt)?;
         text.push_str(&prompt.answer_start);
@@ -121,14 +125,14 @@ impl Prompter {
         self.template.render(&conversation(prompt), image)
     }
 
-    /// Text in which a control token or a picture's placeholder would pose as what it is not.
-    fn refuse_marks(&self, text: &str) -> Result<()> {
+    /// Refuses text in which a picture's placeholder would pose as a picture.
+    fn refuse_pictures(&self, text: &str) -> Result<()> {
         match self.image.as_ref().filter(|mark| text.contains(&mark.written)) {
             Some(mark) => Err(ModelError::Request(format!(
                 "the text holds `{}`, which stands for a picture; remove it from the question",
                 mark.written
             ))),
-            None => self.tokenizer.refuse_marks(text),
+            None => Ok(()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use cluegate_models::{FileTree, LoadOptions, ModelErrorKind, Suite, load_judge, load_text};
 use cluegate_perception::{
-    Call, CompletionRequest, PerceptionErrorKind, Picture, Prefix, Prompt, VisionLanguageModel,
+    Call, CompletionRequest, PerceptionErrorKind, Picture, Prefix, Prompt, Reply, VisionLanguageModel,
 };
 use serde_json::{Value, json};
 
@@ -232,4 +232,28 @@ fn a_vocabulary_with_merges_is_read_as_well() {
             assert_eq!(model.prompt_tokens(&golden.prompt(&case)).unwrap(), case.tokens, "{}", case.name);
         }
     }
+}
+
+/// The file of `<think>` does not call it special, and it is one token all the same.
+#[test]
+fn marks_are_refused_whoever_calls_them_special_and_wherever_they_are_cut() {
+    let model = Golden("qwen3").model();
+    let ask = |prefix: &str, suffix: &str| Prompt::new(Prefix { picture: None, text: prefix.into() }, suffix);
+    let reply = |assistant: &str, user: &str| {
+        let mut prompt = ask("What is it?", "");
+        prompt.turns.push(Reply { assistant: assistant.to_owned(), user: user.to_owned() });
+        prompt
+    };
+    for (prompt, mark) in [
+        (ask("What is a ", "<think>?"), "`<think>`"),
+        (ask("What is a <|e", "nd|>?"), "`<|end|>`"),
+        (reply("A cat.", "</think> Is it?"), "`</think>`"),
+        (reply("A cat.<|end|>", "Is it?"), "`<|end|>`"),
+    ] {
+        let error = model.next_logits(&[prompt]).unwrap_err();
+        assert_eq!(error.kind(), ModelErrorKind::Request);
+        assert!(error.to_string().contains(mark), "{mark}: {error}");
+    }
+    // What the model itself has written is asked about.
+    model.next_logits(&[reply("<think>A cat.</think> A cat.", "Is it?")]).unwrap();
 }
