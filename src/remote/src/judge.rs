@@ -1,0 +1,82 @@
+//! A judge on other machines.
+
+use cluegate_perception::{
+    AnswerScore, Call, Completion, CompletionRequest, Fingerprint, Prompt, Result, VisionLanguageModel,
+};
+use serde_json::Value;
+
+use crate::chat::{self, Chat};
+use crate::client::{Client, Request};
+use crate::error::RemoteError;
+use crate::handshake::handshake;
+use crate::options::RemoteOptions;
+use crate::picture::DataUrls;
+
+/// A vision-language model (or a text model, which is then asked without pictures) behind one or several
+/// OpenAI-compatible endpoints.
+///
+/// All questions of a call go out at once, so that the engine batches them and computes what they share once; those about
+/// one picture go to one endpoint as long as it is healthy.
+#[derive(Debug)]
+pub struct RemoteJudge {
+    client: Client,
+    chat: Chat,
+    urls: DataUrls,
+    fingerprint: Fingerprint,
+}
+
+impl RemoteJudge {
+    /// Asks every endpoint whether it is what is needed.
+    ///
+    /// # Errors
+    /// Options that cannot be used; an engine that is not there, does not serve the model, gives no log-probabilities for
+    /// pictures, does not look at them, or thinks before it answers.
+    pub fn open(options: &RemoteOptions) -> std::result::Result<Self, RemoteError> {
+        let client = Client::new(options)?;
+        let found = handshake(&client, options)?;
+        tracing::info!(model = options.model, ask = ?found.chat.ask, endpoints = ?client.addresses(), "remote judge");
+        Ok(Self { client, chat: found.chat, urls: DataUrls::new(), fingerprint: found.fingerprint })
+    }
+
+    fn request(
+        &self,
+        prompt: &Prompt,
+        call: &Call,
+        body: impl Fn(Option<&str>, Option<&str>) -> Value,
+    ) -> Result<Request> {
+        let picture = prompt.prefix.picture.as_ref();
+        let url = picture.map(|picture| self.urls.of(picture)).transpose()?;
+        let hash = picture.map(cluegate_perception::Picture::hash);
+        // What is computed for one tenant is not read by another, and nothing computed of one picture is read for
+        // another.
+        let salt = hash.map(|hash| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(hash.as_bytes());
+            hasher.update(call.tenant().as_bytes());
+            hasher.finalize().to_hex().to_string()
+        });
+        Ok(Request { path: chat::PATH, body: Some(body(url.as_deref(), salt.as_deref())), picture: hash })
+    }
+}
+
+impl VisionLanguageModel for RemoteJudge {
+    fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    fn score(&self, prompts: &[Prompt], call: &Call) -> Result<Vec<AnswerScore>> {
+        let requests = prompts
+            .iter()
+            .map(|prompt| self.request(prompt, call, |url, salt| self.chat.score_request(prompt, url, salt)));
+        let chat = self.chat.clone();
+        self.client.all(requests.collect::<Result<_>>()?, call, move |_, answer| chat.read_score(answer))
+    }
+
+    fn complete(&self, requests: &[CompletionRequest], call: &Call) -> Result<Vec<Completion>> {
+        let asked = requests.iter().map(|CompletionRequest { prompt, max_tokens }| {
+            self.request(prompt, call, |url, salt| self.chat.answer_request(prompt, url, salt, *max_tokens))
+        });
+        let chat = self.chat.clone();
+        self.client.all(asked.collect::<Result<_>>()?, call, move |_, answer| chat.read_answer(answer))
+    }
+}

@@ -1,0 +1,33 @@
+//! The perception traits over an OpenAI-compatible inference engine on another machine: vLLM, SGLang, or a cluster of
+//! them behind a router.
+//!
+//! ```text
+//! options.rs    what a user writes: endpoints, model, key, bounds
+//! handshake.rs  at start: is this the model, are there log-probabilities, does it see the picture?
+//! judge.rs      questions -> requests, all at once; answers -> scores
+//! chat.rs       one question as a chat request, and what comes back
+//! answers.rs    log-probabilities -> masses of Yes and No, or an error where what is missing could decide
+//! client.rs     one request: endpoint, attempts, deadline
+//! endpoints.rs  which endpoint: healthy, least loaded, the one that has seen the picture
+//! ```
+//!
+//! Whoever asks is an ordinary thread; requests run on threads of this crate's own. Nothing is scored that was not
+//! answered: whatever goes wrong is a typed error, and the gate fails closed.
+
+mod answers;
+mod chat;
+mod client;
+mod endpoints;
+mod error;
+mod handshake;
+mod judge;
+mod options;
+mod picture;
+mod retry;
+mod secret;
+mod spellings;
+
+pub use error::{RemoteError, RemoteErrorKind};
+pub use judge::RemoteJudge;
+pub use options::{Dialect, RemoteOptions, RetryOptions};
+pub use secret::Secret;

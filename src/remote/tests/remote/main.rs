@@ -1,0 +1,9 @@
+//! The remote judge against an engine on loopback that speaks the documented shapes of vLLM, SGLang and older servers.
+
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod engine;
+mod failures;
+mod handshake;
+mod scores;
