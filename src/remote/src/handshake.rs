@@ -74,7 +74,7 @@ pub(crate) fn handshake(client: &Client, options: &RemoteOptions) -> Result<Foun
 }
 
 /// What the endpoint's model was made from, if the endpoint serves it.
-fn listed_model(client: &Client, endpoint: usize, name: &str) -> Result<String, RemoteError> {
+pub(crate) fn listed_model(client: &Client, endpoint: usize, name: &str) -> Result<String, RemoteError> {
     let request = Request { path: "/v1/models", body: None, picture: None };
     let wanted = name.to_owned();
     client.one_at(endpoint, request, move |_, answer| {

@@ -4,6 +4,7 @@
 //! ```text
 //! options.rs    what a user writes: endpoints, model, key, bounds
 //! handshake.rs  at start: is this the model, are there log-probabilities, does it see the picture?
+//! relevance.rs  pictures and texts -> embeddings
 //! judge.rs      questions -> requests, all at once; answers -> scores
 //! chat.rs       one question as a chat request, and what comes back
 //! answers.rs    log-probabilities -> masses of Yes and No, or an error where what is missing could decide
@@ -23,6 +24,7 @@ mod handshake;
 mod judge;
 mod options;
 mod picture;
+mod relevance;
 mod retry;
 mod secret;
 mod spellings;
@@ -30,4 +32,5 @@ mod spellings;
 pub use error::{RemoteError, RemoteErrorKind};
 pub use judge::RemoteJudge;
 pub use options::{Dialect, RemoteOptions, RetryOptions};
+pub use relevance::RemoteRelevance;
 pub use secret::Secret;
