@@ -14,6 +14,7 @@ mod page;
 mod pictures;
 mod plot;
 mod reference;
+mod remote;
 mod scaling;
 mod stats;
 mod streams;
@@ -33,6 +34,8 @@ enum Benchmark {
     Engine(engine::EngineArgs),
     /// What more statements, rules, pixels, callers and tenants cost.
     Scaling(scaling::ScalingArgs),
+    /// The judge in a vLLM on this machine, against the one in this process and a bare client.
+    Remote(remote::RemoteArgs),
     /// A judge of full size on a GPU, against its floor and the loop of Hugging Face transformers.
     Gpu(gpu::GpuArgs),
 }
@@ -53,6 +56,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().benchmark {
         Benchmark::Engine(arguments) => engine::run(&arguments),
         Benchmark::Scaling(arguments) => scaling::run(&arguments),
+        Benchmark::Remote(arguments) => remote::run(&arguments),
         Benchmark::Gpu(arguments) => gpu::run(&arguments),
     }
 }
@@ -84,6 +88,9 @@ mod tests {
             assert!(help("engine").contains(option), "{option}");
         }
         assert!(help("gpu").contains("--reference-python"));
+        for option in ["--vllm-python", "--pictures", "--suite", "--out"] {
+            assert!(help("remote").contains(option), "{option}");
+        }
         for option in ["--repeat", "--suite", "--out"] {
             assert!(help("scaling").contains(option), "{option}");
         }

@@ -135,7 +135,7 @@ pub(super) fn measure(setting: &Setting<'_>, page: &mut Page) -> anyhow::Result<
 }
 
 /// Twenty statements of the constitution `scene`, and four more of its world.
-fn scene_statements() -> anyhow::Result<Vec<String>> {
+pub(crate) fn scene_statements() -> anyhow::Result<Vec<String>> {
     let scene = Constitution::shipped("scene")?;
     let mut statements: Vec<String> = Vec::new();
     let links = scene.rules().iter().flat_map(|rule| &rule.preconditions);

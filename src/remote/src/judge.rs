@@ -5,7 +5,8 @@ use cluegate_perception::{
 };
 use serde_json::Value;
 
-use crate::chat::{self, Chat};
+use crate::answers::Spellings;
+use crate::chat::{self, Ask, Chat};
 use crate::client::{Client, Request};
 use crate::error::RemoteError;
 use crate::handshake::handshake;
@@ -36,6 +37,14 @@ impl RemoteJudge {
         let found = handshake(&client, options)?;
         tracing::info!(model = options.model, ask = ?found.chat.ask, endpoints = ?client.addresses(), "remote judge");
         Ok(Self { client, chat: found.chat, urls: DataUrls::new(), fingerprint: found.fingerprint })
+    }
+
+    /// Every token that spells Yes, and every one that spells No; nothing if the engine is asked by words.
+    pub fn answers(&self) -> Option<(&[u32], &[u32])> {
+        match &self.chat.ask {
+            Ask::Ids(Spellings { yes, no }) => Some((yes, no)),
+            Ask::Words { .. } => None,
+        }
     }
 
     fn request(

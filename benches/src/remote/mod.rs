@@ -1,0 +1,378 @@
+//! The judge in a vLLM on this machine against the same judge in this process: the same verdicts, and what the way over
+//! HTTP costs beside a bare client in Python.
+
+mod vllm;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use cluegate::constitution::Constitution;
+use cluegate::judge::Report;
+use cluegate::perception::{Call, Picture, Prefix, Prompt, VisionLanguageModel as _};
+use cluegate::remote::{RemoteJudge, RemoteOptions};
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use self::vllm::{MODEL, Vllm};
+use crate::Common;
+use crate::engine::{judge_folder, scene_statements};
+use crate::ours::{Ours, Questions};
+use crate::page::{Page, doing, say};
+use crate::pictures::{self, Scenes, variant};
+use crate::reference;
+use crate::stats::Times;
+use crate::streams::{Request, millis, serve};
+use crate::table::{Table, ms, times};
+
+/// Callers at once.
+const STREAMS: usize = 16;
+/// Pictures of each timed round, and rounds, the other client between them.
+const TIMED: usize = 10;
+const ROUNDS: usize = 3;
+/// Pictures that are judged while an engine is killed.
+const KILLED: usize = 48;
+
+/// Options of `remote`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoteArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Python with vLLM for the CPU.
+    #[arg(long, value_name = "PYTHON")]
+    vllm_python: PathBuf,
+    /// Folder of the programs in Python.
+    #[arg(long, value_name = "DIR", default_value = "benches/reference")]
+    reference: PathBuf,
+    /// Pictures of Mini OS Bench that both judge.
+    #[arg(long, value_name = "N", default_value_t = 1200)]
+    pictures: usize,
+}
+
+/// The last line of the output.
+#[derive(Debug, Serialize)]
+struct Figures {
+    /// Verdict and violated rules agree on every picture.
+    same_verdicts: bool,
+    /// Of all scores that both have.
+    max_score_difference: f64,
+    /// Time of a picture's statements over that of a bare client in Python.
+    ratio_to_bare_client: f64,
+    /// Requests a second of 16 pictures at once over those of the engine's own benchmark.
+    saturation: f64,
+}
+
+/// What the parts share.
+struct Setting<'a> {
+    arguments: &'a RemoteArgs,
+    scenes: Scenes,
+    folder: &'a Path,
+    statements: Vec<String>,
+    questions: Questions,
+}
+
+/// Runs the benchmark.
+///
+/// # Errors
+/// If anything of it cannot be run, or a picture is left without a verdict when an engine is killed.
+pub(crate) fn run(arguments: &RemoteArgs) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let judge = judge_folder(&arguments.common.suite)?;
+    let vllm = Vllm::start(&arguments.vllm_python, &judge, folder.path())?;
+    let setting = Setting {
+        arguments,
+        scenes: Scenes::load()?,
+        folder: folder.path(),
+        statements: scene_statements()?,
+        questions: Questions::open(&arguments.common.suite)?,
+    };
+    let mut page = Page::begin("A judge in vLLM on this machine")?;
+    let vllm = vllm.ready()?;
+    let ratio = clients(&setting, &vllm, &mut page)?;
+    let saturation = saturate(&setting, &vllm, &mut page)?;
+    let (same_verdicts, difference) = verdicts(&setting, &vllm, &mut page)?;
+    kill(&setting, vllm, &mut page)?;
+    page.write(&arguments.common.out, "remote")?;
+    let figures = Figures {
+        same_verdicts,
+        max_score_difference: difference,
+        ratio_to_bare_client: (ratio * 1e4).round() / 1e4,
+        saturation: (saturation * 1e4).round() / 1e4,
+    };
+    say(&serde_json::to_string(&figures)?)
+}
+
+/// A models file whose judge is at these addresses.
+fn models_file(setting: &Setting<'_>, urls: &[&str], name: &str) -> anyhow::Result<PathBuf> {
+    let suite = &setting.arguments.common.suite;
+    let folder = if suite.is_file() { suite.parent().unwrap_or(Path::new(".")) } else { suite.as_path() };
+    let folder = folder.canonicalize()?;
+    let text = format!(
+        "[relevance]\nfolder = {:?}\n[detector]\nfolder = {:?}\n[judge]\nurls = {urls:?}\nmodel = {MODEL:?}\n",
+        folder.join("relevance"),
+        folder.join("detector"),
+    );
+    let path = setting.folder.join(name);
+    std::fs::write(&path, text)?;
+    Ok(path)
+}
+
+/// The statements of a picture by ours and by a bare client, which take turns.
+fn clients(setting: &Setting<'_>, vllm: &Vllm, page: &mut Page) -> anyhow::Result<f64> {
+    #[derive(Serialize)]
+    struct Input<'a> {
+        url: &'a str,
+        model: &'a str,
+        beginning: String,
+        statements: Vec<String>,
+        pictures: Vec<PathBuf>,
+        yes: Vec<u32>,
+        no: Vec<u32>,
+    }
+    #[derive(Deserialize)]
+    struct Output {
+        ms: Vec<f64>,
+        scores: Vec<Vec<f64>>,
+    }
+    doing("ours and a bare client in turns");
+    let judge = RemoteJudge::open(&RemoteOptions::new([&vllm.url], MODEL))?;
+    let (yes, no) = judge.answers().context("vLLM takes no token ids")?;
+    let pictures = setting.scenes.osbench(TIMED)?;
+    let (mut ours, mut theirs, mut gap) = (Vec::new(), Vec::new(), 0f64);
+    for round in 0..=ROUNDS {
+        // A picture of its own for everyone: nothing is remembered of it.
+        let fresh = |way: usize| -> Vec<RgbImage> {
+            pictures.iter().map(|picture| variant(picture, 1 + 2 * round + way)).collect()
+        };
+        let mut times = Vec::new();
+        for picture in fresh(0) {
+            let prompts = prompts(setting, Picture::new(picture));
+            let begin = Instant::now();
+            judge.score(&prompts, &Call::default())?;
+            times.push(millis(begin.elapsed()));
+        }
+        let files = pictures::pngs(&fresh(1))?;
+        let folder = setting.folder.join(format!("round-{round}"));
+        let input = Input {
+            url: &vllm.url,
+            model: MODEL,
+            beginning: setting.questions.beginning(),
+            statements: setting.statements.iter().map(|text| setting.questions.ending(text)).collect(),
+            pictures: pictures::write(&folder, &files)?,
+            yes: yes.to_vec(),
+            no: no.to_vec(),
+        };
+        let program = setting.arguments.reference.join("remote_client.py");
+        let output: Output = reference::run(&setting.arguments.vllm_python, &program, None, &input, &folder)?;
+        for (picture, theirs) in fresh(1).into_iter().zip(&output.scores) {
+            let ours = judge.score(&prompts(setting, Picture::new(picture)), &Call::default())?;
+            gap = ours.iter().zip(theirs).fold(gap, |gap, (ours, theirs)| gap.max((ours.ratio() - theirs).abs()));
+        }
+        // The first round warms everything up.
+        if round > 0 {
+            ours.extend(times);
+            theirs.extend(output.ms);
+        }
+    }
+    let (ours, theirs) = (Times::new(ours), Times::new(theirs));
+    page.heading("The statements of one picture over HTTP")?;
+    let mut table = Table::new(&["", "median ms", "p90 ms", "times"]);
+    for (name, measured) in [("cluegate", &ours), ("a bare asynchronous client (aiohttp)", &theirs)] {
+        table.row(
+            name,
+            [ms(measured.median()), ms(measured.percentile(0.9)), times(measured.median() / theirs.median())],
+        );
+    }
+    page.table(table)?;
+    page.text(&format!(
+        "{} statements, {} pictures each, in turns; largest difference of a score {gap:.1e}.",
+        setting.statements.len(),
+        ours.len()
+    ))?;
+    Ok(ours.median() / theirs.median())
+}
+
+/// The questions about a picture.
+fn prompts(setting: &Setting<'_>, picture: Picture) -> Vec<Prompt> {
+    let prefix = Prefix { picture: Some(picture), text: setting.questions.beginning().into() };
+    let ending = |text: &String| Prompt::new(prefix.clone(), setting.questions.ending(text));
+    setting.statements.iter().map(ending).collect()
+}
+
+/// Requests a second of pictures at once by ours, over those of vLLM's own benchmark on the same prompts.
+fn saturate(setting: &Setting<'_>, vllm: &Vllm, page: &mut Page) -> anyhow::Result<f64> {
+    doing("16 pictures at once, and vLLM's own benchmark");
+    let judge = RemoteJudge::open(&RemoteOptions::new([&vllm.url], MODEL))?;
+    let pictures = setting.scenes.osbench(STREAMS)?;
+    let fresh =
+        |run: usize| -> Vec<RgbImage> { pictures.iter().map(|picture| variant(picture, 100 + run)).collect() };
+    let count = (STREAMS * setting.statements.len()) as f64;
+    let (mut ours, mut theirs) = (0f64, 0f64);
+    for round in 0..ROUNDS {
+        let asked: Vec<Vec<Prompt>> =
+            fresh(2 * round).into_iter().map(|picture| prompts(setting, Picture::new(picture))).collect();
+        let begin = Instant::now();
+        std::thread::scope(|scope| -> anyhow::Result<()> {
+            let threads: Vec<_> =
+                asked.iter().map(|prompts| scope.spawn(|| judge.score(prompts, &Call::default()))).collect();
+            for thread in threads {
+                thread.join().map_err(|_| anyhow::anyhow!("a caller panicked"))??;
+            }
+            Ok(())
+        })?;
+        ours = ours.max(count / begin.elapsed().as_secs_f64());
+        theirs = theirs.max(own_benchmark(setting, vllm, &fresh(2 * round + 1), round)?);
+    }
+    page.heading("16 pictures at once")?;
+    let mut table = Table::new(&["", "requests a second"]);
+    table.row("cluegate, 16 callers", [format!("{ours:.1}")]);
+    table.row("vllm bench serve, all requests at once", [format!("{theirs:.1}")]);
+    page.table(table)?;
+    Ok(ours / theirs)
+}
+
+/// Requests a second of `vllm bench serve` over the statements about these pictures.
+fn own_benchmark(
+    setting: &Setting<'_>,
+    vllm: &Vllm,
+    pictures: &[RgbImage],
+    round: usize,
+) -> anyhow::Result<f64> {
+    let folder = setting.folder.join(format!("bench-{round}"));
+    let paths = pictures::write(&folder, &pictures::pngs(pictures)?)?;
+    let mut rows = String::new();
+    for path in &paths {
+        for statement in &setting.statements {
+            let text = format!("{}{}", setting.questions.beginning(), setting.questions.ending(statement));
+            let content = json!([{"type": "image", "image": path}, {"type": "text", "text": text}]);
+            rows += &format!("{}\n", json!({"content": content}));
+        }
+    }
+    let data = folder.join("requests.jsonl");
+    std::fs::write(&data, rows)?;
+    let log = std::fs::File::create(folder.join("log"))?;
+    let judge = judge_folder(&setting.arguments.common.suite)?;
+    let status = std::process::Command::new(&setting.arguments.vllm_python)
+        .args(["-c", "from vllm.entrypoints.cli.main import main; main()", "bench", "serve"])
+        .args(["--backend", "openai-chat", "--endpoint", "/v1/chat/completions", "--dataset-name", "custom_image"])
+        .args(["--base-url", &vllm.url, "--model", MODEL, "--disable-shuffle", "--disable-tqdm"])
+        .args(["--output-len", "1", "--temperature", "0", "--save-result", "--result-filename", "result.json"])
+        .args(["--num-prompts", &(paths.len() * setting.statements.len()).to_string()])
+        .args(["--extra-body", r#"{"logprobs": true, "top_logprobs": 5}"#])
+        .arg("--tokenizer")
+        .arg(&judge)
+        .arg("--dataset-path")
+        .arg(&data)
+        .arg("--result-dir")
+        .arg(&folder)
+        .env("HF_HUB_OFFLINE", "1")
+        .env_remove("RAYON_NUM_THREADS")
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .status()?;
+    let words = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+    ensure!(status.success(), "vllm bench serve ended with {status}:\n{}", words());
+    #[derive(Deserialize)]
+    struct Result {
+        completed: usize,
+        request_throughput: f64,
+    }
+    let result: Result = serde_json::from_slice(&std::fs::read(folder.join("result.json"))?)?;
+    ensure!(
+        result.completed == paths.len() * setting.statements.len(),
+        "vllm bench serve completed {}:\n{}",
+        result.completed,
+        words()
+    );
+    Ok(result.request_throughput)
+}
+
+/// Mini OS Bench by the local judge and by the remote one: whether they say the same, and how far scores are apart.
+fn verdicts(setting: &Setting<'_>, vllm: &Vllm, page: &mut Page) -> anyhow::Result<(bool, f64)> {
+    doing("Mini OS Bench here and there");
+    let scene = Constitution::shipped("scene")?;
+    let models = models_file(setting, &[&vllm.url], "one.toml")?;
+    let (here, there) = (Ours::open_for(&setting.arguments.common.suite, STREAMS)?, Ours::open_for(&models, STREAMS)?);
+    let (here, there) = (here.prepare(&scene)?, there.prepare(&scene)?);
+    let pictures: Vec<Picture> =
+        setting.scenes.osbench(setting.arguments.pictures)?.into_iter().map(Picture::new).collect();
+    let requests = |prepared| -> Vec<Request> {
+        pictures.iter().map(|picture| Request::new(picture.clone(), prepared, 0)).collect()
+    };
+    let (local, remote) = (serve(&requests(&here), STREAMS)?, serve(&requests(&there), STREAMS)?);
+    let (mut same, mut gap) = (0, 0f64);
+    for (local, remote) in local.reports()?.into_iter().zip(remote.reports()?) {
+        same += usize::from(local.verdict() == remote.verdict() && local.violated() == remote.violated());
+        gap = gap.max(difference(local, remote));
+    }
+    page.heading("Mini OS Bench, the judge here and there")?;
+    let mut table = Table::new(&["", "here", "in vLLM"]);
+    table.row("ms a picture, 16 callers", [ms(local.ms_per_picture()), ms(remote.ms_per_picture())]);
+    page.table(table)?;
+    page.text(&format!(
+        "Verdict and violated rules are the same on {same} of {} pictures; largest difference of a score {gap:.1e}.",
+        pictures.len()
+    ))?;
+    Ok((same == pictures.len(), gap))
+}
+
+/// The largest difference of a score that both reports have.
+fn difference(local: &Report, remote: &Report) -> f64 {
+    let mut gap = 0f64;
+    for (local, remote) in local.rules().iter().zip(remote.rules()) {
+        let links = |rule: &cluegate::judge::RuleEvidence| -> Vec<(Option<f64>, f64)> {
+            let links = rule.preconditions.iter().chain(&rule.unless);
+            links.flat_map(|link| &link.statements).map(|one| (one.score, one.score_without_image)).collect()
+        };
+        for ((a, prior_a), (b, prior_b)) in links(local).into_iter().zip(links(remote)) {
+            gap = gap.max((prior_a - prior_b).abs());
+            if let (Some(a), Some(b)) = (a, b) {
+                gap = gap.max((a - b).abs());
+            }
+        }
+    }
+    gap
+}
+
+/// Two engines, one of which is killed under load: every picture has its verdict.
+fn kill(setting: &Setting<'_>, mut first: Vllm, page: &mut Page) -> anyhow::Result<()> {
+    doing("two engines, one of which is killed");
+    let judge = judge_folder(&setting.arguments.common.suite)?;
+    let second = Vllm::start(&setting.arguments.vllm_python, &judge, setting.folder)?.ready()?;
+    let models = models_file(setting, &[&first.url, &second.url], "two.toml")?;
+    let scene = Constitution::shipped("scene")?;
+    let (here, there) = (Ours::open(&setting.arguments.common.suite)?, Ours::open_for(&models, STREAMS)?);
+    let (here, there) = (here.prepare(&scene)?, there.prepare(&scene)?);
+    let pictures: Vec<Picture> = setting
+        .scenes
+        .osbench(KILLED)?
+        .iter()
+        .map(|picture| Picture::new(variant(picture, 400)))
+        .collect();
+    let requests: Vec<Request> =
+        pictures.iter().map(|picture| Request::new(picture.clone(), &there, 0)).collect();
+    let begin = Instant::now();
+    let run = std::thread::scope(|scope| -> anyhow::Result<_> {
+        let judging = scope.spawn(|| serve(&requests, STREAMS));
+        // About a fifth of the work later.
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        first.kill()?;
+        judging.join().map_err(|_| anyhow::anyhow!("a caller panicked"))?
+    })?;
+    let reports = run.reports()?;
+    ensure!(reports.len() == pictures.len(), "{} pictures, {} verdicts", pictures.len(), reports.len());
+    let mut same = 0;
+    for (picture, remote) in pictures.iter().zip(reports) {
+        let local = here.inspect(picture, &Call::default()).context("the local judge")?;
+        same += usize::from(local.verdict() == remote.verdict() && local.violated() == remote.violated());
+    }
+    page.heading("Two engines, one of which is killed after 1.5 s")?;
+    page.text(&format!(
+        "{KILLED} pictures, 16 callers, {:.1} s: {KILLED} verdicts, {same} of them those of the local judge.",
+        begin.elapsed().as_secs_f64()
+    ))?;
+    ensure!(same == KILLED, "{} verdicts differ from the local judge's", KILLED - same);
+    Ok(())
+}
