@@ -12,7 +12,10 @@ use cluegate_gate::{InspectionError, Inspector, JudgeProvider, SharedJudge, Unfi
 use cluegate_hub::{HubCache, HubError, Preset, Settings, models_file, presets};
 use cluegate_judge::{Judge, JudgeOptions, Report, TemplateError, Templates};
 use cluegate_models::{Domain, FileTree, LoadOptions, MODELS_FILE, ModelError, Suite};
-use cluegate_perception::{Call, Detection, PerceptionError, PerceptionErrorKind, Picture, RelevanceEncoder};
+use cluegate_perception::{
+    Call, Detection, PerceptionError, PerceptionErrorKind, Picture, RelevanceEncoder, VisionLanguageModel,
+};
+use cluegate_remote::{RemoteError, RemoteJudge, RemoteOptions, RemoteRelevance};
 use cluegate_workers::{
     Admission, AdmissionOptions, DetectorWorker, LanguageOptions, LanguageStatistics, LanguageWorker,
     RelevanceWorker, Statistics, WorkerOptions,
@@ -33,6 +36,12 @@ pub enum EngineError {
     /// The presets, or where checkpoints lie.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// A section of the models file that names engines on other machines.
+    #[error("the models file: {0}")]
+    Section(String),
+    /// A model on another machine.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The prompt templates.
     #[error(transparent)]
     Template(#[from] TemplateError),
@@ -93,7 +102,8 @@ pub struct Engine {
     judge: Arc<Judge>,
     relevance: Arc<RelevanceWorker>,
     detector: Arc<DetectorWorker>,
-    language: Arc<LanguageWorker>,
+    /// The judging model's thread; an engine on another machine has none here.
+    language: Option<Arc<LanguageWorker>>,
     pictures: Admission,
     domain: Option<Arc<Domain>>,
 }
@@ -165,13 +175,20 @@ impl Engine {
     pub fn open_with(models: Option<&Path>, options: &EngineOptions) -> Result<Self, EngineError> {
         let suite =
             open_suite(models)?.with_options(options.models.clone()).with_cache(options.cache.clone());
-        let relevance = Arc::new(RelevanceWorker::start(suite.relevance()?, options.relevance)?);
+        let relevance = Arc::new(RelevanceWorker::start(open_relevance(&suite)?, options.relevance)?);
         let detector = Arc::new(DetectorWorker::start(suite.detector()?, options.detector)?);
-        let language = Arc::new(LanguageWorker::start(suite.judge()?, options.judge)?);
+        let (model, language): (Arc<dyn VisionLanguageModel>, _) = match suite.elsewhere("judge") {
+            // It batches by itself what comes at the same time.
+            Some(section) => (Arc::new(RemoteJudge::open(&remote(section)?)?), None),
+            None => {
+                let worker = Arc::new(LanguageWorker::start(suite.judge()?, options.judge)?);
+                (Arc::clone(&worker) as _, Some(worker))
+            }
+        };
         let judge = Judge::new(
             Arc::clone(&relevance) as _,
             Arc::clone(&detector) as _,
-            Arc::clone(&language) as _,
+            model,
             Templates::shipped()?,
             JudgeOptions::default(),
         )
@@ -201,7 +218,7 @@ impl Engine {
             pictures_in_work: self.pictures.in_flight(),
             relevance: self.relevance.statistics(),
             detector: self.detector.statistics(),
-            judge: self.language.statistics(),
+            judge: self.language.as_ref().map(|worker| worker.statistics()).unwrap_or_default(),
         }
     }
 
@@ -235,6 +252,27 @@ impl Engine {
         let pipeline = Pipeline::load(&folder, &Device::Cpu, DType::F32)?;
         Ok(CandleGenerator::new(pipeline, pipeline_fingerprint(&folder)?))
     }
+}
+
+/// The relevance encoder, wherever it is.
+fn open_relevance(suite: &Suite) -> Result<Arc<dyn RelevanceEncoder>, EngineError> {
+    let Some(section) = suite.elsewhere("relevance") else { return Ok(suite.relevance()?) };
+    let mut section = section.clone();
+    let named = section.remove("threshold");
+    let threshold = named.as_ref().and_then(|value| value.as_float()).filter(|value| value.abs() <= 1.0);
+    let threshold = threshold.ok_or_else(|| {
+        EngineError::Section(format!(
+            "[relevance] with urls: expected `threshold`, the cosine from which a rule is relevant with that model \
+             (0.22 for CLIP ViT-B/16), got {}",
+            named.map_or_else(|| "none".to_owned(), |value| value.to_string())
+        ))
+    })?;
+    Ok(Arc::new(RemoteRelevance::open(&remote(&section)?, threshold as f32)?))
+}
+
+/// What a section says of engines on other machines.
+fn remote(section: &toml::Table) -> Result<RemoteOptions, EngineError> {
+    section.clone().try_into().map_err(|e| EngineError::Section(e.to_string()))
 }
 
 /// Hash over all that decides what a pipeline draws.

@@ -168,7 +168,10 @@ fn clients(setting: &Setting<'_>, vllm: &Vllm, page: &mut Page) -> anyhow::Resul
         let output: Output = reference::run(&setting.arguments.vllm_python, &program, None, &input, &folder)?;
         for (picture, theirs) in fresh(1).into_iter().zip(&output.scores) {
             let ours = judge.score(&prompts(setting, Picture::new(picture)), &Call::default())?;
-            gap = ours.iter().zip(theirs).fold(gap, |gap, (ours, theirs)| gap.max((ours.ratio() - theirs).abs()));
+            gap = ours
+                .iter()
+                .zip(theirs)
+                .fold(gap, |gap, (ours, theirs)| gap.max((ours.ratio() - theirs).abs()));
         }
         // The first round warms everything up.
         if round > 0 {
@@ -206,8 +209,9 @@ fn saturate(setting: &Setting<'_>, vllm: &Vllm, page: &mut Page) -> anyhow::Resu
     doing("16 pictures at once, and vLLM's own benchmark");
     let judge = RemoteJudge::open(&RemoteOptions::new([&vllm.url], MODEL))?;
     let pictures = setting.scenes.osbench(STREAMS)?;
-    let fresh =
-        |run: usize| -> Vec<RgbImage> { pictures.iter().map(|picture| variant(picture, 100 + run)).collect() };
+    let fresh = |run: usize| -> Vec<RgbImage> {
+        pictures.iter().map(|picture| variant(picture, 100 + run)).collect()
+    };
     let count = (STREAMS * setting.statements.len()) as f64;
     let (mut ours, mut theirs) = (0f64, 0f64);
     for round in 0..ROUNDS {
@@ -256,9 +260,24 @@ fn own_benchmark(
     let judge = judge_folder(&setting.arguments.common.suite)?;
     let status = std::process::Command::new(&setting.arguments.vllm_python)
         .args(["-c", "from vllm.entrypoints.cli.main import main; main()", "bench", "serve"])
-        .args(["--backend", "openai-chat", "--endpoint", "/v1/chat/completions", "--dataset-name", "custom_image"])
+        .args([
+            "--backend",
+            "openai-chat",
+            "--endpoint",
+            "/v1/chat/completions",
+            "--dataset-name",
+            "custom_image",
+        ])
         .args(["--base-url", &vllm.url, "--model", MODEL, "--disable-shuffle", "--disable-tqdm"])
-        .args(["--output-len", "1", "--temperature", "0", "--save-result", "--result-filename", "result.json"])
+        .args([
+            "--output-len",
+            "1",
+            "--temperature",
+            "0",
+            "--save-result",
+            "--result-filename",
+            "result.json",
+        ])
         .args(["--num-prompts", &(paths.len() * setting.statements.len()).to_string()])
         .args(["--extra-body", r#"{"logprobs": true, "top_logprobs": 5}"#])
         .arg("--tokenizer")
@@ -294,7 +313,8 @@ fn verdicts(setting: &Setting<'_>, vllm: &Vllm, page: &mut Page) -> anyhow::Resu
     doing("Mini OS Bench here and there");
     let scene = Constitution::shipped("scene")?;
     let models = models_file(setting, &[&vllm.url], "one.toml")?;
-    let (here, there) = (Ours::open_for(&setting.arguments.common.suite, STREAMS)?, Ours::open_for(&models, STREAMS)?);
+    let (here, there) =
+        (Ours::open_for(&setting.arguments.common.suite, STREAMS)?, Ours::open_for(&models, STREAMS)?);
     let (here, there) = (here.prepare(&scene)?, there.prepare(&scene)?);
     let pictures: Vec<Picture> =
         setting.scenes.osbench(setting.arguments.pictures)?.into_iter().map(Picture::new).collect();
@@ -345,12 +365,8 @@ fn kill(setting: &Setting<'_>, mut first: Vllm, page: &mut Page) -> anyhow::Resu
     let scene = Constitution::shipped("scene")?;
     let (here, there) = (Ours::open(&setting.arguments.common.suite)?, Ours::open_for(&models, STREAMS)?);
     let (here, there) = (here.prepare(&scene)?, there.prepare(&scene)?);
-    let pictures: Vec<Picture> = setting
-        .scenes
-        .osbench(KILLED)?
-        .iter()
-        .map(|picture| Picture::new(variant(picture, 400)))
-        .collect();
+    let pictures: Vec<Picture> =
+        setting.scenes.osbench(KILLED)?.iter().map(|picture| Picture::new(variant(picture, 400))).collect();
     let requests: Vec<Request> =
         pictures.iter().map(|picture| Request::new(picture.clone(), &there, 0)).collect();
     let begin = Instant::now();

@@ -1,5 +1,6 @@
 //! A set of models that work together, named by one file.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,6 +8,7 @@ use candle_core::{DType, Device};
 use cluegate_cache::Cache;
 use cluegate_perception::{LocalLanguageModel, RegionDetector, RelevanceEncoder};
 use serde::Deserialize;
+use toml::{Table, Value};
 
 use crate::domain::Domain;
 use crate::error::{ModelError, Result};
@@ -33,6 +35,23 @@ struct RawSuite {
     judge: Option<RawPart>,
     text: Option<RawPart>,
     generator: Option<RawPart>,
+}
+
+/// Sections whose model may be behind addresses (`urls`) instead of in a folder. What such a section says is not this
+/// crate's business.
+const ELSEWHERE: [&str; 3] = ["relevance", "judge", "text"];
+
+/// Takes the sections out of a models file whose models are elsewhere.
+fn take_elsewhere(file: &mut Table) -> BTreeMap<String, Table> {
+    let is_elsewhere = |name: &str, file: &Table| {
+        file.get(name).and_then(Value::as_table).is_some_and(|section| section.contains_key("urls"))
+    };
+    let names = ELSEWHERE.into_iter().filter(|name| is_elsewhere(name, file)).collect::<Vec<_>>();
+    let taken = names.into_iter().filter_map(|name| match file.remove(name) {
+        Some(Value::Table(section)) => Some((name.to_owned(), section)),
+        _ => None,
+    });
+    taken.collect()
 }
 
 /// A folder in Hugging Face layout, or the repository that has it; its `config.json` says which family it holds.
@@ -136,6 +155,8 @@ struct Family {
 /// Instead of a folder a section may name a checkpoint of the Hugging Face hub, which has to be fetched before:
 /// `repo = "Qwen/Qwen2-VL-7B-Instruct"` and `revision = "COMMIT"`.
 ///
+/// `[relevance]`, `[judge]` and `[text]` may instead name addresses, `urls`, of engines on other machines.
+///
 /// Every part may be missing; asking for it is then an error. A file `domain.json` beside this one states what the
 /// models cannot judge.
 pub struct Suite {
@@ -149,6 +170,7 @@ pub struct Suite {
     text: Part<dyn LocalLanguageModel>,
     generator: Option<FileTree>,
     tree: FileTree,
+    elsewhere: BTreeMap<String, Table>,
 }
 
 /// A model's folder, and the model once it was asked for.
@@ -207,7 +229,12 @@ impl Suite {
     /// As [`Self::open`]; `NotFetched` for a checkpoint that is not found.
     pub fn from_text(tree: &FileTree, name: &str, text: &str, find: &FindCheckpoint<'_>) -> Result<Self> {
         let path = tree.path_of(name);
-        let raw: RawSuite = toml::from_str(text).map_err(|e| ModelError::malformed(&path, e.to_string()))?;
+        let malformed = |e: toml::de::Error| ModelError::malformed(&path, e.to_string());
+        let mut file: Table = toml::from_str(text).map_err(malformed)?;
+        let elsewhere = take_elsewhere(&mut file);
+        // Read from the text where nothing was taken out: then messages show the line.
+        let raw: RawSuite =
+            if elsewhere.is_empty() { toml::from_str(text) } else { file.try_into() }.map_err(malformed)?;
         let threshold = raw.relevance.as_ref().and_then(|part| part.threshold);
         if let Some(value) = threshold.filter(|value| !(-1.0..=1.0).contains(value)) {
             let detail = format!("[relevance] threshold is {value}, expected a cosine, -1 to 1");
@@ -229,8 +256,15 @@ impl Suite {
             text: places.part("text", raw.text.as_ref())?,
             generator: raw.generator.as_ref().map(|part| places.folder("generator", part)).transpose()?,
             tree: tree.clone(),
+            elsewhere,
             path,
         })
+    }
+
+    /// What the file says of a model (`relevance`, `judge` or `text`) that is behind addresses, `urls`, instead of in a
+    /// folder; [`Self::judge`] and its like have none then.
+    pub fn elsewhere(&self, section: &str) -> Option<&Table> {
+        self.elsewhere.get(section)
     }
 
     /// The same suite, computing elsewhere or in another precision. For a suite of which nothing is loaded yet.
