@@ -20,6 +20,9 @@ pub(crate) struct Spellings {
     pub(crate) no: Vec<u32>,
 }
 
+/// No softmax over a vocabulary gives less; engines state it for tokens that they have cut off.
+const CUT: f64 = -1000.0;
+
 /// Why a list of log-probabilities is no answer.
 pub(crate) type Missing = String;
 
@@ -29,9 +32,10 @@ pub(crate) fn by_ids(listed: &[Listed], spellings: &Spellings) -> Result<AnswerS
         let masses = ids.iter().map(|id| {
             let name = format!("token_id:{id}");
             let found = listed.iter().find(|one| one.token == name);
-            found.map(|one| one.logprob.exp()).ok_or_else(|| {
+            let found = found.ok_or_else(|| {
                 format!("expected the log-probability of token {id}, got those of {}", names(listed))
-            })
+            });
+            found.and_then(whole)
         });
         masses.sum::<Result<f64, Missing>>()
     };
@@ -41,6 +45,7 @@ pub(crate) fn by_ids(listed: &[Listed], spellings: &Spellings) -> Result<AnswerS
 /// The masses by the most probable tokens. What spells Yes or No and is not among them is at most as probable as the last
 /// of them; if the score could differ by more than `uncertainty` because of it, there is none.
 pub(crate) fn by_words(listed: &[Listed], uncertainty: f64) -> Result<AnswerScore, Missing> {
+    listed.iter().map(whole).sum::<Result<f64, Missing>>()?;
     let spelled = |word: &'static str| listed.iter().filter(move |one| spells(&one.token, word));
     let mass = |word: &'static str| spelled(word).map(|one| one.logprob.exp()).sum::<f64>();
     let score = check(AnswerScore { yes: mass("yes"), no: mass("no") })?;
@@ -72,9 +77,22 @@ pub(crate) fn spells(token: &str, word: &str) -> bool {
         == word
 }
 
+/// The probability of a token, unless others were given its share or it that of others.
+fn whole(one: &Listed) -> Result<f64, Missing> {
+    if one.logprob >= CUT {
+        return Ok(one.logprob.exp());
+    }
+    Err(format!(
+        "token {:?} has the log-probability {}: the engine cuts unlikely tokens off before it computes probabilities; \
+         have it give those of the model (--logprobs-mode raw_logprobs at vLLM)",
+        one.token, one.logprob
+    ))
+}
+
 fn check(score: AnswerScore) -> Result<AnswerScore, Missing> {
     // The sums of a rounded softmax may pass one by a little.
-    if (0.0..=1.001).contains(&score.yes) && (0.0..=1.001).contains(&score.no) {
+    let is_share = |mass: f64| (0.0..=1.001).contains(&mass);
+    if is_share(score.yes) && is_share(score.no) && is_share(score.yes + score.no) {
         Ok(score)
     } else {
         Err(format!("expected probabilities of Yes and No from 0 to 1, got {} and {}", score.yes, score.no))
@@ -130,6 +148,20 @@ mod tests {
             let all = vec![Listed { token: "Yes".to_owned(), logprob: odd }];
             assert!(by_words(&all, 1e-3).is_err(), "{odd}");
         }
+    }
+
+    #[test]
+    fn what_an_engine_has_cut_off_is_no_answer() {
+        let all = [("Yes", 0.0), ("No", -9999.0), ("a", -9999.0)];
+        let all = all.map(|(token, logprob)| Listed { token: token.to_owned(), logprob });
+        assert!(by_words(&all, 1e-3).unwrap_err().contains("cuts"));
+        let ids = all.map(|one| Listed {
+            token: one.token.replace("Yes", "token_id:7").replace("No", "token_id:9"),
+            ..one
+        });
+        let spellings = Spellings { yes: vec![7], no: vec![9] };
+        assert!(by_ids(&ids, &spellings).unwrap_err().contains("cuts"));
+        assert!(by_words(&listed(&[("Yes", 0.9), ("No", 0.9)]), 1e-3).is_err(), "more than there is");
     }
 
     proptest! {

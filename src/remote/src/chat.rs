@@ -75,6 +75,11 @@ impl Chat {
         set("messages", messages(prompt, url));
         set("max_tokens", tokens.into());
         set("temperature", 0.into());
+        // Engines take what is not said from the checkpoint's generation_config.json; penalties change what is likely.
+        set("top_p", 1.into());
+        set("presence_penalty", 0.into());
+        set("frequency_penalty", 0.into());
+        set("repetition_penalty", 1.into());
         if !prompt.answer_start.is_empty() {
             // The last message is the answer's beginning, which goes on where it stops.
             set("continue_final_message", true.into());
@@ -165,21 +170,22 @@ fn messages(prompt: &Prompt, url: Option<&str>) -> Value {
     messages.into()
 }
 
-/// The tokens that an answer lists for its first place, each of them once.
+/// The tokens that an answer lists for its first place, each of them once. Several may have the same text: engines decode
+/// each by itself, which drops the space of some tokenizers.
 pub(crate) fn listed(choice: Choice, answer: &Answer) -> Result<Vec<Listed>, RemoteError> {
     let first = choice.logprobs.and_then(|logprobs| logprobs.content?.into_iter().next()).ok_or_else(|| {
         let advice = "start the engine with log-probabilities, or use one that has them for pictures (vLLM, SGLang)";
         let message = format!("expected log-probabilities, got an answer without; {advice}");
         RemoteError::new(RemoteErrorKind::NoProbabilities, &answer.endpoint, message)
     })?;
-    let mut listed: Vec<Listed> = Vec::with_capacity(first.top_logprobs.len() + 1);
-    for RawListed { token, logprob } in first.top_logprobs.into_iter().chain([first.own]) {
-        let Some(logprob) = logprob.filter(|value| !value.is_nan()) else {
-            return Err(malformed(answer, format!("expected a number for token {token:?}, got none")));
-        };
-        if !listed.iter().any(|one| one.token == token) {
-            listed.push(Listed { token, logprob });
-        }
+    let number = |RawListed { token, logprob }: RawListed| match logprob.filter(|value| !value.is_nan()) {
+        Some(logprob) => Ok(Listed { token, logprob }),
+        None => Err(malformed(answer, format!("expected a number for token {token:?}, got none"))),
+    };
+    let mut listed = first.top_logprobs.into_iter().map(number).collect::<Result<Vec<_>, _>>()?;
+    let own = number(first.own)?;
+    if !listed.iter().any(|one| one.token == own.token) {
+        listed.push(own);
     }
     Ok(listed)
 }
@@ -228,4 +234,24 @@ struct Place {
 struct RawListed {
     token: String,
     logprob: Option<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn tokens_with_the_same_text_all_count() {
+        let one = |token: &str, p: f64| json!({"token": token, "logprob": p.ln()});
+        let mut place = one("Yes", 0.4);
+        place["top_logprobs"] = json!([one("Yes", 0.4), one("Yes", 0.3), one("No", 0.2), one("a", 1e-6)]);
+        let json = json!({"choices": [{"message": {"content": "Yes"}, "logprobs": {"content": [place]}}]});
+        let answer = Answer { json, request_id: "1".to_owned(), endpoint: "http://h".to_owned() };
+        let ask = Ask::Words { top: 4, uncertainty: 1e-3 };
+        let chat = Chat { model: "m".to_owned(), template_options: Map::new(), ask, named: false };
+        let score = chat.read_score(&answer).unwrap();
+        assert!((score.yes - 0.7).abs() < 1e-12 && (score.no - 0.2).abs() < 1e-12, "{score:?}");
+    }
 }

@@ -137,9 +137,14 @@ impl Client {
     ) -> Result<T, RemoteError> {
         let shared = Arc::clone(&self.shared);
         let deadline = Some(Instant::now() + self.shared.timeout);
-        let task =
-            async move { shared.send(&request, Some(endpoint), deadline, |answer| read(0, answer)).await };
-        self.handle()?.block_on(task)
+        let (send, receive) = channel();
+        let task = async move {
+            let answer = shared.send(&request, Some(endpoint), deadline, |answer| read(0, answer)).await;
+            let _ = send.send(answer);
+        };
+        // Waited for by a channel: a runtime's own wait panics on threads of another one.
+        self.handle()?.spawn(task);
+        receive.recv().map_err(|_| gone("a request ended without an answer"))?
     }
 
     fn handle(&self) -> Result<&Runtime, RemoteError> {
@@ -231,7 +236,7 @@ impl Shared {
                     None => self.endpoints.place(request.picture, failed_at),
                 };
                 attempts += 1;
-                match self.attempt(request, place.endpoint, deadline).await {
+                let failure = match self.attempt(request, place.endpoint, deadline).await {
                     Ok(answer) => {
                         place.endpoint.answered();
                         match read(&answer) {
@@ -242,16 +247,20 @@ impl Shared {
                     Err(failure) => {
                         if failure.endpoint {
                             place.endpoint.failed();
-                            failed_at = Some(place.index);
                         }
                         failure
                     }
-                }
+                };
+                // Whatever it was: another endpoint may be better off (one that loads, drains or is behind).
+                failed_at = Some(place.index);
+                failure
             };
             if !failure.error.is_passing() {
                 return Err(failure.error.after(attempts));
             }
-            let Some(wait) = self.retries.next(attempts, failure.retry_after) else {
+            // A move away from an endpoint that is gone burdens nobody who is in trouble.
+            let moves = failure.endpoint && endpoint.is_none() && self.endpoints.any_rested();
+            let Some(wait) = self.retries.next(attempts, failure.retry_after, moves) else {
                 return Err(failure.error.after(attempts));
             };
             if deadline.is_some_and(|deadline| Instant::now() + wait >= deadline) {
@@ -315,13 +324,14 @@ impl Shared {
             endpoint: true,
         };
         let response = http.send().await.map_err(lost)?;
+        endpoint.heard();
         let status = response.status();
         let retry_after =
             response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let body = self.body(response, endpoint).await?;
         if status != StatusCode::OK {
             return Err(Failure {
-                error: refusal(endpoint, status, &body),
+                error: refusal(endpoint, status, &self.told(&body)),
                 retry_after: retry_after.map(Duration::from_secs),
                 endpoint: status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE,
             });
@@ -332,6 +342,13 @@ impl Shared {
             endpoint: false,
         })?;
         Ok(Answer { json, request_id, endpoint: endpoint.url.to_string() })
+    }
+
+    /// What an engine says of its refusal, without the key, which a proxy may echo.
+    fn told(&self, body: &[u8]) -> String {
+        let text = told(body);
+        let key = self.key.as_ref().and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        shortened(key.map_or_else(|| text.clone(), |key| text.replace(key, "[key]")))
     }
 
     /// An answer's bytes, not more than may be.
@@ -387,7 +404,7 @@ fn chain(error: &reqwest::Error) -> String {
 }
 
 /// What a status other than 200 means.
-fn refusal(endpoint: &Endpoint, status: StatusCode, body: &[u8]) -> RemoteError {
+fn refusal(endpoint: &Endpoint, status: StatusCode, told: &str) -> RemoteError {
     let (kind, advice) = match status.as_u16() {
         401 | 403 => (RemoteErrorKind::Unauthorised, "; name a file with its key as key-file"),
         404 => (
@@ -401,7 +418,7 @@ fn refusal(endpoint: &Endpoint, status: StatusCode, body: &[u8]) -> RemoteError 
         }
         _ => (RemoteErrorKind::Refused, ""),
     };
-    RemoteError::new(kind, &endpoint.url, format!("status {status}: {}{advice}", told(body)))
+    RemoteError::new(kind, &endpoint.url, format!("status {status}: {told}{advice}"))
 }
 
 /// What an engine says of its refusal: `error.message`, `message` or `detail` of its JSON, else its text.
@@ -411,7 +428,10 @@ fn told(body: &[u8]) -> String {
         ["/error/message", "/message", "/detail", "/error"].iter().find_map(|at| json.pointer(at)?.as_str())
     });
     let text = words.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned);
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn shortened(text: String) -> String {
     if text.is_empty() {
         return "without a reason".to_owned();
     }

@@ -1,7 +1,7 @@
 //! Which of several endpoints a request goes to.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cluegate_cache::{Bound, Recent};
@@ -15,6 +15,8 @@ const LONGEST_REST: Duration = Duration::from_secs(15);
 const PICTURES: Bound = Bound { entries: 4096, bytes: 1 << 20 };
 /// So many requests more than at the idlest endpoint may wait where a picture is known.
 const WORTH: usize = 64;
+/// An endpoint that says nothing to anybody for so long, while it is asked, has failed.
+const SILENT: Duration = Duration::from_secs(5);
 
 /// One engine.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ struct State {
     failures: u32,
     /// Left alone until then.
     rests_until: Option<Instant>,
+    /// When it last said anything.
+    heard: Option<Instant>,
 }
 
 impl Endpoint {
@@ -41,19 +45,36 @@ impl Endpoint {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    fn rests_until(&self) -> Option<Instant> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.rests_until.filter(|until| *until > Instant::now())
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long it is left alone from now on. One that failed and has not answered since gets one request at a time.
+    fn rest(&self, now: Instant) -> Duration {
+        let state = *self.state();
+        let rest = state.rests_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        let on_trial = state.failures > 0 && self.load() > 0;
+        if on_trial { rest.max(Duration::from_millis(1)) } else { rest }
     }
 
     /// It answered, whatever it said.
     pub(crate) fn answered(&self) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
+        *self.state() = State { heard: Some(Instant::now()), ..State::default() };
+    }
+
+    /// The head of an answer came, be it a refusal.
+    pub(crate) fn heard(&self) {
+        self.state().heard = Some(Instant::now());
+    }
+
+    /// Whether a request that began then has waited for an endpoint that says nothing.
+    fn is_silent(&self, began: Instant, now: Instant) -> bool {
+        now.saturating_duration_since(began) >= SILENT && self.state().heard.is_none_or(|heard| heard < began)
     }
 
     /// Nobody was there, or it failed.
     pub(crate) fn failed(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         // Requests that were under way together fail together, and count as one failure.
         if state.rests_until.is_none_or(|until| until <= Instant::now()) {
             let rest = FIRST_REST.saturating_mul(1 << state.failures.min(10)).min(LONGEST_REST);
@@ -77,10 +98,15 @@ pub(crate) struct Endpoints {
 pub(crate) struct Place<'a> {
     pub(crate) endpoint: &'a Endpoint,
     pub(crate) index: usize,
+    began: Instant,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
+        // Callers mostly give up before the time of an attempt is over: nobody else would notice that it hangs.
+        if self.endpoint.is_silent(self.began, Instant::now()) {
+            self.endpoint.failed();
+        }
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -94,6 +120,12 @@ impl Endpoints {
         &self.all
     }
 
+    /// Whether some endpoint need not be left alone.
+    pub(crate) fn any_rested(&self) -> bool {
+        let now = Instant::now();
+        self.all.iter().any(|endpoint| endpoint.rest(now).is_zero())
+    }
+
     /// A place for a request about `picture`: where the picture is known unless that endpoint rests or is busy, else at
     /// the least loaded one that does not rest; if all rest, at the one that rests the shortest. `not` is where it just
     /// failed, taken only if there is no other.
@@ -101,9 +133,7 @@ impl Endpoints {
         let now = Instant::now();
         let others = self.all.len() > 1;
         let rank = |index: usize, endpoint: &Endpoint| {
-            let rest =
-                endpoint.rests_until().map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-            (others && not == Some(index), rest, endpoint.load())
+            (others && not == Some(index), endpoint.rest(now), endpoint.load())
         };
         let best = self.all.iter().enumerate().min_by_key(|&(index, endpoint)| rank(index, endpoint));
         let mut index = best.map_or(0, |(index, _)| index);
@@ -122,7 +152,7 @@ impl Endpoints {
     pub(crate) fn at(&self, index: usize) -> Place<'_> {
         let endpoint = &self.all[index];
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Place { endpoint, index }
+        Place { endpoint, index, began: Instant::now() }
     }
 }
 
@@ -184,7 +214,30 @@ mod tests {
     fn failures_of_requests_under_way_together_count_once() {
         let endpoints = endpoints(1);
         (0..50).for_each(|_| endpoints.all()[0].failed());
-        let rest = endpoints.all()[0].rests_until().unwrap().saturating_duration_since(Instant::now());
-        assert!(rest <= FIRST_REST, "{rest:?}");
+        let rest = endpoints.all()[0].rest(Instant::now());
+        assert!(!rest.is_zero() && rest <= FIRST_REST, "{rest:?}");
+    }
+
+    #[test]
+    fn an_endpoint_that_failed_is_tried_by_one_request_at_a_time() {
+        let endpoints = endpoints(2);
+        endpoints.all()[0].failed();
+        let later = Instant::now() + LONGEST_REST;
+        assert!(endpoints.all()[0].rest(later).is_zero());
+        let trial = endpoints.at(0);
+        assert!(!endpoints.all()[0].rest(later).is_zero());
+        trial.endpoint.answered();
+        assert!(endpoints.all()[0].rest(later).is_zero());
+    }
+
+    #[test]
+    fn an_endpoint_that_says_nothing_to_anybody_has_failed() {
+        let endpoints = endpoints(1);
+        let (endpoint, began) = (&endpoints.all()[0], Instant::now());
+        assert!(!endpoint.is_silent(began, began + SILENT / 2));
+        assert!(endpoint.is_silent(began, began + SILENT));
+        endpoint.heard();
+        assert!(!endpoint.is_silent(began, began + SILENT));
+        assert!(endpoint.is_silent(Instant::now() + SILENT, began + 3 * SILENT));
     }
 }

@@ -156,7 +156,7 @@ impl RemoteOptions {
                 ));
             }
             if url.query().is_some() || url.fragment().is_some() {
-                return Err(refuse(format!("expected an address without ? and #, got {written:?}")));
+                return Err(refuse("expected an address without ? and #, which may hold a key".into()));
             }
             if url.path().trim_end_matches('/').ends_with("/v1") {
                 return Err(refuse(format!("expected the address up to and without /v1, got {written:?}")));

@@ -23,6 +23,8 @@ pub struct RemoteRelevance {
     client: Client,
     model: String,
     threshold: f32,
+    /// Numbers of an embedding.
+    width: usize,
     urls: DataUrls,
     fingerprint: Fingerprint,
 }
@@ -63,7 +65,9 @@ impl RemoteRelevance {
             hasher.update(format!("{value:.2} ").as_bytes());
         }
         let fingerprint = format!("remote:{}", hasher.finalize().to_hex());
-        Ok(Self { client, model: options.model.clone(), threshold, urls: DataUrls::new(), fingerprint })
+        let width = first.iter().flatten().next().map_or(0, |one| one.values().len());
+        let (model, urls) = (options.model.clone(), DataUrls::new());
+        Ok(Self { client, model, threshold, width, urls, fingerprint })
     }
 }
 
@@ -82,7 +86,8 @@ impl RelevanceEncoder for RemoteRelevance {
             Ok(Request { path: PATH, body: Some(body), picture: Some(picture.hash()) })
         });
         let requests = requests.collect::<std::result::Result<_, RemoteError>>()?;
-        let embeddings = self.client.all(requests, call, |_, answer| read(answer, 1))?;
+        let width = self.width;
+        let embeddings = self.client.all(requests, call, move |_, answer| read(answer, 1, Some(width)))?;
         Ok(embeddings.into_iter().flatten().collect())
     }
 
@@ -91,7 +96,9 @@ impl RelevanceEncoder for RemoteRelevance {
         let request =
             |texts: &[&str]| Request { path: PATH, body: Some(of_texts(&self.model, texts)), picture: None };
         let requests = texts.chunks(TEXTS).map(request).collect();
-        let embeddings = self.client.all(requests, call, move |index, answer| read(answer, counts[index]))?;
+        let width = self.width;
+        let embeddings =
+            self.client.all(requests, call, move |index, answer| read(answer, counts[index], Some(width)))?;
         Ok(embeddings.into_iter().flatten().collect())
     }
 }
@@ -117,8 +124,12 @@ struct Item {
     embedding: Vec<f32>,
 }
 
-/// The embeddings of an answer, in the order of what was asked.
-fn read(answer: &Answer, count: usize) -> std::result::Result<Vec<Embedding>, RemoteError> {
+/// The embeddings of an answer, in the order of what was asked, as wide as those at the start.
+fn read(
+    answer: &Answer,
+    count: usize,
+    width: Option<usize>,
+) -> std::result::Result<Vec<Embedding>, RemoteError> {
     let malformed = |message| RemoteError::new(RemoteErrorKind::Malformed, &answer.endpoint, message);
     let mut reply = Reply::deserialize(&answer.json)
         .map_err(|e| malformed(format!("expected embeddings, got another JSON: {e}")))?;
@@ -127,7 +138,7 @@ fn read(answer: &Answer, count: usize) -> std::result::Result<Vec<Embedding>, Re
     if indices != (0..count).collect::<Vec<_>>() {
         return Err(malformed(format!("expected {count} embeddings, got those of {indices:?}")));
     }
-    let width = reply.data.first().map_or(0, |item| item.embedding.len());
+    let width = width.or_else(|| Some(reply.data.first()?.embedding.len())).unwrap_or(0);
     for Item { embedding, .. } in &reply.data {
         let length: f32 = embedding.iter().map(|v| v * v).sum();
         if embedding.len() != width || !length.is_finite() || length == 0.0 {
@@ -149,10 +160,10 @@ fn probe(client: &Client, endpoint: usize, model: &str) -> std::result::Result<V
             Picture::new(RgbImage::from_fn(224, 224, |x, y| Rgb([light, (x / 2) as u8, (y / 2) as u8])));
         let body = of_picture(model, &urls.of(&picture)?);
         let request = Request { path: PATH, body: Some(body), picture: None };
-        embeddings.extend(client.one_at(endpoint, request, |_, answer| read(answer, 1))?);
+        embeddings.extend(client.one_at(endpoint, request, |_, answer| read(answer, 1, None))?);
     }
     let request = Request { path: PATH, body: Some(of_texts(model, &["a photo of a cat"])), picture: None };
-    embeddings.extend(client.one_at(endpoint, request, |_, answer| read(answer, 1))?);
+    embeddings.extend(client.one_at(endpoint, request, |_, answer| read(answer, 1, None))?);
     let widths: Vec<usize> = embeddings.iter().map(|one| one.values().len()).collect();
     let refuse = |kind, message: String| Err(RemoteError::new(kind, model, message));
     if widths.iter().any(|width| *width != widths[0]) {
@@ -166,4 +177,20 @@ fn probe(client: &Client, endpoint: usize, model: &str) -> std::result::Result<V
         return refuse(RemoteErrorKind::Blind, message.to_owned());
     }
     Ok(embeddings)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn an_embedding_of_another_width_is_none_of_this_model() {
+        let json = json!({"data": [{"index": 0, "embedding": [3.0, 4.0]}]});
+        let answer = Answer { json, request_id: "1".to_owned(), endpoint: "http://h".to_owned() };
+        assert_eq!(read(&answer, 1, Some(2)).unwrap()[0].values(), [0.6, 0.8]);
+        assert!(read(&answer, 1, Some(3)).unwrap_err().to_string().contains("3 numbers"));
+        assert!(read(&answer, 2, Some(2)).is_err());
+    }
 }

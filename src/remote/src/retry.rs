@@ -10,6 +10,8 @@ use crate::options::RetryOptions;
 
 /// Repetitions that are always allowed, so that the first requests of all may be repeated too.
 const SPARE: f64 = 16.0;
+/// Longest wait that an engine may ask for; after a longer one somebody else should be asked, by whoever asked here.
+const LONGEST_ASKED: Duration = Duration::from_secs(60);
 
 /// How long to wait before another attempt, and whether there may be one.
 #[derive(Debug)]
@@ -30,16 +32,19 @@ impl Retries {
         *allowance = (*allowance + self.options.budget).min(SPARE.max(64.0));
     }
 
-    /// How long to wait after `attempts` attempts that failed; `None` if it was the last one.
-    pub(crate) fn next(&self, attempts: u32, asked: Option<Duration>) -> Option<Duration> {
-        if attempts >= self.options.attempts {
+    /// How long to wait after `attempts` attempts that failed; `None` if it was the last one. A request that `moves` to an
+    /// endpoint that is well is no repetition to anybody.
+    pub(crate) fn next(&self, attempts: u32, asked: Option<Duration>, moves: bool) -> Option<Duration> {
+        if attempts >= self.options.attempts || asked.is_some_and(|asked| asked > LONGEST_ASKED) {
             return None;
         }
-        let mut allowance = self.allowance.lock().unwrap_or_else(PoisonError::into_inner);
-        if *allowance < 1.0 {
-            return None;
+        if !moves {
+            let mut allowance = self.allowance.lock().unwrap_or_else(PoisonError::into_inner);
+            if *allowance < 1.0 {
+                return None;
+            }
+            *allowance -= 1.0;
         }
-        *allowance -= 1.0;
         let doubled = self.options.backoff_ms.saturating_mul(1 << (attempts - 1).min(20));
         let longest = doubled.min(self.options.longest_backoff_ms).max(1);
         // Requests that failed together do not come back together.
@@ -61,26 +66,28 @@ mod tests {
     #[test]
     fn waits_grow_and_end() {
         let retries = Retries::new(options(5, 0.2));
-        let waits: Vec<u128> = (1..5).map(|n| retries.next(n, None).unwrap().as_millis()).collect();
+        let waits: Vec<u128> = (1..5).map(|n| retries.next(n, None, false).unwrap().as_millis()).collect();
         for (wait, range) in waits.iter().zip([50..=100, 100..=200, 150..=300, 150..=300]) {
             assert!(range.contains(wait), "{waits:?}");
         }
-        assert_eq!(retries.next(5, None), None);
+        assert_eq!(retries.next(5, None, false), None);
     }
 
     #[test]
     fn what_the_engine_asks_for_is_waited() {
-        let wait = Retries::new(options(2, 0.2)).next(1, Some(Duration::from_secs(7))).unwrap();
+        let wait = Retries::new(options(2, 0.2)).next(1, Some(Duration::from_secs(7)), false).unwrap();
         assert_eq!(wait, Duration::from_secs(7));
+        assert_eq!(Retries::new(options(2, 0.2)).next(1, Some(Duration::from_secs(u64::MAX)), false), None);
     }
 
     #[test]
     fn repetitions_are_a_share_of_requests() {
         let retries = Retries::new(options(100, 0.25));
-        let spare = (0..1000).take_while(|_| retries.next(1, None).is_some()).count();
+        let spare = (0..1000).take_while(|_| retries.next(1, None, false).is_some()).count();
         assert_eq!(spare, 16);
+        assert!(retries.next(1, None, true).is_some(), "a move is no repetition");
         (0..40).for_each(|_| retries.begin());
-        let allowed = (0..1000).take_while(|_| retries.next(1, None).is_some()).count();
+        let allowed = (0..1000).take_while(|_| retries.next(1, None, false).is_some()).count();
         assert_eq!(allowed, 10);
     }
 }

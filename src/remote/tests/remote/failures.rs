@@ -151,6 +151,60 @@ fn an_endpoint_that_is_killed_under_load_costs_no_answer() {
 }
 
 #[test]
+fn all_that_wait_at_an_endpoint_move_when_it_dies() {
+    const STATEMENTS: usize = 24;
+    let (mut first, second) = (Engine::start(Kind::TokenIds), Engine::start(Kind::TokenIds));
+    let judge = Arc::new(open(&[&first, &second]));
+    first.script(|_| Some(Fault::Hang));
+    let callers: Vec<_> = (0..16u8)
+        .map(|level| {
+            let judge = Arc::clone(&judge);
+            std::thread::spawn(move || {
+                judge.score(&prompts(Some(&picture(level)), STATEMENTS), &Call::default())
+            })
+        })
+        .collect();
+    // Many more than may be repeated.
+    while first.requests() < 5 * STATEMENTS {
+        std::thread::yield_now();
+    }
+    first.kill();
+    for caller in callers {
+        assert_eq!(caller.join().unwrap().unwrap().len(), STATEMENTS);
+    }
+}
+
+#[test]
+fn an_endpoint_that_loads_or_drains_is_left_for_one_that_does_not() {
+    let (first, second) = (Engine::start(Kind::TokenIds), Engine::start(Kind::TokenIds));
+    let judge = open(&[&first, &second]);
+    for engine in [&first, &second] {
+        first.script(|_| None);
+        second.script(|_| None);
+        engine.script(|_| Some(Fault::Status(503, "loading", None)));
+        assert_eq!(judge.score(&prompts(Some(&picture(1)), 4), &Call::default()).unwrap().len(), 4);
+    }
+}
+
+#[test]
+fn a_wait_without_end_is_not_waited() {
+    let engine = Engine::start(Kind::TokenIds);
+    let judge = open(&[&engine]);
+    engine.script(|_| Some(Fault::Status(429, "busy", Some(u64::MAX))));
+    let error = judge.score(&prompts(None, 1), &Call::default()).unwrap_err();
+    assert_eq!(error.kind(), PerceptionErrorKind::Overloaded);
+    assert_eq!(engine.requests(), 1);
+}
+
+#[test]
+fn it_is_opened_on_threads_of_other_runtimes_too() {
+    let engine = Engine::start(Kind::TokenIds);
+    let options = options(&[&engine]);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert!(runtime.block_on(async { RemoteJudge::open(&options) }).is_ok());
+}
+
+#[test]
 fn a_connection_that_is_cut_is_asked_again() {
     let engine = Engine::start(Kind::TokenIds);
     let judge = RemoteJudge::open(&options(&[&engine])).unwrap();
@@ -170,7 +224,7 @@ fn a_key_is_sent_and_never_shown() {
     let engine = Engine::start(Kind::TokenIds);
     let options = RemoteOptions { key_file: Some(path), ..options(&[&engine]) };
     let judge = RemoteJudge::open(&options).unwrap();
-    engine.script(|_| Some(Fault::Status(401, "wrong key", None)));
+    engine.script(|_| Some(Fault::Status(401, "wrong key: Bearer sk-very-secret", None)));
     let error = judge.score(&prompts(None, 1), &Call::default()).unwrap_err();
     let seen = engine.shared.seen.lock().unwrap();
     assert_eq!(seen[0].1["authorization"], "Bearer sk-very-secret");

@@ -97,6 +97,8 @@ fn options_that_cannot_be_used_are_refused_before_anything_is_sent() {
     assert!(change(&|o| o.urls.push("http://127.0.0.1:9/".to_owned())).contains("twice"));
     let secret = change(&|o| o.urls[0] = "http://user:hunter2@h".to_owned());
     assert!(secret.contains("key-file") && !secret.contains("hunter2"), "{secret}");
+    let secret = change(&|o| o.urls[0] = "http://h/?key=hunter2".to_owned());
+    assert!(secret.contains("without ?") && !secret.contains("hunter2"), "{secret}");
     assert!(change(&|o| o.model = " ".to_owned()).contains("blank"));
     assert!(change(&|o| o.uncertainty = f64::NAN).contains("0.5"));
     assert!(change(&|o| o.concurrency = 0).contains("over zero"));
