@@ -127,19 +127,31 @@ fn choose(client: &Client, endpoint: usize, options: &RemoteOptions) -> Result<C
     }
 }
 
-/// Asks about a picture and without one. Whether answers are named, and the log-probabilities with and without.
+/// Asks about a picture, its mirror image and none: an engine may put words in the place of every picture, which differ
+/// from no words. Whether answers are named, and the log-probabilities with and without a picture.
 fn probe(client: &Client, endpoint: usize, chat: &Chat) -> Result<(bool, Vec<f64>), RemoteError> {
-    let (picture, with, named) = ask_once(client, endpoint, chat, &question(Some(picture())))?;
+    let (seen, with, named) = ask_once(client, endpoint, chat, &question(Some(picture(false))))?;
+    let (mirrored, ..) = ask_once(client, endpoint, chat, &question(Some(picture(true))))?;
     let (text, without, _) = ask_once(client, endpoint, chat, &question(None))?;
-    let tokens =
-        picture.iter().filter_map(|one| Some((one, text.iter().find(|other| other.token == one.token)?)));
-    let differ = tokens.clone().any(|(a, b)| (a.logprob - b.logprob).abs() > SAME);
-    if !differ && tokens.count() > 0 {
-        let message = "the model answers a question about a picture exactly as the same question without: the engine \
-                       drops the picture; serve a vision-language model, and see --limit-mm-per-prompt at vLLM";
-        return Err(RemoteError::new(RemoteErrorKind::Blind, &chat.model, message));
+    for (other, what) in [(&text, "the same question without"), (&mirrored, "its mirror image")] {
+        if are_same(&seen, other) {
+            let message = format!(
+                "the model answers a question about a picture exactly as {what}: the engine drops the picture; serve a \
+                 vision-language model, and see --limit-mm-per-prompt at vLLM"
+            );
+            return Err(RemoteError::new(RemoteErrorKind::Blind, &chat.model, message));
+        }
     }
     Ok((named, vec![with.yes.ln(), with.no.ln(), without.yes.ln(), without.no.ln()]))
+}
+
+/// Whether two answers list the same tokens with the same log-probabilities, as far as they list the same ones.
+fn are_same(one: &[Listed], other: &[Listed]) -> bool {
+    let gaps = one.iter().filter_map(|a| {
+        let same = other.iter().find(|b| b.token == a.token)?;
+        Some((a.logprob - same.logprob).abs())
+    });
+    gaps.reduce(f64::max).is_some_and(|largest| largest <= SAME)
 }
 
 /// One question: what is listed, its score, and whether the answer carries the request's name.
@@ -186,9 +198,10 @@ fn question(picture: Option<Picture>) -> Prompt {
     Prompt::new(Prefix { picture, text: text.into() }, "")
 }
 
-/// Dark on the left, light on the right, with a coarse pattern.
-fn picture() -> Picture {
+/// Dark on the left, light on the right, with a coarse pattern; or the other way round.
+fn picture(mirrored: bool) -> Picture {
     Picture::new(RgbImage::from_fn(EDGE, EDGE, |x, y| {
+        let x = if mirrored { EDGE - 1 - x } else { x };
         let light = if x < EDGE / 2 { 30 } else { 210 };
         Rgb([light + (y / 28 % 2 * 20) as u8, light, light + (x / 28 % 2 * 20) as u8])
     }))

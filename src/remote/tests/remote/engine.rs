@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Silent,
     /// Forgets the picture.
     Blind,
+    /// Puts a word in the place of every picture.
+    Placeholder,
     /// Thinks first.
     Thinks,
     /// Its tokenizer splits Yes.
@@ -208,6 +210,9 @@ fn answer(shared: &Shared, headers: &HeaderMap, body: &Value) -> Value {
         if let Some(parts) = content.as_array() {
             messages[0]["content"] = parts.last().unwrap()["text"].clone();
         }
+    }
+    if shared.kind == Kind::Placeholder && messages[0]["content"].is_array() {
+        messages[0]["content"][0] = json!({"type": "text", "text": "[picture]"});
     }
     let (yes, no) = belief(&messages, shared.shift);
     let mut tokens =

@@ -21,6 +21,9 @@ fn an_engine_that_drops_the_picture_is_refused() {
     let error = refused(Kind::Blind);
     assert_eq!(error.kind(), RemoteErrorKind::Blind);
     assert!(error.to_string().contains("drops the picture"), "{error}");
+    let error = refused(Kind::Placeholder);
+    assert_eq!(error.kind(), RemoteErrorKind::Blind);
+    assert!(error.to_string().contains("mirror"), "{error}");
 }
 
 #[test]
