@@ -580,7 +580,7 @@ mod tests {
                             };
                             let norm = |x: &Tensor| x.sqr()?.sum_all()?.to_scalar::<f32>().map(f32::sqrt);
                             let gap = norm(&(found - &expected)?)? / norm(&expected)?;
-                            assert!(gap < 0.02, "{format:?} {dtype:?} [{rows}, {inputs}]: off by {gap}");
+                            assert!(gap < 0.03, "{format:?} {dtype:?} [{rows}, {inputs}]: off by {gap}");
                         }
                     }
                 }
