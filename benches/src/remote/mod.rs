@@ -35,6 +35,15 @@ const ROUNDS: usize = 3;
 /// Pictures that are judged while an engine is killed.
 const KILLED: usize = 48;
 
+/// `vllm bench serve`, whose own command looks for a distribution named vllm, which that for the CPU is not.
+const OWN_BENCHMARK: &str = "\
+from vllm.benchmarks.serve import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = FlexibleArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
+";
+
 /// Options of `remote`.
 #[derive(Debug, Args)]
 pub(crate) struct RemoteArgs {
@@ -259,7 +268,7 @@ fn own_benchmark(
     let log = std::fs::File::create(folder.join("log"))?;
     let judge = judge_folder(&setting.arguments.common.suite)?;
     let status = std::process::Command::new(&setting.arguments.vllm_python)
-        .args(["-c", "from vllm.entrypoints.cli.main import main; main()", "bench", "serve"])
+        .args(["-c", OWN_BENCHMARK])
         .args([
             "--backend",
             "openai-chat",
