@@ -124,8 +124,39 @@ impl Client {
         call: &Call,
         read: impl Fn(usize, &Answer) -> Result<T, RemoteError> + Send + Sync + 'static,
     ) -> Result<Vec<T>, PerceptionError> {
-        let endpoint = None;
-        self.run(requests, endpoint, call, read)
+        let runtime = self.handle()?;
+        let count = requests.len();
+        let (send, receive) = channel();
+        let read = Arc::new(read);
+        // Dropped with this function, whichever way it ends: then nothing goes on.
+        let mut tasks = JoinSet::new();
+        for (index, request) in requests.into_iter().enumerate() {
+            let (shared, send, read) = (Arc::clone(&self.shared), send.clone(), Arc::clone(&read));
+            let deadline = call.deadline();
+            let task = async move {
+                let read = |answer: &Answer| read(index, answer);
+                let answer = shared.send(&request, None, deadline, read).await;
+                // Nobody listens any more if another request failed.
+                let _ = send.send((index, answer));
+            };
+            tasks.spawn_on(task, runtime.handle());
+        }
+        drop(send);
+        let mut answers: Vec<Option<T>> = (0..count).map(|_| None).collect();
+        let mut missing = count;
+        while missing > 0 {
+            match receive.recv_timeout(LOOK) {
+                Ok((index, answer)) => {
+                    answers[index] = Some(answer?);
+                    missing -= 1;
+                }
+                Err(RecvTimeoutError::Timeout) => call.check()?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(gone(&format!("{missing} requests ended without an answer")).into());
+                }
+            }
+        }
+        Ok(answers.into_iter().flatten().collect())
     }
 
     /// The same of one request to a certain endpoint.
@@ -149,48 +180,6 @@ impl Client {
 
     fn handle(&self) -> Result<&Runtime, RemoteError> {
         self.runtime.as_ref().ok_or_else(|| gone("the threads for requests have ended"))
-    }
-
-    fn run<T: Send + 'static>(
-        &self,
-        requests: Vec<Request>,
-        endpoint: Option<usize>,
-        call: &Call,
-        read: impl Fn(usize, &Answer) -> Result<T, RemoteError> + Send + Sync + 'static,
-    ) -> Result<Vec<T>, PerceptionError> {
-        let runtime = self.handle()?;
-        let count = requests.len();
-        let (send, receive) = channel();
-        let read = Arc::new(read);
-        // Dropped with this function, whichever way it ends: then nothing goes on.
-        let mut tasks = JoinSet::new();
-        for (index, request) in requests.into_iter().enumerate() {
-            let (shared, send, read) = (Arc::clone(&self.shared), send.clone(), Arc::clone(&read));
-            let deadline = call.deadline();
-            let task = async move {
-                let read = |answer: &Answer| read(index, answer);
-                let answer = shared.send(&request, endpoint, deadline, read).await;
-                // Nobody listens any more if another request failed.
-                let _ = send.send((index, answer));
-            };
-            tasks.spawn_on(task, runtime.handle());
-        }
-        drop(send);
-        let mut answers: Vec<Option<T>> = (0..count).map(|_| None).collect();
-        let mut missing = count;
-        while missing > 0 {
-            match receive.recv_timeout(LOOK) {
-                Ok((index, answer)) => {
-                    answers[index] = Some(answer?);
-                    missing -= 1;
-                }
-                Err(RecvTimeoutError::Timeout) => call.check()?,
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(gone(&format!("{missing} requests ended without an answer")).into());
-                }
-            }
-        }
-        Ok(answers.into_iter().flatten().collect())
     }
 }
 
