@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     published(&goldens.join("published"))
 }
 
-/// Golden folders: those with expected tensors, one level deep or two.
+/// Golden folders: those of a model with expected tensors, one level deep or two.
 fn folders(goldens: &Path) -> Result<Vec<PathBuf>> {
     let below = |folder: &Path| -> Result<Vec<PathBuf>> {
         let entries =
@@ -56,7 +56,9 @@ fn folders(goldens: &Path) -> Result<Vec<PathBuf>> {
     for folder in all.clone() {
         all.extend(below(&folder)?);
     }
-    all.retain(|folder| folder.join("expected.safetensors").exists());
+    let of_model =
+        |folder: &Path| ["config.json", "model/config.json"].iter().any(|at| folder.join(at).exists());
+    all.retain(|folder| folder.join("expected.safetensors").exists() && of_model(folder));
     all.sort();
     Ok(all)
 }
