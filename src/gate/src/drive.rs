@@ -5,8 +5,9 @@ use std::sync::Arc;
 use cluegate_perception::Picture;
 use thiserror::Error;
 
+use crate::previewing::PreviewInstruction;
 use crate::released::{DrawAgain, Instruction, MemberOutcome};
-use crate::session::{PreviewInstruction, RequestInfo, Session};
+use crate::session::{RequestInfo, Session};
 use crate::watchdog::guard;
 use crate::{Gate, GateError};
 
@@ -229,7 +230,7 @@ impl StepHook for SessionHook<'_> {
             return Step::Stop;
         }
         match self.session.preview(member, step, total, preview) {
-            Ok(PreviewInstruction::Continue) => Step::Continue,
+            Ok(PreviewInstruction::Continue(_)) => Step::Continue,
             Ok(PreviewInstruction::Abort(then)) => {
                 *slot = Some(then);
                 Step::Stop

@@ -109,14 +109,14 @@ impl Judged {
 
 impl Session {
     /// Longest wait for one call of the judge: never beyond the life of the request.
-    fn time_left(&self) -> Duration {
-        let limits = &self.tenant.policy.limits;
-        limits.judge_deadline.min(limits.request_deadline.saturating_sub(self.opened.elapsed()))
+    fn patience(&self) -> Duration {
+        self.tenant.policy.limits.judge_deadline.min(self.time_left())
     }
 
-    /// For whom a model works that is given `deadline` from now.
-    fn call(&self, deadline: Duration) -> Call {
-        Call::new(self.tenant.policy.tenant.as_str()).until(Instant::now() + deadline)
+    /// A call of a model that is given `deadline` from now and ends with the request. To call it off leaves the request
+    /// as it is.
+    fn model_call(&self, deadline: Duration) -> Call {
+        Call::together([self.call.clone()]).until(Instant::now() + deadline)
     }
 
     /// Judges `picture`. Only a complete verdict on this picture under this constitution counts as one.
@@ -127,9 +127,9 @@ impl Session {
         unfinished: Option<Unfinished>,
     ) -> Judged {
         let started = Instant::now();
-        let deadline = self.time_left();
+        let deadline = self.patience();
         let (inspector, copy) = (Arc::clone(&self.tenant.inspector), picture.clone());
-        let call = self.call(deadline);
+        let call = self.model_call(deadline);
         let work = call.clone();
         let answer = self.tenant.watchdog.run(deadline, move || match unfinished {
             None => inspector.inspect(&copy, &work),
@@ -166,10 +166,10 @@ impl Session {
         if words.is_empty() {
             return Ok(Vec::new());
         }
-        let deadline = self.time_left();
+        let deadline = self.patience();
         let min_confidence = self.tenant.policy.redaction.min_confidence as f32;
         let (inspector, copy) = (Arc::clone(&self.tenant.inspector), picture.clone());
-        let call = self.call(deadline);
+        let call = self.model_call(deadline);
         let work = call.clone();
         let located = self.tenant.watchdog.run(deadline, move || {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();

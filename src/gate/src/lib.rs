@@ -34,12 +34,15 @@
 
 mod drive;
 mod error;
+#[cfg(feature = "fakes")]
+pub mod fakes;
 mod inspector;
 mod judging;
 mod log;
 mod picture;
 mod placeholder;
 pub mod policy;
+mod previewing;
 mod record;
 mod redaction;
 mod redaction_plan;
@@ -54,11 +57,12 @@ pub use inspector::{InspectionError, Inspector, JudgeProvider, SharedJudge, Unfi
 pub use log::{DecisionLog, JsonlLog, LogError, MemoryLog};
 pub use placeholder::Placeholder;
 pub use policy::{Action, Policies, Policy, PolicyError};
+pub use previewing::PreviewInstruction;
 pub use record::{
     AttemptRecord, ConstitutionRecord, DecisionRecord, DecisionTimings, FailureRecord, Judgment,
     JudgmentRecord, Outcome, PreviewRecord, Reason, RedactionRecord, RequestRecord,
 };
 pub use redaction::PixelBox;
 pub use released::{DrawAgain, HeldPicture, Instruction, MemberOutcome, ReleasedPicture, Withheld};
-pub use session::{PreviewInstruction, RequestInfo, Session, SessionReport};
+pub use session::{RequestInfo, Session, SessionReport};
 pub use tenant::Gate;

@@ -54,6 +54,10 @@ pub enum Reason {
     LogFailure,
     /// Withheld: the session ended before the picture was finished.
     NotFinished,
+    /// Withheld: the requester went away.
+    Cancelled,
+    /// Released: a preview that violates nothing, to a requester who may see previews. Says nothing about the picture.
+    Preview,
 }
 
 impl Reason {
@@ -75,6 +79,8 @@ impl Reason {
             Self::Limit => "limit",
             Self::LogFailure => "log-failure",
             Self::NotFinished => "not-finished",
+            Self::Cancelled => "cancelled",
+            Self::Preview => "preview",
         }
     }
 

@@ -57,6 +57,12 @@ impl Permit {
         Ok(Self { picture, reason })
     }
 
+    /// The right to show `preview` while its picture is drawn: only if it violates nothing at all.
+    pub(crate) fn preview(preview: Picture, report: &Report, tenant: &Tenant) -> Option<Self> {
+        let judged = Self::judged(preview, report, tenant, false).ok()?;
+        (judged.reason == Reason::Safe).then_some(Self { reason: Reason::Preview, ..judged })
+    }
+
     /// The right to release `picture` unjudged, which only a policy that names it gives.
     pub(crate) fn unjudged(picture: Picture, tenant: &Tenant) -> Option<Self> {
         match tenant.policy.on_error {
@@ -137,7 +143,8 @@ impl ReleasedPicture {
         self.picture.pixels()
     }
 
-    /// Why it was released: [`Reason::Safe`], [`Reason::Allowed`], [`Reason::Redacted`] or [`Reason::Unjudged`].
+    /// Why it was released: [`Reason::Safe`], [`Reason::Allowed`], [`Reason::Redacted`], [`Reason::Unjudged`] or
+    /// [`Reason::Preview`].
     pub fn reason(&self) -> Reason {
         self.decision.reason
     }

@@ -8,17 +8,16 @@
 //! ```
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cluegate_judge::Report;
-use cluegate_perception::Picture;
+use cluegate_perception::{Call, PerceptionErrorKind, Picture};
 
-use crate::inspector::Unfinished;
 use crate::judging::{Failure, Judged};
 use crate::placeholder::Placeholder;
-use crate::policy::{Action, AfterTries, PlaceholderKind};
+use crate::policy::{Action, AfterTries, PlaceholderKind, Policy};
 use crate::record::{
-    AttemptRecord, ConstitutionRecord, DecisionRecord, DecisionTimings, Outcome, PreviewRecord, RequestRecord,
+    AttemptRecord, ConstitutionRecord, DecisionRecord, DecisionTimings, Outcome, RequestRecord,
 };
 use crate::released::{
     DrawAgain, HeldPicture, Instruction, Logged, NoPermit, Permit, Withheld, strictest_action,
@@ -26,6 +25,10 @@ use crate::released::{
 use crate::tenant::Tenant;
 use crate::{GateError, Reason, picture};
 
+/// Longer than any request lives.
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+/// Why a member of a request that was called off is withheld.
+const CALLED_OFF: &str = "the requester called the request off";
 /// Side in pixels of the placeholder for a picture of unknown size.
 const PLACEHOLDER_SIDE: u32 = 512;
 
@@ -46,6 +49,11 @@ pub struct RequestInfo {
     pub generator: Option<String>,
     /// Width and height of the pictures, for placeholders where nothing was drawn.
     pub size: Option<(u32, u32)>,
+    /// Until when the requester waits, if that is sooner than the policy's `request_deadline`.
+    pub deadline: Option<Instant>,
+    /// Most attempts at one picture, if the host can make fewer than the policy's `tries`: 1 for a host that has a
+    /// finished picture and no generator.
+    pub max_tries: Option<u32>,
 }
 
 impl RequestInfo {
@@ -53,15 +61,6 @@ impl RequestInfo {
     pub fn new(tenant: impl Into<String>, prompt: impl Into<String>, seed: u64, count: u32) -> Self {
         Self { tenant: tenant.into(), prompt: prompt.into(), seed, count, ..Self::default() }
     }
-}
-
-/// What a host does after a preview.
-#[derive(Debug, Clone)]
-pub enum PreviewInstruction {
-    /// Draw on.
-    Continue,
-    /// Give this attempt up, discard what it made, and do this instead.
-    Abort(Instruction),
 }
 
 /// What became of a request.
@@ -77,7 +76,11 @@ pub struct Session {
     pub(crate) tenant: Arc<Tenant>,
     request: RequestInfo,
     request_id: String,
-    pub(crate) opened: Instant,
+    opened: Instant,
+    /// The request's deadline: the requester's or the policy's.
+    deadline: Instant,
+    /// Whoever holds a copy can call the request off.
+    pub(crate) call: Call,
     pub(crate) members: Vec<Member>,
 }
 
@@ -88,7 +91,7 @@ pub(crate) struct Member {
     started: Instant,
     size: Option<(u32, u32)>,
     pub(crate) timings: DecisionTimings,
-    decision: Option<Arc<DecisionRecord>>,
+    pub(crate) decision: Option<Arc<DecisionRecord>>,
 }
 
 /// A decision to be logged.
@@ -111,6 +114,10 @@ impl Session {
         within("pixels", pixels, limits.max_pixels)?;
         let request_id = request.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         let opened = Instant::now();
+        // An `Instant` has an end, and a policy may name a time beyond it.
+        let latest = opened + limits.request_deadline.min(YEAR);
+        let deadline = request.deadline.map_or(latest, |asked| asked.min(latest));
+        let call = Call::new(tenant.policy.tenant.as_str()).until(deadline);
         let members = (0..request.count).map(|member| Member {
             past: Vec::new(),
             current: AttemptRecord {
@@ -123,12 +130,28 @@ impl Session {
             timings: DecisionTimings::default(),
             decision: None,
         });
-        Ok(Self { members: members.collect(), tenant, request_id, opened, request })
+        Ok(Self { members: members.collect(), tenant, request_id, opened, deadline, call, request })
     }
 
     /// Number of pictures.
     pub fn count(&self) -> usize {
         self.members.len()
+    }
+
+    /// The gate's name for the request: the caller's own, or else a UUID.
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// On whose behalf the request's work is done. To call a copy of it off ([`Call::cancel`]), from any thread, ends a
+    /// judgment that is running and withholds every member that has no decision yet, as [`Reason::Cancelled`].
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// The policy that decides.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.tenant.policy
     }
 
     /// Seed of the first attempt of `member`: the request's seed plus the member's index.
@@ -150,66 +173,6 @@ impl Session {
         Ok(())
     }
 
-    /// Whether the gate wants to see a preview of `member` after `step` of `total` steps.
-    pub fn wants_preview(&self, member: usize, step: u32, total: u32) -> bool {
-        let open = self.members.get(member).is_some_and(|member| member.decision.is_none());
-        // Past the deadline every step is wanted, so that the attempt can be given up.
-        open && (self.tenant.policy.previews.is_due(step, total) || (step < total && self.is_overdue()))
-    }
-
-    /// Judges a preview. A picture that the finished one could still be saved from (by redaction, or because the rule
-    /// is allowed) is drawn on; a preview without a verdict is drawn on too, because the finished picture is judged
-    /// anyway.
-    ///
-    /// # Errors
-    /// If there is no such member or its decision is final.
-    pub fn preview(
-        &mut self,
-        member: usize,
-        step: u32,
-        total: u32,
-        preview: &Picture,
-    ) -> Result<PreviewInstruction, GateError> {
-        self.open_member(member)?;
-        if self.is_overdue() {
-            return Ok(PreviewInstruction::Abort(self.withhold_overdue(member)));
-        }
-        let Judged { mut record, result } = if self.pixel_problem(preview).is_none() {
-            self.judge(member, preview, Some(Unfinished::Preview))
-        } else {
-            Judged::failed(Failure::new("limit", "the preview has more pixels than the policy allows"))
-        };
-        let report = result.ok();
-        let action = report.as_ref().and_then(|report| self.strictest(report));
-        record.action = action;
-        let verdict = action.and_then(|action| self.abort_for(member, action));
-        let aborted = verdict.is_some();
-        if let Some(member) = self.members.get_mut(member) {
-            member.current.previews.push(PreviewRecord { step, total, aborted, judgment: record });
-        }
-        let (Some(reason), Some(report)) = (verdict, report) else { return Ok(PreviewInstruction::Continue) };
-        let what = format!("the preview after step {step} of {total} {}", self.violates(&report));
-        Ok(PreviewInstruction::Abort(match reason {
-            None => self.draw_again(member, &report, &what),
-            Some(reason) => self.withhold(member, Verdict { reason, message: what, report: Some(&report) }),
-        }))
-    }
-
-    /// Whether a preview that violates a rule of this action ends the attempt: not at all, with another attempt
-    /// (`Some(None)`), or for good.
-    fn abort_for(&self, member: usize, action: Action) -> Option<Option<Reason>> {
-        match action {
-            Action::Block => Some(Some(Reason::Violation)),
-            Action::Regenerate if self.has_tries_left(member) => Some(None),
-            Action::Regenerate => match self.tenant.policy.after_tries {
-                AfterTries::Block => Some(Some(Reason::TriesExhausted)),
-                AfterTries::Redact => None,
-            },
-            // The finished picture is allowed, redacted, or shown to a person.
-            Action::Allow | Action::Redact | Action::Hold => None,
-        }
-    }
-
     /// Judges a finished picture and says what to do with it.
     ///
     /// # Errors
@@ -218,8 +181,8 @@ impl Session {
         let state = self.open_member(member)?;
         state.size = Some((picture.width(), picture.height()));
         state.current.picture = Some(picture.hash().to_hex());
-        if self.is_overdue() {
-            return Ok(self.withhold_overdue(member));
+        if let Some(over) = self.withhold_if_over(member) {
+            return Ok(over);
         }
         if let Some(message) = self.pixel_problem(&picture) {
             return Ok(self.fail(member, Reason::Limit, message));
@@ -234,7 +197,8 @@ impl Session {
         }
         Ok(match result {
             Ok(report) => self.follow(member, picture, &report),
-            Err(failure) => self.without_verdict(member, picture, &failure),
+            Err(failure) if !self.is_cancelled() => self.without_verdict(member, picture, &failure),
+            Err(failure) => self.fail(member, Reason::Cancelled, failure.message()),
         })
     }
 
@@ -258,14 +222,13 @@ impl Session {
     /// Withholds every member without a decision, in order.
     pub(crate) fn withhold_undecided(&mut self) -> Vec<Withheld> {
         let open: Vec<usize> = (0..self.count()).filter(|member| self.decision(*member).is_none()).collect();
-        let why = "the session ended before the picture was finished";
+        let (reason, why) = if self.is_cancelled() {
+            (Reason::Cancelled, CALLED_OFF)
+        } else {
+            (Reason::NotFinished, "the session ended before the picture was finished")
+        };
         open.into_iter()
-            .map(|member| {
-                self.withheld(
-                    member,
-                    Verdict { reason: Reason::NotFinished, message: why.to_owned(), report: None },
-                )
-            })
+            .map(|member| self.withheld(member, Verdict { reason, message: why.to_owned(), report: None }))
             .collect()
     }
 
@@ -301,7 +264,7 @@ impl Session {
         match self.tenant.policy.after_tries {
             AfterTries::Redact => self.redact(member, picture, report),
             AfterTries::Block => {
-                let message = format!("{violates}, at the last of {} tries", self.tenant.policy.tries);
+                let message = format!("{violates}, at the last of {} tries", self.tries());
                 self.withhold(
                     member,
                     Verdict { reason: Reason::TriesExhausted, message, report: Some(report) },
@@ -311,7 +274,7 @@ impl Session {
     }
 
     /// Ends the current attempt and asks for another with a seed of its own.
-    fn draw_again(&mut self, member: usize, report: &Report, message: &str) -> Instruction {
+    pub(crate) fn draw_again(&mut self, member: usize, report: &Report, message: &str) -> Instruction {
         let attempt = self.members.get(member).map_or(1, |state| state.current.attempt) + 1;
         let seed = next_seed(self.request.seed, member, attempt);
         if let Some(state) = self.members.get_mut(member) {
@@ -338,20 +301,43 @@ impl Session {
         strictest_action(report, &self.tenant.policy.actions, &self.tenant)
     }
 
-    fn has_tries_left(&self, member: usize) -> bool {
-        self.members.get(member).is_some_and(|state| state.current.attempt < self.tenant.policy.tries)
+    /// Most attempts at one picture: the policy's tries, or fewer if the host cannot make as many.
+    fn tries(&self) -> u32 {
+        let policy = self.tenant.policy.tries;
+        self.request.max_tries.map_or(policy, |host| host.clamp(1, policy))
     }
 
-    fn is_overdue(&self) -> bool {
-        self.opened.elapsed() >= self.tenant.policy.limits.request_deadline
+    pub(crate) fn has_tries_left(&self, member: usize) -> bool {
+        self.members.get(member).is_some_and(|state| state.current.attempt < self.tries())
     }
 
-    fn withhold_overdue(&mut self, member: usize) -> Instruction {
-        let limit = self.tenant.policy.limits.request_deadline;
-        self.fail(member, Reason::RequestTimeout, format!("the request took longer than its {limit:?}"))
+    /// Whether nobody waits for the request any more: its deadline has passed, or it was called off.
+    pub(crate) fn is_over(&self) -> bool {
+        self.call.check().is_err()
     }
 
-    fn pixel_problem(&self, picture: &Picture) -> Option<String> {
+    fn is_cancelled(&self) -> bool {
+        self.call.check().is_err_and(|over| over.kind() == PerceptionErrorKind::Cancelled)
+    }
+
+    /// Withholds `member` if nobody waits for the request any more.
+    pub(crate) fn withhold_if_over(&mut self, member: usize) -> Option<Instruction> {
+        let (reason, message) = match self.call.check().err()?.kind() {
+            PerceptionErrorKind::Cancelled => (Reason::Cancelled, CALLED_OFF.to_owned()),
+            _ => {
+                let limit = self.deadline.saturating_duration_since(self.opened);
+                (Reason::RequestTimeout, format!("the request took longer than its {limit:?}"))
+            }
+        };
+        Some(self.fail(member, reason, message))
+    }
+
+    /// Time until the deadline of the request.
+    pub(crate) fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    pub(crate) fn pixel_problem(&self, picture: &Picture) -> Option<String> {
         let (width, height) = (picture.width(), picture.height());
         let limit = self.tenant.policy.limits.max_pixels;
         (u64::from(width) * u64::from(height) > limit)
@@ -367,7 +353,7 @@ impl Session {
         format!("violates {}", named.collect::<Vec<_>>().join(" and "))
     }
 
-    fn open_member(&mut self, member: usize) -> Result<&mut Member, GateError> {
+    pub(crate) fn open_member(&mut self, member: usize) -> Result<&mut Member, GateError> {
         let count = self.members.len();
         let state = self.members.get_mut(member).ok_or(GateError::NoSuchMember { member, count })?;
         match &state.decision {
@@ -468,7 +454,23 @@ impl Session {
         }
     }
 
-    fn record(&mut self, member: usize, outcome: Outcome, verdict: Verdict<'_>) -> DecisionRecord {
+    pub(crate) fn record(&mut self, member: usize, outcome: Outcome, verdict: Verdict<'_>) -> DecisionRecord {
+        let (attempts, timings) = self.members.get_mut(member).map_or_else(Default::default, |state| {
+            state.end_attempt();
+            (std::mem::take(&mut state.past), state.timings)
+        });
+        let total = milliseconds(self.opened);
+        let timings_ms = DecisionTimings { total, ..timings };
+        DecisionRecord { attempts, timings_ms, ..self.record_without_attempts(member, outcome, verdict) }
+    }
+
+    /// A decision that ends nothing, such as that about a preview.
+    pub(crate) fn record_without_attempts(
+        &self,
+        member: usize,
+        outcome: Outcome,
+        verdict: Verdict<'_>,
+    ) -> DecisionRecord {
         let Verdict { reason, message, report } = verdict;
         let constitution = self.tenant.inspector.constitution();
         let mut models = self.tenant.inspector.models();
@@ -487,11 +489,6 @@ impl Session {
             name: constitution.name().to_owned(),
             revision: constitution.revision().to_hex(),
         };
-        let total = milliseconds(self.opened);
-        let (attempts, timings) = self.members.get_mut(member).map_or_else(Default::default, |state| {
-            state.end_attempt();
-            (std::mem::take(&mut state.past), state.timings)
-        });
         DecisionRecord {
             decision_id: uuid::Uuid::now_v7().to_string(),
             timestamp: jiff::Timestamp::now().to_string(),
@@ -507,8 +504,8 @@ impl Session {
             violated: report.map(|report| report.violated().to_vec()).unwrap_or_default(),
             unjudged: reason == Reason::Unjudged,
             released_picture: None,
-            attempts,
-            timings_ms: DecisionTimings { total, ..timings },
+            attempts: Vec::new(),
+            timings_ms: DecisionTimings { total: milliseconds(self.opened), ..Default::default() },
         }
     }
 }

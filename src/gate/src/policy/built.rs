@@ -9,8 +9,8 @@ use std::time::Duration;
 use cluegate_constitution::{Constitution, Severity};
 
 use super::raw::{
-    Action, AfterTries, OnError, PlaceholderKind, PreviewPoint, RawActions, RawLimits, RawPolicies,
-    RawPolicy, RawRedaction, RawThresholds, RedactedObjects, RedactionMethod,
+    Action, AfterTries, OnError, PlaceholderKind, PreviewPoint, RawActions, RawClient, RawLimits,
+    RawPolicies, RawPolicy, RawRedaction, RawThresholds, RedactedObjects, RedactionMethod,
 };
 use super::{PolicyError, keys};
 use crate::GateError;
@@ -55,6 +55,8 @@ pub struct Policy {
     pub thresholds: RawThresholds,
     /// What a request may ask for.
     pub limits: Limits,
+    /// What the requester may see.
+    pub client: RawClient,
 }
 
 /// Where a constitution comes from.
@@ -231,6 +233,7 @@ impl Check<'_> {
             actions: Actions::new(raw.action),
             thresholds: raw.thresholds,
             limits: self.limits(raw.limits)?,
+            client: raw.client,
         })
     }
 

@@ -12,8 +12,9 @@ use std::path::PathBuf;
 pub use built::{Actions, ConstitutionSource, Limits, Policies, Policy, PreviewSchedule, Redaction};
 pub(crate) use keys::nearest;
 pub use raw::{
-    Action, AfterTries, OnError, PlaceholderKind, PreviewPoint, RawActions, RawLimits, RawPolicies,
-    RawPolicy, RawRedaction, RawSeverityActions, RawThresholds, RedactedObjects, RedactionMethod,
+    Action, AfterTries, OnError, PlaceholderKind, PreviewPoint, RawActions, RawClient, RawLimits,
+    RawPolicies, RawPolicy, RawRedaction, RawSeverityActions, RawThresholds, RedactedObjects,
+    RedactionMethod,
 };
 
 /// The default policy file, every key with its default and a word on it.

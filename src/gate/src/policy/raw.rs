@@ -45,6 +45,8 @@ pub struct RawPolicy {
     pub thresholds: RawThresholds,
     /// What a request may ask for.
     pub limits: RawLimits,
+    /// What the requester may see beside released pictures.
+    pub client: RawClient,
 }
 
 impl Default for RawPolicy {
@@ -62,6 +64,7 @@ impl Default for RawPolicy {
             action: RawActions::default(),
             thresholds: RawThresholds::default(),
             limits: RawLimits::default(),
+            client: RawClient::default(),
         }
     }
 }
@@ -276,4 +279,14 @@ impl Default for RawLimits {
             request_deadline_ms: 3_600_000,
         }
     }
+}
+
+/// What the requester may see beside released pictures and the reasons for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawClient {
+    /// Which rules were violated, and the judge's evidence.
+    pub evidence: bool,
+    /// Previews, each one after it was judged and found to violate nothing.
+    pub previews: bool,
 }

@@ -104,7 +104,7 @@ fn unknown_keys_are_refused_with_the_nearest() {
     assert_eq!(
         refused("[tenant.t]\nprevews = []"),
         "policy.toml: unknown key `tenant.t.prevews` (did you mean `previews`?); known here: constitution, rules, on_error, \
-         tries, after_tries, previews, placeholder, log_prompts, redact, action, thresholds, limits"
+         tries, after_tries, previews, placeholder, log_prompts, redact, action, thresholds, limits, client"
     );
     assert!(refused("[tenants.t]").contains("unknown key `tenants` (did you mean `tenant`?)"));
     assert!(

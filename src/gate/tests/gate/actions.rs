@@ -4,7 +4,7 @@ use cluegate_gate::{
     Action, Instruction, Outcome, PreviewInstruction, Reason, RequestInfo, Session, Unfinished,
 };
 
-use crate::world::{World, find, find_in_the_corner, find_nothing, gate, picture, shows};
+use cluegate_gate::fakes::{World, find, find_in_the_corner, find_nothing, gate, picture, shows};
 
 const SMOKER: [usize; 2] = [0, 3];
 
@@ -226,9 +226,9 @@ fn a_preview_aborts_draws_again_or_lets_draw_on() {
     let wanted: Vec<u32> = (1..=10).filter(|step| session.wants_preview(0, *step, 10)).collect();
     assert_eq!(wanted, [3, 5]);
     let safe = session.preview(0, 3, 10, &picture(&[], 1)).unwrap();
-    assert!(matches!(safe, PreviewInstruction::Continue));
+    assert!(matches!(safe, PreviewInstruction::Continue(None)));
     let redactable = session.preview(0, 3, 10, &picture(&[1], 1)).unwrap();
-    assert!(matches!(redactable, PreviewInstruction::Continue));
+    assert!(matches!(redactable, PreviewInstruction::Continue(None)));
     let PreviewInstruction::Abort(Instruction::DrawAgain(again)) =
         session.preview(0, 5, 10, &picture(&SMOKER, 1)).unwrap()
     else {

@@ -10,7 +10,7 @@ use cluegate_gate::{
 use cluegate_perception::Picture;
 use image::RgbImage;
 
-use crate::world::{World, gate, picture};
+use cluegate_gate::fakes::{World, gate, picture};
 
 /// What one attempt gives.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use cluegate_gate::{GateError, Instruction, PreviewInstruction, Reason, RequestI
 use cluegate_perception::Picture;
 use image::{Rgb, RgbImage};
 
-use crate::world::{FailingLog, Fault, World, gate, gate_with, picture};
+use cluegate_gate::fakes::{FailingLog, Fault, World, gate, gate_with, picture};
 
 fn request(count: u32) -> RequestInfo {
     RequestInfo::new("t", "a person at a table", 7, count)
@@ -122,7 +122,7 @@ fn a_preview_without_a_verdict_is_drawn_on_and_logged() {
         let (gate, log) = gate(&World::new([fault]), "", "");
         let mut session = gate.session(request(1)).unwrap();
         let step = session.preview(0, 5, 10, &picture(&[1], 0)).unwrap();
-        assert!(matches!(step, PreviewInstruction::Continue));
+        assert!(matches!(step, PreviewInstruction::Continue(None)));
         assert_eq!(withheld(session.finished(0, picture(&[1], 0)).unwrap()).reason(), Reason::Violation);
         let preview = &log.records()[0].attempts[0].previews[0];
         assert!(!preview.aborted && preview.judgment.error.is_some());

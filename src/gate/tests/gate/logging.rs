@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cluegate_gate::{DecisionLog, Instruction, JsonlLog, MemoryLog, PreviewInstruction, Reason, RequestInfo};
 use serde_json::Value;
 
-use crate::world::{World, gate, gate_with, picture};
+use cluegate_gate::fakes::{World, gate, gate_with, picture};
 
 fn lines(path: &std::path::Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();

@@ -8,4 +8,4 @@ mod driven;
 mod failures;
 mod logging;
 mod properties;
-mod world;
+mod requests;

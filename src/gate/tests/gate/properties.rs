@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::driven::{Draw, Script, drive};
-use crate::world::{Fault, World, gate, violated};
+use cluegate_gate::fakes::{Fault, World, gate, violated};
 
 const ACTIONS: [&str; 5] = ["allow", "redact", "regenerate", "hold", "block"];
 const RULES: [&str; 3] = ["smoking", "beer", "sword"];

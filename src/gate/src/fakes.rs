@@ -1,31 +1,36 @@
 //! A world in which pictures say what they show: each object is a checkerboard of its own colour on a grey gradient.
-//! Scripted models read the colours, so that redaction and the second judgment work as with real ones.
+//! Scripted models read the colours, so that redaction and the second judgment work as with real ones. For tests of this
+//! crate and of those built on it (feature `fakes`); no weights, no chance.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cluegate_constitution::Constitution;
-use cluegate_gate::{
-    DecisionLog, DecisionRecord, Gate, GateError, InspectionError, Inspector, JudgeProvider, LogError,
-    MemoryLog, Policies, Unfinished,
-};
 use cluegate_judge::{InspectOptions, Judge, Prepared, Report, Stages, fakes};
 use cluegate_perception::{Call, Detection, Picture, Region};
 use image::{Rgb, RgbImage};
 
+use crate::{
+    DecisionLog, DecisionRecord, Gate, GateError, InspectionError, Inspector, JudgeProvider, LogError,
+    MemoryLog, Policies, Unfinished,
+};
+
 /// Side of every picture.
-pub(crate) const SIDE: u32 = 64;
+pub const SIDE: u32 = 64;
 /// Side of an object.
 const OBJECT: u32 = 16;
 /// Objects, by their index in pictures.
-pub(crate) const OBJECTS: [&str; 4] = ["cigarette", "beer", "sword", "person"];
+pub const OBJECTS: [&str; 4] = ["cigarette", "beer", "sword", "person"];
 const COLOURS: [Rgb<u8>; 4] =
     [Rgb([250, 10, 10]), Rgb([10, 250, 10]), Rgb([10, 10, 250]), Rgb([250, 10, 250])];
 /// Fewest pixels of its colour that make an object visible.
 const VISIBLE: usize = 12;
 
-const CONSTITUTION: &str = r#"
+/// The constitution `world`: the rules smoking (low), beer (medium) and sword (high).
+pub const CONSTITUTION: &str = r#"
 name = "world"
 [[rule]]
 id = "smoking"
@@ -53,7 +58,7 @@ any = [{ statement = "a sword is visible", central = ["sword"] }]
 "#;
 
 /// A picture that shows `objects` (indices into [`OBJECTS`]); `salt` makes it differ from others.
-pub(crate) fn picture(objects: &[usize], salt: u8) -> Picture {
+pub fn picture(objects: &[usize], salt: u8) -> Picture {
     let mut pixels =
         RgbImage::from_fn(SIDE, SIDE, |x, y| Rgb([100 + x as u8, 100 + y as u8, salt % 50 + 60]));
     for object in objects {
@@ -68,12 +73,12 @@ pub(crate) fn picture(objects: &[usize], salt: u8) -> Picture {
 }
 
 /// Whether `object` can be seen.
-pub(crate) fn shows(pixels: &RgbImage, object: usize) -> bool {
+pub fn shows(pixels: &RgbImage, object: usize) -> bool {
     pixels.pixels().filter(|pixel| **pixel == COLOURS[object]).count() >= VISIBLE
 }
 
 /// Ids of the rules that the pixels violate, found without the judge.
-pub(crate) fn violated(pixels: &RgbImage) -> Vec<&'static str> {
+pub fn violated(pixels: &RgbImage) -> Vec<&'static str> {
     let found = [
         ("smoking", shows(pixels, 0) && shows(pixels, 3)),
         ("beer", shows(pixels, 1)),
@@ -88,7 +93,8 @@ fn score(picture: Option<&Picture>, statement: &str) -> f64 {
     if named.is_some_and(|object| shows(picture.pixels(), object)) { 0.99 } else { 0.01 }
 }
 
-pub(crate) fn find(picture: &Picture, word: &str) -> Vec<(f32, Region)> {
+/// Where `word` is in the picture, as the detector says.
+pub fn find(picture: &Picture, word: &str) -> Vec<(f32, Region)> {
     let Some(object) = OBJECTS.iter().position(|object| *object == word) else { return Vec::new() };
     if !shows(picture.pixels(), object) {
         return Vec::new();
@@ -105,11 +111,16 @@ pub(crate) fn find(picture: &Picture, word: &str) -> Vec<(f32, Region)> {
 
 /// What goes wrong with one call of the judge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
+    /// Nothing.
     None,
+    /// An error of the judge.
     Error,
+    /// The deadline is over before it begins.
     OutOfTime,
+    /// It panics.
     Panic,
+    /// It takes 400 ms.
     Hang,
     /// A verdict, but about another picture.
     OtherPicture,
@@ -120,35 +131,36 @@ pub(crate) enum Fault {
 type Find = fn(&Picture, &str) -> Vec<(f32, Region)>;
 
 /// The judge of the world, with faults by script: one for each call, none after the last.
-pub(crate) struct World {
+pub struct World {
     judge: Arc<Judge>,
     faults: Arc<Mutex<VecDeque<Fault>>>,
     /// The judged pictures that were no finished ones.
-    pub(crate) unfinished: Arc<Mutex<Vec<Unfinished>>>,
+    pub unfinished: Arc<Mutex<Vec<Unfinished>>>,
     /// What the detector answers the gate.
     locate: Find,
 }
 
 impl World {
-    pub(crate) fn new(faults: impl IntoIterator<Item = Fault>) -> Self {
+    /// A world whose judge fails by this script.
+    pub fn new(faults: impl IntoIterator<Item = Fault>) -> Self {
         let faults = Arc::new(Mutex::new(faults.into_iter().collect()));
         Self { faults, ..Self::with_detector(find, find) }
     }
 
     /// A world in which the judge's evidence and the gate get their boxes from these.
-    pub(crate) fn with_detector(evidence: Find, locate: Find) -> Self {
+    pub fn with_detector(evidence: Find, locate: Find) -> Self {
         let judge = fakes::judge_with_detector(score, evidence).unwrap();
         Self { judge: Arc::new(judge), faults: Arc::default(), unfinished: Arc::default(), locate }
     }
 }
 
 /// A detector that finds nothing.
-pub(crate) fn find_nothing(_: &Picture, _: &str) -> Vec<(f32, Region)> {
+pub fn find_nothing(_: &Picture, _: &str) -> Vec<(f32, Region)> {
     Vec::new()
 }
 
 /// A detector that finds everything in the lower right corner, in a box that is not small enough for a crop.
-pub(crate) fn find_in_the_corner(_: &Picture, _: &str) -> Vec<(f32, Region)> {
+pub fn find_in_the_corner(_: &Picture, _: &str) -> Vec<(f32, Region)> {
     vec![(0.9, Region { left: 57.0, top: 57.0, right: 64.0, bottom: 64.0 })]
 }
 
@@ -228,7 +240,7 @@ impl Inspector for Scripted {
 
 /// A gate over `world` for the tenant `t` under the world's constitution: `head` are keys of the tenant, `tables`
 /// follow.
-pub(crate) fn gate_with(
+pub fn gate_with(
     world: &World,
     head: &str,
     tables: &str,
@@ -242,17 +254,20 @@ pub(crate) fn gate_with(
 }
 
 /// The same with a log in memory.
-pub(crate) fn gate(world: &World, head: &str, tables: &str) -> (Gate, Arc<MemoryLog>) {
+pub fn gate(world: &World, head: &str, tables: &str) -> (Gate, Arc<MemoryLog>) {
     let log = Arc::new(MemoryLog::new(1000));
     let shared: Arc<dyn DecisionLog> = Arc::<MemoryLog>::clone(&log);
     (gate_with(world, head, tables, shared).unwrap(), log)
 }
 
 /// A log that fails from its `from`-th line on.
-pub(crate) struct FailingLog {
-    pub(crate) lines: Mutex<usize>,
-    pub(crate) from: usize,
-    pub(crate) panics: bool,
+pub struct FailingLog {
+    /// Lines so far.
+    pub lines: Mutex<usize>,
+    /// The first line that fails, from 1.
+    pub from: usize,
+    /// Whether it panics instead of an error.
+    pub panics: bool,
 }
 
 impl DecisionLog for FailingLog {

@@ -1,0 +1,108 @@
+//! What a session does with a picture that is still being drawn.
+
+use cluegate_judge::Report;
+use cluegate_perception::Picture;
+
+use crate::inspector::Unfinished;
+use crate::judging::{Failure, Judged};
+use crate::policy::{Action, AfterTries};
+use crate::record::{Outcome, PreviewRecord};
+use crate::released::{Instruction, Logged, Permit, ReleasedPicture};
+use crate::session::{Session, Verdict};
+use crate::{GateError, Reason};
+
+/// What a host does after a preview.
+#[derive(Debug, Clone)]
+pub enum PreviewInstruction {
+    /// Draw on. The preview comes back if the requester may see it: the policy allows `client.previews`, and it was
+    /// judged and violates nothing.
+    Continue(Option<ReleasedPicture>),
+    /// Give this attempt up, discard what it made, and do this instead.
+    Abort(Instruction),
+}
+
+impl Session {
+    /// Whether the gate wants to see a preview of `member` after `step` of `total` steps.
+    pub fn wants_preview(&self, member: usize, step: u32, total: u32) -> bool {
+        let open = self.members.get(member).is_some_and(|member| member.decision.is_none());
+        // Once nobody waits any more every step is wanted, so that the attempt can be given up.
+        open && (self.tenant.policy.previews.is_due(step, total) || (step < total && self.is_over()))
+    }
+
+    /// Judges a preview. A picture that the finished one could still be saved from (by redaction, or because the rule
+    /// is allowed) is drawn on; a preview without a verdict is drawn on too, because the finished picture is judged
+    /// anyway. What comes with [`PreviewInstruction::Continue`] may be shown to the requester; nothing else of a preview
+    /// may.
+    ///
+    /// # Errors
+    /// If there is no such member or its decision is final.
+    pub fn preview(
+        &mut self,
+        member: usize,
+        step: u32,
+        total: u32,
+        preview: &Picture,
+    ) -> Result<PreviewInstruction, GateError> {
+        self.open_member(member)?;
+        if let Some(over) = self.withhold_if_over(member) {
+            return Ok(PreviewInstruction::Abort(over));
+        }
+        let Judged { mut record, result } = if self.pixel_problem(preview).is_none() {
+            self.judge(member, preview, Some(Unfinished::Preview))
+        } else {
+            Judged::failed(Failure::new("limit", "the preview has more pixels than the policy allows"))
+        };
+        let report = result.ok();
+        let action = report.as_ref().and_then(|report| self.strictest(report));
+        record.action = action;
+        let verdict = action.and_then(|action| self.abort_for(member, action));
+        let aborted = verdict.is_some();
+        if let Some(member) = self.members.get_mut(member) {
+            member.current.previews.push(PreviewRecord { step, total, aborted, judgment: record });
+        }
+        let (Some(reason), Some(report)) = (verdict, report.as_ref()) else {
+            let shown = report.and_then(|report| self.show(member, preview, &report));
+            return Ok(PreviewInstruction::Continue(shown));
+        };
+        let what = format!("the preview after step {step} of {total} {}", self.violates(report));
+        Ok(PreviewInstruction::Abort(match reason {
+            None => self.draw_again(member, report, &what),
+            Some(reason) => self.withhold(member, Verdict { reason, message: what, report: Some(report) }),
+        }))
+    }
+
+    /// Whether a preview that violates a rule of this action ends the attempt: not at all, with another attempt
+    /// (`Some(None)`), or for good.
+    fn abort_for(&self, member: usize, action: Action) -> Option<Option<Reason>> {
+        match action {
+            Action::Block => Some(Some(Reason::Violation)),
+            Action::Regenerate if self.has_tries_left(member) => Some(None),
+            Action::Regenerate => match self.tenant.policy.after_tries {
+                AfterTries::Block => Some(Some(Reason::TriesExhausted)),
+                AfterTries::Redact => None,
+            },
+            // The finished picture is allowed, redacted, or shown to a person.
+            Action::Allow | Action::Redact | Action::Hold => None,
+        }
+    }
+
+    /// Releases a preview that violates nothing to a requester who may see previews. A decision of its own, which is
+    /// logged first and says nothing about the picture to come.
+    fn show(&self, member: usize, preview: &Picture, report: &Report) -> Option<ReleasedPicture> {
+        if !self.tenant.policy.client.previews {
+            return None;
+        }
+        let permit = Permit::preview(preview.clone(), report, &self.tenant)?;
+        let message = "the preview violates no rule".to_owned();
+        let verdict = Verdict { reason: permit.reason(), message, report: Some(report) };
+        let mut record = self.record_without_attempts(member, Outcome::Released, verdict);
+        record.released_picture = Some(permit.picture_hash());
+        match Logged::write(record, &self.tenant) {
+            Ok(logged) => Some(permit.release(logged)),
+            Err(failed) => {
+                tracing::error!(error = %failed.1, "a preview could not be logged; it is not shown");
+                None
+            }
+        }
+    }
+}
