@@ -209,6 +209,9 @@ impl Session {
     /// If there is no such member or its decision is final.
     pub fn generator_failed(&mut self, member: usize, why: &str) -> Result<Instruction, GateError> {
         self.open_member(member)?;
+        if let Some(over) = self.withhold_if_over(member) {
+            return Ok(over);
+        }
         Ok(self.fail(member, Reason::GeneratorFailure, format!("the generator failed: {why}")))
     }
 

@@ -21,7 +21,7 @@ use crate::containers::{JpegFrame, unusual_png_gamma};
 const FORMATS: &str = "PNG, JPEG, WebP, GIF or BMP";
 
 /// What a decoded picture may cost, and whether viewer-dependent files are converted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeOptions {
     /// Most bytes of the encoded file.
     pub max_bytes: usize,

@@ -1,21 +1,21 @@
-//! Refuses keys that the policy file does not know, naming the nearest known one. The known keys are read from the
+//! Refuses keys that a configuration file does not know, naming the nearest known one. The known keys are read from the
 //! JSON Schema of the raw types, so that there is one list of them only.
 
 use serde_json::Value as Schema;
 
 /// A key that nothing reads.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct UnknownKey {
+pub struct UnknownKey {
     /// Dotted path of the key.
-    pub(crate) path: String,
+    pub path: String,
     /// The known key of the same table that is spelled most alike, if any is near.
-    pub(crate) nearest: Option<String>,
+    pub nearest: Option<String>,
     /// All known keys of the table.
-    pub(crate) known: Vec<String>,
+    pub known: Vec<String>,
 }
 
 /// Finds the first key of `table` that `root`, a JSON Schema, does not know.
-pub(crate) fn find_unknown(table: &toml::Table, root: &Schema) -> Option<UnknownKey> {
+pub fn find_unknown(table: &toml::Table, root: &Schema) -> Option<UnknownKey> {
     walk(table, root, root, "")
 }
 

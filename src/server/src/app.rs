@@ -1,0 +1,191 @@
+//! What all routes share.
+
+use std::sync::Arc;
+
+use cluegate_gate::{DrawAgain, Gate, RequestInfo};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admission;
+use crate::client::{Authenticator, Client};
+use crate::config::{Config, ConfigError};
+use crate::deadline::Deadline;
+use crate::drawing::{self, Drawing, Setting};
+use crate::keys::KeyFile;
+use crate::listen::ServerError;
+use crate::outcome::Outcome;
+use crate::pictures::Format;
+use crate::problem::{Problem, ProblemKind};
+use crate::request::PictureRequest;
+use crate::review::Review;
+use crate::running::{Canceller, Entry, Running};
+use crate::upstream::{Progress, Unjudged, Upstream};
+
+/// The gateway's state: made once, shared by all requests.
+pub struct App {
+    pub(crate) config: Config,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) upstream: Option<Arc<dyn Upstream>>,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) admission: Admission,
+    pub(crate) running: Running,
+    review: Arc<Review>,
+}
+
+impl App {
+    /// A gateway that judges with `gate` and draws with `upstream`.
+    ///
+    /// # Errors
+    /// If the keys cannot be read, or a key or the anonymous client belongs to a tenant without a policy.
+    pub fn new(
+        config: Config,
+        gate: Arc<Gate>,
+        upstream: Option<Arc<dyn Upstream>>,
+    ) -> Result<Arc<Self>, ServerError> {
+        let keys = config.keys.as_ref().map_or_else(|| Ok(KeyFile::default()), KeyFile::load)?;
+        let named = keys.owners().map(|owner| (format!("the key {:?}", owner.id), owner.tenant.as_str()));
+        let anonymous =
+            config.anonymous.iter().map(|tenant| ("`keys.anonymous`".to_owned(), tenant.as_str()));
+        for (who, tenant) in named.chain(anonymous) {
+            if gate.policy(tenant).is_none() {
+                let known = gate.tenants().collect::<Vec<_>>().join(", ");
+                return Err(ServerError::Config(ConfigError::Value {
+                    origin: "the policy".to_owned(),
+                    path: who,
+                    expected: format!("of a tenant with a policy ({known})"),
+                    found: format!("{tenant:?}"),
+                }));
+            }
+        }
+        let limits = config.limits;
+        Ok(Arc::new(Self {
+            authenticator: Authenticator::new(keys, config.anonymous.clone(), limits.wrong_keys),
+            admission: Admission::new(limits.in_work, limits.queue, limits.retry_after),
+            running: Running::default(),
+            review: Arc::new(Review::new(config.review.clone())),
+            config,
+            gate,
+            upstream,
+        }))
+    }
+
+    /// Begins to draw: waits for a place, opens a session of the gate and starts its thread. Pictures come back encoded
+    /// as `format` says.
+    ///
+    /// # Errors
+    /// If there is no upstream, it cannot express the request, the policy refuses it as a whole, or there is no place.
+    pub(crate) async fn draw(
+        &self,
+        client: &Client,
+        request_id: &str,
+        deadline: Deadline,
+        request: PictureRequest,
+        format: Format,
+    ) -> Result<Drawing, Problem> {
+        let upstream = self.upstream()?;
+        if request.count == 0 {
+            return Err(Problem::bad_request("expected at least 1 picture, got a request for 0"));
+        }
+        upstream.check(&request)?;
+        let place = self.admission.admit(deadline).await?;
+        // Seeds below 2^32 are taken by every server.
+        let seed = request.seed.unwrap_or_else(|| rand::random::<u32>().into());
+        let info = RequestInfo {
+            id: Some(request_id.to_owned()),
+            generator: Some(upstream.fingerprint().to_owned()),
+            size: request.size,
+            deadline: Some(deadline.0),
+            ..RequestInfo::new(&*client.tenant, request.prompt.as_str(), seed, request.count)
+        };
+        let session = self.gate.session(info)?;
+        let (token, progress) = (CancellationToken::new(), watch::Sender::new(Progress::default()));
+        let listed = self.running.list(Entry {
+            tenant: Arc::clone(&client.tenant),
+            request_id: request_id.to_owned(),
+            count: request.count,
+            progress: progress.subscribe(),
+            canceller: Canceller::new(session.call().clone(), token.clone()),
+        });
+        let setting = Setting {
+            upstream: Arc::clone(upstream),
+            request: Arc::new(request),
+            deadline,
+            decode: self.config.pictures.decode,
+            format,
+            review: Arc::clone(&self.review),
+            token,
+            progress,
+            place,
+            listed,
+        };
+        Ok(drawing::begin(session, setting))
+    }
+
+    /// Judges a picture that the client brought, in its tenant's name and by its policy. There is no generator: what
+    /// would be drawn again is withheld, or redacted where the policy says so after the last try.
+    ///
+    /// # Errors
+    /// If there is no place, the bytes are no picture within the limits, or the judging thread died.
+    pub(crate) async fn judge(
+        &self,
+        client: &Client,
+        request_id: &str,
+        deadline: Deadline,
+        picture: Unjudged,
+        format: Format,
+    ) -> Result<Outcome, Problem> {
+        let place = self.admission.admit(deadline).await?;
+        let info = RequestInfo {
+            id: Some(request_id.to_owned()),
+            deadline: Some(deadline.0),
+            max_tries: Some(1),
+            ..RequestInfo::new(&*client.tenant, "", 0, 1)
+        };
+        let mut session = self.gate.session(info)?;
+        // If the client goes away, this is dropped, and so is the judgment.
+        let _off = OnDrop(Canceller::new(session.call().clone(), CancellationToken::new()));
+        let (decode, review) = (self.config.pictures.decode, Arc::clone(&self.review));
+        let judging = tokio::task::spawn_blocking(move || {
+            let picture = picture.decode(&decode)?;
+            let evidence = session.policy().client.evidence;
+            let outcome = session.finished(0, picture)?.into_outcome();
+            drop(place);
+            let outcome = outcome.map_err(|DrawAgain { .. }| {
+                Problem::new(ProblemKind::Internal, "the gate asked for another try where there is none")
+            })?;
+            if let cluegate_gate::MemberOutcome::Held(held) = &outcome
+                && let Err(error) = review.keep(held)
+            {
+                tracing::error!(decision = %held.decision().decision_id, %error, "a held picture could not be kept");
+            }
+            Ok::<_, Problem>(Outcome::new(&outcome, format, evidence))
+        });
+        judging.await.map_err(|panic| {
+            tracing::error!(%panic, "a judging thread ended");
+            Problem::new(
+                ProblemKind::Internal,
+                "the judging thread ended without an answer; nothing is released",
+            )
+        })?
+    }
+
+    /// The upstream.
+    ///
+    /// # Errors
+    /// `NotFound` if this gateway only judges.
+    pub(crate) fn upstream(&self) -> Result<&Arc<dyn Upstream>, Problem> {
+        self.upstream.as_ref().ok_or_else(|| {
+            let message = "this gateway draws no pictures: its configuration names no `upstream`";
+            Problem::new(ProblemKind::NotFound, message)
+        })
+    }
+}
+
+/// Calls its request off when it is dropped.
+struct OnDrop(Canceller);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}

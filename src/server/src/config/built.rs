@@ -1,0 +1,338 @@
+//! A configuration whose every value has been checked.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cluegate_gate::policy::find_unknown_key;
+use cluegate_perception::DecodeOptions;
+use reqwest::Url;
+
+use super::ConfigError;
+use super::raw::{
+    FrontName, RawA1111, RawConfig, RawPictures, RawServerLimits, RawTls, RawUpstream, UpstreamKind,
+};
+
+/// Longest configuration file in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Longest time that can be named: a year.
+const MAX_MS: u64 = 365 * 86_400_000;
+
+/// A gateway's configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The policy file.
+    pub policy: Option<PathBuf>,
+    /// The decision log.
+    pub log: PathBuf,
+    /// Folder for pictures that wait for a person.
+    pub review: PathBuf,
+    /// The models that judge.
+    pub models: Option<PathBuf>,
+    /// Front ends to offer.
+    pub fronts: Vec<FrontName>,
+    /// File of hashed keys.
+    pub keys: Option<PathBuf>,
+    /// Tenant of those who bring no key.
+    pub anonymous: Option<String>,
+    /// TLS.
+    pub tls: Option<RawTls>,
+    /// The text-to-image server.
+    pub upstream: Option<UpstreamConfig>,
+    /// What may be spent.
+    pub limits: ServerLimits,
+    /// How pictures are read.
+    pub pictures: PictureOptions,
+    /// The A1111 front end.
+    pub a1111: RawA1111,
+}
+
+/// The text-to-image server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamConfig {
+    /// What it speaks.
+    pub kind: UpstreamKind,
+    /// Its address, without a slash at the end; none for the generator in this process.
+    pub url: Option<Url>,
+    /// File that holds its key.
+    pub key_file: Option<PathBuf>,
+    /// Certificates to trust beside the system's.
+    pub certificates: Option<PathBuf>,
+    /// Most pictures in one call, at least 1.
+    pub batch: u32,
+    /// Longest wait for one call.
+    pub timeout: Duration,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Most bytes of one answer.
+    pub answer_bytes: usize,
+    /// How often it is asked how far it is.
+    pub poll: Duration,
+    /// A ComfyUI workflow for other front ends' requests.
+    pub workflow: Option<PathBuf>,
+    /// The model where a request names none.
+    pub model: Option<String>,
+}
+
+/// What may be spent. See [`RawServerLimits`] for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Most connections.
+    pub connections: usize,
+    /// Most requests in work.
+    pub in_work: usize,
+    /// Most requests that wait.
+    pub queue: usize,
+    /// What an overloaded server asks clients to wait.
+    pub retry_after: Duration,
+    /// Most bytes of a body.
+    pub body_bytes: usize,
+    /// Longest wait for a head.
+    pub head_timeout: Duration,
+    /// Longest wait for a body.
+    pub body_timeout: Duration,
+    /// Longest life of a request.
+    pub request_timeout: Duration,
+    /// How long requests may go on at the end.
+    pub drain: Duration,
+    /// Wrong keys from one address within a minute.
+    pub wrong_keys: u32,
+    /// How long finished jobs are kept.
+    pub keep: Duration,
+    /// Most bytes of kept files.
+    pub keep_bytes: usize,
+}
+
+/// How pictures are read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PictureOptions {
+    /// Limits, and whether to convert.
+    pub decode: DecodeOptions,
+    /// Hosts that pictures may be fetched from, in lower case.
+    pub fetch_hosts: Vec<String>,
+}
+
+impl Config {
+    /// Reads a configuration file. Paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// If the file cannot be read or used; the error names the file and the key.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let fail = |problem: String| ConfigError::Read { path: path.to_path_buf(), problem };
+        let size = fs::metadata(path).map_err(|source| fail(source.to_string()))?.len();
+        if size > MAX_FILE_BYTES {
+            return Err(fail(format!("it has {size} bytes, more than {MAX_FILE_BYTES}")));
+        }
+        let text = fs::read_to_string(path).map_err(|source| fail(source.to_string()))?;
+        Self::parse(&text, &path.display().to_string(), path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// Reads a configuration from text; `origin` says in errors where it came from, `folder` is what its paths are
+    /// relative to.
+    ///
+    /// # Errors
+    /// If it cannot be used; the error names the key.
+    pub fn parse(text: &str, origin: &str, folder: &Path) -> Result<Self, ConfigError> {
+        let toml_error = |source: toml::de::Error| ConfigError::Toml {
+            origin: origin.to_owned(),
+            problem: source.to_string().trim_end().to_owned(),
+        };
+        let table: toml::Table = text.parse().map_err(toml_error)?;
+        if let Some(unknown) = find_unknown_key(&table, &Self::json_schema()) {
+            return Err(ConfigError::UnknownKey {
+                origin: origin.to_owned(),
+                path: unknown.path,
+                nearest: unknown.nearest,
+                known: unknown.known,
+            });
+        }
+        // Read again from the text, not from the table, so that errors name line and column.
+        let raw: RawConfig = toml::from_str(text).map_err(toml_error)?;
+        Self::build(raw, origin, folder)
+    }
+
+    /// Checks a raw configuration and builds it.
+    ///
+    /// # Errors
+    /// If a value is out of range; the error names the key.
+    pub fn build(raw: RawConfig, origin: &str, folder: &Path) -> Result<Self, ConfigError> {
+        let check = Check { origin };
+        let at = |path: PathBuf| folder.join(path);
+        let listen = raw.listen.parse();
+        let listen = listen.map_err(|_| {
+            check.error("listen", "an address and a port, such as 127.0.0.1:7800", &raw.listen)
+        })?;
+        if raw.keys.file.is_none() && raw.keys.anonymous.is_none() {
+            let expected =
+                "present: `file` for API keys, or `anonymous` for the tenant of those who bring none";
+            return Err(check.error("keys", expected, "empty"));
+        }
+        let tls = raw.tls.map(|tls| RawTls { certificate: at(tls.certificate), key: at(tls.key) });
+        // Models may also be named by preset, which is no path.
+        let models = raw.models.map(|models| {
+            let path = folder.join(&models);
+            if path.exists() { path } else { models }
+        });
+        Ok(Self {
+            listen,
+            policy: raw.policy.map(at),
+            log: at(raw.log),
+            review: at(raw.review),
+            models,
+            fronts: raw.fronts,
+            keys: raw.keys.file.map(at),
+            anonymous: raw.keys.anonymous,
+            tls,
+            upstream: raw.upstream.map(|upstream| check.upstream(upstream, folder)).transpose()?,
+            limits: check.limits(&raw.limits)?,
+            pictures: check.pictures(raw.pictures)?,
+            a1111: raw.a1111,
+        })
+    }
+
+    /// JSON Schema of the configuration file.
+    pub fn json_schema() -> serde_json::Value {
+        schemars::schema_for!(RawConfig).to_value()
+    }
+
+    /// Whether `front` is offered.
+    pub fn offers(&self, front: FrontName) -> bool {
+        self.fronts.contains(&front)
+    }
+}
+
+struct Check<'a> {
+    origin: &'a str,
+}
+
+impl Check<'_> {
+    fn error(&self, path: &str, expected: &str, found: impl ToString) -> ConfigError {
+        ConfigError::Value {
+            origin: self.origin.to_owned(),
+            path: path.to_owned(),
+            expected: expected.to_owned(),
+            found: found.to_string(),
+        }
+    }
+
+    fn positive(&self, path: &str, value: usize) -> Result<usize, ConfigError> {
+        if value == 0 { Err(self.error(path, "1 or more", value)) } else { Ok(value) }
+    }
+
+    fn time(&self, path: &str, ms: u64) -> Result<Duration, ConfigError> {
+        match ms {
+            1..=MAX_MS => Ok(Duration::from_millis(ms)),
+            _ => Err(self.error(path, "from 1 to a year of milliseconds", ms)),
+        }
+    }
+
+    fn upstream(&self, raw: RawUpstream, folder: &Path) -> Result<UpstreamConfig, ConfigError> {
+        let url = match (raw.kind, raw.url) {
+            (UpstreamKind::BuiltIn, None) => None,
+            (UpstreamKind::BuiltIn, Some(url)) => {
+                return Err(self.error("upstream.url", "absent for the built-in generator", url));
+            }
+            (_, url) => Some(self.url(url.as_deref().unwrap_or_default())?),
+        };
+        Ok(UpstreamConfig {
+            kind: raw.kind,
+            url,
+            key_file: raw.key_file.map(|path| folder.join(path)),
+            certificates: raw.certificates.map(|path| folder.join(path)),
+            batch: u32::try_from(self.positive("upstream.batch", raw.batch as usize)?).unwrap_or(u32::MAX),
+            timeout: self.time("upstream.timeout_ms", raw.timeout_ms)?,
+            connect_timeout: self.time("upstream.connect_timeout_ms", raw.connect_timeout_ms)?,
+            answer_bytes: self.positive("upstream.answer_bytes", raw.answer_bytes)?,
+            poll: self.time("upstream.poll_ms", raw.poll_ms)?,
+            workflow: raw.workflow.map(|path| folder.join(path)),
+            model: raw.model,
+        })
+    }
+
+    fn url(&self, text: &str) -> Result<Url, ConfigError> {
+        let expected = "an address such as http://127.0.0.1:7860, without user, query or fragment";
+        let url = Url::parse(text).ok().filter(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.host().is_some()
+                && url.username().is_empty()
+                && url.password().is_none()
+                && url.query().is_none()
+                && url.fragment().is_none()
+        });
+        url.ok_or_else(|| self.error("upstream.url", expected, format!("{text:?}")))
+    }
+
+    fn limits(&self, raw: &RawServerLimits) -> Result<ServerLimits, ConfigError> {
+        let seconds = raw.retry_after_s.saturating_mul(1000);
+        Ok(ServerLimits {
+            connections: self.positive("limits.connections", raw.connections)?,
+            in_work: self.positive("limits.in_work", raw.in_work)?,
+            queue: raw.queue,
+            retry_after: self.time("limits.retry_after_s", seconds)?,
+            body_bytes: self.positive("limits.body_bytes", raw.body_bytes)?,
+            head_timeout: self.time("limits.head_timeout_ms", raw.head_timeout_ms)?,
+            body_timeout: self.time("limits.body_timeout_ms", raw.body_timeout_ms)?,
+            request_timeout: self.time("limits.request_timeout_ms", raw.request_timeout_ms)?,
+            drain: self.time("limits.drain_ms", raw.drain_ms)?,
+            wrong_keys: raw.wrong_keys.max(1),
+            keep: self.time("limits.keep_ms", raw.keep_ms)?,
+            keep_bytes: self.positive("limits.keep_bytes", raw.keep_bytes)?,
+        })
+    }
+
+    fn pictures(&self, raw: RawPictures) -> Result<PictureOptions, ConfigError> {
+        let max_bytes = self.positive("pictures.max_bytes", raw.max_bytes)?;
+        self.positive("pictures.max_pixels", usize::try_from(raw.max_pixels).unwrap_or(usize::MAX))?;
+        let decode = DecodeOptions { max_bytes, max_pixels: raw.max_pixels, convert: raw.convert };
+        let fetch_hosts = raw.fetch_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+        Ok(PictureOptions { decode, fetch_hosts })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const LEAST: &str = "[keys]\nanonymous = \"default\"\n";
+
+    fn problem(text: &str) -> String {
+        Config::parse(text, "gate.toml", Path::new("/etc/gate")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let text = format!(
+            "policy = \"policy.toml\"\n{LEAST}[upstream]\nkind = \"a1111\"\nurl = \"http://127.0.0.1:7860\"\n"
+        );
+        let config = Config::parse(&text, "gate.toml", Path::new("/etc/gate")).unwrap();
+        assert_eq!(config.policy.as_deref(), Some(Path::new("/etc/gate/policy.toml")));
+        assert_eq!(config.log, Path::new("/etc/gate/decisions.jsonl"));
+        assert_eq!(config.upstream.unwrap().batch, 4);
+        assert_eq!(config.fronts.len(), FrontName::ALL.len());
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_by_name() {
+        assert!(problem("").contains("`keys` must be present"));
+        assert!(problem(&format!("lisen = \"x\"\n{LEAST}")).contains("did you mean `listen`?"));
+        assert!(problem(&format!("listen = \"localhost\"\n{LEAST}")).contains("`listen` must be an address"));
+        let upstream = |rest: &str| problem(&format!("{LEAST}[upstream]\n{rest}"));
+        assert!(upstream("kind = \"a1111\"").contains("`upstream.url` must be an address"));
+        for url in ["ftp://x", "http://u:p@x", "x", "http://x?a=1"] {
+            assert!(
+                upstream(&format!("kind = \"openai\"\nurl = \"{url}\"")).contains("`upstream.url`"),
+                "{url}"
+            );
+        }
+        assert!(upstream("kind = \"builtin\"\nurl = \"http://x\"").contains("must be absent"));
+        assert!(
+            problem(&format!("{LEAST}[limits]\nin_work = 0")).contains("`limits.in_work` must be 1 or more")
+        );
+    }
+}

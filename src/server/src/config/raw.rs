@@ -1,0 +1,281 @@
+//! The configuration file as it is written: TOML read with serde, nothing checked beyond types and key names.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A gateway's configuration file. Paths in it are relative to its folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "cluegate gateway")]
+pub struct RawConfig {
+    /// Address and port to listen on. Port 0 takes a free one.
+    pub listen: String,
+    /// The policy file; without one, the shipped default policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PathBuf>,
+    /// The decision log: a file to which a line is appended before a picture is released.
+    pub log: PathBuf,
+    /// Folder for pictures that wait for a person.
+    pub review: PathBuf,
+    /// A preset, a models file, or the folder that holds one; without it, the embedded suite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub models: Option<PathBuf>,
+    /// Front ends to offer: `a1111`, `openai`, `comfyui`, `sdcpp`, `judge`, `moderations`, `guardrail`.
+    pub fronts: Vec<FrontName>,
+    /// Who may ask.
+    pub keys: RawKeys,
+    /// TLS; without it, plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RawTls>,
+    /// The text-to-image server. Without it only pictures that clients bring are judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<RawUpstream>,
+    /// What a request, a connection and the server may cost.
+    pub limits: RawServerLimits,
+    /// How pictures of the upstream are read.
+    pub pictures: RawPictures,
+    /// The A1111 front end.
+    pub a1111: RawA1111,
+}
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:7800".to_owned(),
+            policy: None,
+            log: PathBuf::from("decisions.jsonl"),
+            review: PathBuf::from("review"),
+            models: None,
+            fronts: FrontName::ALL.to_vec(),
+            keys: RawKeys::default(),
+            tls: None,
+            upstream: None,
+            limits: RawServerLimits::default(),
+            pictures: RawPictures::default(),
+            a1111: RawA1111::default(),
+        }
+    }
+}
+
+/// A front end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FrontName {
+    /// AUTOMATIC1111 and Forge, `/sdapi/v1`.
+    A1111,
+    /// OpenAI Images, `/v1/images`.
+    OpenAi,
+    /// ComfyUI.
+    ComfyUi,
+    /// stable-diffusion.cpp's jobs, `/sdcpp/v1`.
+    SdCpp,
+    /// `POST /v1/judge`.
+    Judge,
+    /// OpenAI Moderations, `POST /v1/moderations`.
+    Moderations,
+    /// The LiteLLM generic guardrail.
+    Guardrail,
+}
+
+impl FrontName {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::A1111,
+        Self::OpenAi,
+        Self::ComfyUi,
+        Self::SdCpp,
+        Self::Judge,
+        Self::Moderations,
+        Self::Guardrail,
+    ];
+}
+
+/// Who may ask. One of the two is needed.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawKeys {
+    /// File of hashed API keys, each with its tenant. `cluegate keys new` makes one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Tenant of those who bring no key. Anyone who can reach the address is this tenant then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anonymous: Option<String>,
+}
+
+/// TLS.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawTls {
+    /// Certificate chain in PEM, the server's own first.
+    pub certificate: PathBuf,
+    /// Its private key in PEM.
+    pub key: PathBuf,
+}
+
+/// Kinds of text-to-image servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UpstreamKind {
+    /// AUTOMATIC1111, Forge, or another server with `/sdapi/v1`.
+    A1111,
+    /// OpenAI Images.
+    OpenAi,
+    /// ComfyUI.
+    ComfyUi,
+    /// stable-diffusion.cpp's own jobs.
+    SdCpp,
+    /// The generator in this process.
+    BuiltIn,
+}
+
+/// The text-to-image server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawUpstream {
+    /// What it speaks.
+    pub kind: UpstreamKind,
+    /// Its address, such as `http://127.0.0.1:7860`. Not for `builtin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// File that holds its key: sent as a bearer token, or as `user:password` (HTTP Basic) if it has a colon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// Certificates in PEM to trust beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<PathBuf>,
+    /// Most pictures in one call.
+    #[serde(default = "default_batch")]
+    pub batch: u32,
+    /// Longest wait for one call in milliseconds.
+    #[serde(default = "default_upstream_timeout")]
+    pub timeout_ms: u64,
+    /// Longest wait for a connection in milliseconds.
+    #[serde(default = "default_connect_timeout")]
+    pub connect_timeout_ms: u64,
+    /// Most bytes of one answer.
+    #[serde(default = "default_answer_bytes")]
+    pub answer_bytes: usize,
+    /// How often it is asked how far it is, in milliseconds, where it does not say so by itself.
+    #[serde(default = "default_poll")]
+    pub poll_ms: u64,
+    /// For ComfyUI: a workflow in API form to draw other front ends' requests with, in place of the shipped one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<PathBuf>,
+    /// The model to ask for where a request names none, such as a checkpoint's file name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+fn default_batch() -> u32 {
+    4
+}
+
+fn default_upstream_timeout() -> u64 {
+    600_000
+}
+
+fn default_connect_timeout() -> u64 {
+    5_000
+}
+
+fn default_answer_bytes() -> usize {
+    256 << 20
+}
+
+fn default_poll() -> u64 {
+    500
+}
+
+/// What a request, a connection and the server may cost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawServerLimits {
+    /// Most connections at a time.
+    pub connections: usize,
+    /// Most requests for pictures or verdicts in work at a time.
+    pub in_work: usize,
+    /// Most requests that wait for a place.
+    pub queue: usize,
+    /// What a client that was refused for want of a place is told to wait, in seconds.
+    pub retry_after_s: u64,
+    /// Most bytes of a request's body.
+    pub body_bytes: usize,
+    /// Longest wait for the head of a request in milliseconds.
+    pub head_timeout_ms: u64,
+    /// Longest wait for the body of a request in milliseconds.
+    pub body_timeout_ms: u64,
+    /// Longest life of a request in milliseconds, drawing and judging together. A client may ask for less.
+    pub request_timeout_ms: u64,
+    /// How long requests in work may go on when the server is told to stop, in milliseconds.
+    pub drain_ms: u64,
+    /// Wrong keys from one address within a minute, after which it has to wait.
+    pub wrong_keys: u32,
+    /// How long finished jobs and released files are kept for their tenant, in milliseconds.
+    pub keep_ms: u64,
+    /// Most bytes of released files that are kept.
+    pub keep_bytes: usize,
+}
+
+impl Default for RawServerLimits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            in_work: 16,
+            queue: 64,
+            retry_after_s: 5,
+            body_bytes: 64 << 20,
+            head_timeout_ms: 10_000,
+            body_timeout_ms: 60_000,
+            request_timeout_ms: 600_000,
+            drain_ms: 60_000,
+            wrong_keys: 30,
+            keep_ms: 3_600_000,
+            keep_bytes: 512 << 20,
+        }
+    }
+}
+
+/// How pictures of the upstream, or of a client that wants them judged, are read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawPictures {
+    /// Most bytes of one file.
+    pub max_bytes: usize,
+    /// Most pixels of one picture.
+    pub max_pixels: u64,
+    /// Convert files whose look depends on the viewer (transparency, orientation) to what most viewers show, and release
+    /// that, instead of refusing them.
+    pub convert: bool,
+    /// Hosts that pictures named by address may be fetched from, such as `cdn.example.com`; none: only data URLs are
+    /// read.
+    pub fetch_hosts: Vec<String>,
+}
+
+impl Default for RawPictures {
+    fn default() -> Self {
+        Self { max_bytes: 64 << 20, max_pixels: 40_000_000, convert: true, fetch_hosts: Vec::new() }
+    }
+}
+
+/// The A1111 front end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawA1111 {
+    /// Names in `override_settings`, and options, that clients may set. Whatever writes files, runs scripts or loads
+    /// from elsewhere does not belong here.
+    pub options: Vec<String>,
+    /// Names of scripts in `alwayson_scripts` that clients may use.
+    pub scripts: Vec<String>,
+    /// Values that replace a client's in every request, by parameter.
+    pub fixed: BTreeMap<String, serde_json::Value>,
+}
+
+impl Default for RawA1111 {
+    fn default() -> Self {
+        let options = ["sd_model_checkpoint", "sd_vae", "CLIP_stop_at_last_layers", "eta_noise_seed_delta"];
+        Self { options: options.map(str::to_owned).to_vec(), scripts: Vec::new(), fixed: BTreeMap::new() }
+    }
+}

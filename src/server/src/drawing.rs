@@ -1,0 +1,434 @@
+//! One request for pictures: a session of the gate on a thread of its own, which orders from the upstream, offers what
+//! comes to the session, and does what the session says.
+
+use std::sync::Arc;
+
+use cluegate_gate::{
+    GateError, HeldPicture, Instruction, MemberOutcome, PreviewInstruction, ReleasedPicture, Session,
+};
+use cluegate_perception::DecodeOptions;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Place;
+use crate::deadline::Deadline;
+use crate::outcome::{Finished, Outcome};
+use crate::pictures::{Format, Shown};
+use crate::problem::{Problem, ProblemKind};
+use crate::request::PictureRequest;
+use crate::review::Review;
+use crate::running::{Canceller, Listed};
+use crate::upstream::{Event, Order, Progress, Upstream, UpstreamError, UpstreamErrorKind};
+
+/// How long an upstream may take to stop its server's work. Nobody waits for it meanwhile.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
+/// Events of an upstream that wait for the judge.
+const EVENTS: usize = 4;
+
+/// What the thread tells.
+#[derive(Debug)]
+pub(crate) enum Update {
+    /// A preview that the client may see.
+    Preview {
+        /// Index of the picture in the request.
+        member: usize,
+        /// Finished steps.
+        step: u32,
+        /// All steps.
+        total: u32,
+        /// The preview.
+        shown: Shown,
+    },
+    /// The final outcome of a picture.
+    Outcome(Outcome),
+    /// All outcomes were told.
+    End {
+        /// What the upstream said the first time that it failed.
+        failure: Option<UpstreamError>,
+    },
+}
+
+/// A request in work, in the hands of a front. Dropped before its end, it calls everything off: that is what happens when
+/// a client goes away.
+#[derive(Debug)]
+pub(crate) struct Drawing {
+    request_id: String,
+    count: usize,
+    updates: mpsc::UnboundedReceiver<Update>,
+    progress: watch::Receiver<Progress>,
+    canceller: Canceller,
+}
+
+impl Drop for Drawing {
+    fn drop(&mut self) {
+        self.canceller.cancel();
+    }
+}
+
+impl Drawing {
+    /// The request's id.
+    pub(crate) fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// How far it is.
+    pub(crate) fn progress(&self) -> &watch::Receiver<Progress> {
+        &self.progress
+    }
+
+    /// Ends it, from anywhere.
+    pub(crate) fn canceller(&self) -> &Canceller {
+        &self.canceller
+    }
+
+    /// What happens next; `None` after [`Update::End`], or if the thread died.
+    pub(crate) async fn next(&mut self) -> Option<Update> {
+        self.updates.recv().await
+    }
+
+    /// Waits for all outcomes: as many as pictures asked for, in order.
+    ///
+    /// # Errors
+    /// `Internal` if the thread died before it told them all. Nothing is released then.
+    pub(crate) async fn finish(mut self) -> Result<Finished, Problem> {
+        let mut outcomes = Vec::new();
+        while let Some(update) = self.next().await {
+            match update {
+                Update::Preview { .. } => {}
+                Update::Outcome(outcome) => outcomes.push(outcome),
+                Update::End { failure } => {
+                    outcomes.sort_by_key(Outcome::member);
+                    if outcomes.len() == self.count {
+                        return Ok(Finished { outcomes, failure });
+                    }
+                    break;
+                }
+            }
+        }
+        let message = "the request's thread ended before every picture had its decision; nothing is released";
+        Err(Problem::new(ProblemKind::Internal, message))
+    }
+}
+
+/// What a drawing needs beside the session.
+pub(crate) struct Setting {
+    pub(crate) upstream: Arc<dyn Upstream>,
+    pub(crate) request: Arc<PictureRequest>,
+    pub(crate) deadline: Deadline,
+    pub(crate) decode: DecodeOptions,
+    pub(crate) format: Format,
+    pub(crate) review: Arc<Review>,
+    pub(crate) token: CancellationToken,
+    pub(crate) progress: watch::Sender<Progress>,
+    /// Held for as long as the thread works.
+    pub(crate) place: Place,
+    pub(crate) listed: Listed,
+}
+
+/// Starts the thread of a request.
+pub(crate) fn begin(session: Session, setting: Setting) -> Drawing {
+    let (send, updates) = mpsc::unbounded_channel();
+    let drawing = Drawing {
+        request_id: session.request_id().to_owned(),
+        count: session.count(),
+        updates,
+        progress: setting.progress.subscribe(),
+        canceller: Canceller::new(session.call().clone(), setting.token.clone()),
+    };
+    let handle = Handle::current();
+    // If the thread panics, the session withholds what is undecided and the front sees the updates end too soon.
+    tokio::task::spawn_blocking(move || {
+        Driver { session, setting, handle, updates: send, failure: None, decided: 0 }.run();
+    });
+    drawing
+}
+
+/// One picture to be drawn.
+#[derive(Debug, Clone)]
+struct Due {
+    member: usize,
+    attempt: u32,
+    seed: u64,
+    avoid: Vec<String>,
+}
+
+struct Driver {
+    session: Session,
+    setting: Setting,
+    handle: Handle,
+    updates: mpsc::UnboundedSender<Update>,
+    failure: Option<UpstreamError>,
+    decided: usize,
+}
+
+/// What became of the pictures of one order.
+struct Round {
+    instructions: Vec<Option<Instruction>>,
+    /// Whether a preview ended one of them, so that the upstream may still be drawing it.
+    aborted: bool,
+}
+
+impl Round {
+    fn is_complete(&self) -> bool {
+        self.instructions.iter().all(Option::is_some)
+    }
+
+    /// The place of picture `index`, if it is still open.
+    fn open(&mut self, index: u32) -> Option<&mut Option<Instruction>> {
+        self.instructions.get_mut(index as usize).filter(|instruction| instruction.is_none())
+    }
+}
+
+impl Driver {
+    fn run(mut self) {
+        let first =
+            |member| Due { member, attempt: 1, seed: self.session.first_seed(member), avoid: Vec::new() };
+        let mut due: Vec<Due> = (0..self.session.count()).map(first).collect();
+        while !due.is_empty() {
+            let mut again = Vec::new();
+            for group in orders(&due, self.setting.upstream.batch_size()) {
+                let round = self.draw(group);
+                for (due, instruction) in group.iter().zip(round.instructions) {
+                    again.extend(instruction.and_then(|instruction| self.follow(due, instruction)));
+                }
+            }
+            due = again;
+        }
+        let Self { session, setting, updates, failure, .. } = self;
+        // Withholds what has no decision, which is nothing unless a call above was refused.
+        drop(session);
+        setting.progress.send_replace(Progress { fraction: 1.0, ..Progress::default() });
+        // Whoever sees the end finds the place free.
+        drop((setting.place, setting.listed));
+        let _ = updates.send(Update::End { failure });
+    }
+
+    /// Tells the client of a final outcome, or says what to draw again.
+    fn follow(&mut self, due: &Due, instruction: Instruction) -> Option<Due> {
+        match instruction.into_outcome() {
+            Ok(outcome) => {
+                if let MemberOutcome::Held(held) = &outcome {
+                    self.keep_for_review(held);
+                }
+                let evidence = self.session.policy().client.evidence;
+                let outcome = Outcome::new(&outcome, self.setting.format, evidence);
+                self.decided += 1;
+                // The client may be gone.
+                let _ = self.updates.send(Update::Outcome(outcome));
+                None
+            }
+            Err(again) => {
+                Some(Due { member: due.member, attempt: again.attempt, seed: again.seed, avoid: again.avoid })
+            }
+        }
+    }
+
+    fn keep_for_review(&self, held: &HeldPicture) {
+        if let Err(error) = self.setting.review.keep(held) {
+            // The requester gets nothing either way.
+            tracing::error!(decision = %held.decision().decision_id, %error, "a held picture could not be kept");
+        }
+    }
+
+    /// Orders the pictures of `group` and offers each to the session. One instruction for each.
+    fn draw(&mut self, group: &[Due]) -> Round {
+        let mut round = Round { instructions: group.iter().map(|_| None).collect(), aborted: false };
+        for due in group {
+            // Only for the timings of the log: a member that is decided is seen below.
+            let _ = self.session.start_attempt(due.member);
+        }
+        let Some(order) = self.order(group) else { return round };
+        let cancel = order.cancel.clone();
+        let (send, mut events) = mpsc::channel(EVENTS);
+        let task = self.start(order, send);
+        while !round.is_complete() {
+            let Some(event) = self.wait(events.recv()) else { break };
+            let Some(event) = event else { break };
+            self.take(event, group, &mut round);
+        }
+        drop(events);
+        let over = self.session.call().check().is_err();
+        if over || (round.is_complete() && round.aborted) {
+            // What it still draws is for nobody. After its last picture it needs no such word: it ends by itself, and
+            // the word might stop what it draws for somebody else.
+            cancel.cancel();
+        }
+        let ended = if over || round.is_complete() { Ok(()) } else { self.result(task) };
+        self.fill(group, &mut round, ended);
+        round
+    }
+
+    /// Decides about the pictures that did not come.
+    fn fill(&mut self, group: &[Due], round: &mut Round, ended: Result<(), UpstreamError>) {
+        let why = match ended {
+            Ok(()) => "the upstream sent fewer pictures than were ordered".to_owned(),
+            Err(error) => {
+                let why = error.to_string();
+                self.failure.get_or_insert(error);
+                why
+            }
+        };
+        for (due, open) in group.iter().zip(&mut round.instructions) {
+            if open.is_none() {
+                *open = or_log(self.session.generator_failed(due.member, &why));
+            }
+        }
+    }
+
+    fn report(&self, progress: Progress, pictures: usize) {
+        let done = self.decided as f64 + progress.fraction.clamp(0.0, 1.0) * pictures as f64;
+        let fraction = (done / self.session.count().max(1) as f64).min(1.0);
+        self.setting.progress.send_replace(Progress { fraction, ..progress });
+    }
+
+    fn order(&self, group: &[Due]) -> Option<Order> {
+        let first = group.first()?;
+        let policy = self.session.policy();
+        Some(Order {
+            request: Arc::clone(&self.setting.request),
+            count: u32::try_from(group.len()).unwrap_or(u32::MAX),
+            seed: first.seed,
+            attempt: first.attempt,
+            avoid: first.avoid.clone(),
+            previews: policy.previews.clone(),
+            show_previews: policy.client.previews,
+            deadline: self.setting.deadline.0,
+            cancel: self.setting.token.child_token(),
+        })
+    }
+
+    fn start(&self, order: Order, send: mpsc::Sender<Event>) -> JoinHandle<Result<(), UpstreamError>> {
+        let upstream = Arc::clone(&self.setting.upstream);
+        self.handle.spawn(async move {
+            let overdue = async {
+                order.cancel.cancelled().await;
+                tokio::time::sleep(GRACE).await;
+            };
+            tokio::select! {
+                drawn = upstream.draw(&order, send) => drawn,
+                () = overdue => {
+                    let message = "the upstream did not stop when it was asked to";
+                    Err(UpstreamError::new(UpstreamErrorKind::Cancelled, message))
+                }
+            }
+        })
+    }
+
+    /// Waits for `what`, but no longer than anybody waits for the request.
+    fn wait<T>(&self, what: impl Future<Output = T>) -> Option<T> {
+        let over = self.setting.token.cancelled();
+        let late = tokio::time::sleep_until(self.setting.deadline.0.into());
+        self.handle.block_on(async {
+            tokio::select! {
+                biased;
+                () = over => None,
+                () = late => None,
+                what = what => Some(what),
+            }
+        })
+    }
+
+    /// What the upstream's task ended with.
+    fn result(&self, task: JoinHandle<Result<(), UpstreamError>>) -> Result<(), UpstreamError> {
+        match self.wait(task) {
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => {
+                tracing::error!(%panic, "the upstream's task ended");
+                Err(UpstreamError::new(UpstreamErrorKind::Failed, "the gate's side of the upstream failed"))
+            }
+            None => Err(UpstreamError::new(UpstreamErrorKind::Timeout, "the request's deadline passed")),
+        }
+    }
+
+    fn take(&mut self, event: Event, group: &[Due], round: &mut Round) {
+        match event {
+            Event::Progress(progress) => self.report(progress, group.len()),
+            Event::Preview { index, step, total, picture } => {
+                let (Some(due), Some(_)) = (group.get(index as usize), round.open(index)) else { return };
+                let shows = self.session.policy().client.previews;
+                if !(shows || self.session.wants_preview(due.member, step, total)) {
+                    return;
+                }
+                // A preview that cannot be read shows nobody anything, and the finished picture is judged anyway.
+                let Ok(preview) = picture.decode(&self.setting.decode) else { return };
+                match self.session.preview(due.member, step, total, &preview) {
+                    Ok(PreviewInstruction::Continue(Some(shown))) => {
+                        show(&self.updates, self.setting.format, due.member, (step, total), &shown);
+                    }
+                    Ok(PreviewInstruction::Continue(None)) | Err(_) => {}
+                    Ok(PreviewInstruction::Abort(instruction)) => {
+                        round.aborted = true;
+                        round.open(index).map(|open| open.replace(instruction));
+                    }
+                }
+            }
+            Event::Picture { index, picture } => {
+                let (Some(due), Some(open)) = (group.get(index as usize), round.open(index)) else {
+                    tracing::warn!(
+                        index,
+                        "the upstream sent a picture that nobody waits for; it is discarded"
+                    );
+                    return;
+                };
+                let decided = match picture.decode(&self.setting.decode) {
+                    Ok(picture) => self.session.finished(due.member, picture),
+                    Err(error) => self
+                        .session
+                        .generator_failed(due.member, &format!("its picture cannot be read: {error}")),
+                };
+                *open = or_log(decided);
+            }
+            Event::Failed { index, why } => {
+                let (Some(due), Some(open)) = (group.get(index as usize), round.open(index)) else { return };
+                *open = or_log(self.session.generator_failed(due.member, &why));
+            }
+        }
+    }
+}
+
+/// The instruction; none if the session refused the call, which a member without a decision does not meet.
+fn or_log(instruction: Result<Instruction, GateError>) -> Option<Instruction> {
+    instruction
+        .inspect_err(|error| tracing::error!(%error, "the session refused a picture; it is withheld"))
+        .ok()
+}
+
+fn show(
+    updates: &mpsc::UnboundedSender<Update>,
+    format: Format,
+    member: usize,
+    (step, total): (u32, u32),
+    preview: &ReleasedPicture,
+) {
+    if let Ok(shown) = Shown::released(preview, format) {
+        // The client may be gone.
+        let _ = updates.send(Update::Preview { member, step, total, shown });
+    }
+}
+
+/// Splits what is due into orders: pictures of one attempt with consecutive seeds, at most `batch` at a time.
+fn orders(due: &[Due], batch: u32) -> Vec<&[Due]> {
+    let batch = batch.max(1) as usize;
+    due.chunk_by(|a, b| a.attempt == 1 && b.attempt == 1 && a.seed.checked_add(1) == Some(b.seed))
+        .flat_map(|run| run.chunks(batch))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_have_consecutive_seeds_and_fit_the_batch() {
+        let due = |member, attempt, seed| Due { member, attempt, seed, avoid: Vec::new() };
+        let first: Vec<Due> = (0..5).map(|i| due(i, 1, 7 + i as u64)).collect();
+        let sizes = |due: &[Due], batch| orders(due, batch).iter().map(|run| run.len()).collect::<Vec<_>>();
+        assert_eq!(sizes(&first, 2), [2, 2, 1]);
+        assert_eq!(sizes(&first, 8), [5]);
+        // What is drawn again has words of its own to avoid.
+        assert_eq!(sizes(&[due(0, 2, 7), due(1, 2, 8)], 8), [1, 1]);
+        assert_eq!(sizes(&[due(0, 1, u64::MAX), due(1, 1, 0)], 8), [1, 1]);
+    }
+}

@@ -1,0 +1,47 @@
+//! The gateway between clients and a text-to-image server. A client keeps its code and changes the address; nothing
+//! reaches it that its tenant's policy did not release.
+//!
+//! ```text
+//! client -> listen -> router: key, deadline, limits -> front (A1111, OpenAI, ComfyUI, sd.cpp)
+//!                                                        |  PictureRequest
+//!                                                        v
+//!                                 admission -> drawing: a session of the gate on a thread of its own
+//!                                                        |  Order          ^  Event: unjudged pictures
+//!                                                        v                 |
+//!                                                      upstream (A1111, OpenAI, ComfyUI, sd.cpp, built-in)
+//!
+//! client <- front: its own dialect <- Outcome, Shown: encoded from what the session released, and nothing else
+//! ```
+//!
+//! A front reads its dialect into a [`PictureRequest`] and writes outcomes back; an [`Upstream`] takes an [`Order`] and
+//! sends [`Event`]s. Neither sees the other, so that any front works over any upstream that can express the request.
+//! What an upstream sends is [`Unjudged`], which has no way into a response: only a `Shown` has one, and it is made from what
+//! the session released.
+
+mod admission;
+mod app;
+mod client;
+pub mod config;
+mod deadline;
+mod drawing;
+mod front;
+mod kept;
+mod keys;
+mod listen;
+mod outcome;
+mod pictures;
+mod problem;
+mod request;
+mod request_id;
+mod review;
+mod router;
+mod running;
+pub mod upstream;
+
+pub use app::App;
+pub use config::{Config, ConfigError, RawConfig};
+pub use keys::{KeyError, KeyFile, NewKey};
+pub use listen::{Server, ServerError};
+pub use problem::{Problem, ProblemKind};
+pub use request::{Dialect, Native, PictureRequest, Source};
+pub use upstream::{Event, Order, Progress, Unjudged, Upstream, UpstreamError, UpstreamErrorKind};

@@ -1,0 +1,111 @@
+//! The only bytes of pictures that a response may hold.
+
+use std::io::Cursor;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use cluegate_gate::{Placeholder, ReleasedPicture};
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::codecs::webp::WebPEncoder;
+use image::{ExtendedColorType, ImageEncoder, RgbImage};
+
+use crate::problem::{Problem, ProblemKind};
+
+/// How pictures are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Format {
+    /// PNG.
+    #[default]
+    Png,
+    /// JPEG of a quality from 1 to 100.
+    Jpeg(u8),
+    /// WebP without loss.
+    WebP,
+}
+
+impl Format {
+    /// Media type.
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Self::Png => "image/png",
+            Self::Jpeg(_) => "image/jpeg",
+            Self::WebP => "image/webp",
+        }
+    }
+
+    /// Usual ending of a file's name.
+    pub(crate) fn extension(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpeg(_) => "jpg",
+            Self::WebP => "webp",
+        }
+    }
+}
+
+/// An encoded picture that a client may have: made from what a session released, or from what stands in for a picture
+/// that it did not. Pixels only: no text, no profile, nothing of the file that the upstream sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    bytes: Bytes,
+    format: Format,
+    size: (u32, u32),
+}
+
+impl Shown {
+    /// Encodes a released picture.
+    ///
+    /// # Errors
+    /// `Internal` if the encoder fails.
+    pub(crate) fn released(picture: &ReleasedPicture, format: Format) -> Result<Self, Problem> {
+        Self::encode(picture.pixels(), format)
+    }
+
+    /// Encodes what stands in for a picture.
+    ///
+    /// # Errors
+    /// `Internal` if the encoder fails.
+    pub(crate) fn placeholder(placeholder: &Placeholder, format: Format) -> Result<Self, Problem> {
+        Self::encode(placeholder.pixels(), format)
+    }
+
+    fn encode(pixels: &RgbImage, format: Format) -> Result<Self, Problem> {
+        let mut bytes = Cursor::new(Vec::new());
+        let (width, height) = pixels.dimensions();
+        let (raw, rgb) = (pixels.as_raw(), ExtendedColorType::Rgb8);
+        let written = match format {
+            Format::Png => {
+                PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive)
+                    .write_image(raw, width, height, rgb)
+            }
+            Format::Jpeg(quality) => JpegEncoder::new_with_quality(&mut bytes, quality.clamp(1, 100))
+                .write_image(raw, width, height, rgb),
+            Format::WebP => WebPEncoder::new_lossless(&mut bytes).write_image(raw, width, height, rgb),
+        };
+        let failed = |e| Problem::new(ProblemKind::Internal, format!("a picture could not be encoded: {e}"));
+        written.map_err(failed)?;
+        Ok(Self { bytes: bytes.into_inner().into(), format, size: (width, height) })
+    }
+
+    /// The file.
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The file in base64, as most dialects want it.
+    pub(crate) fn base64(&self) -> String {
+        BASE64_STANDARD.encode(&self.bytes)
+    }
+
+    /// How it is written.
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Width and height in pixels.
+    pub(crate) fn size(&self) -> (u32, u32) {
+        self.size
+    }
+}

@@ -1,0 +1,241 @@
+//! Text-to-image servers behind the gate.
+
+mod http;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use cluegate_gate::Generator;
+use cluegate_gate::policy::PreviewSchedule;
+use cluegate_perception::{DecodeError, DecodeOptions, Picture};
+use futures_util::future::BoxFuture;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{ConfigError, UpstreamConfig};
+use crate::request::{Dialect, PictureRequest};
+
+/// A text-to-image server that the gate draws with.
+pub trait Upstream: Send + Sync {
+    /// How it is spoken to.
+    fn dialect(&self) -> Dialect;
+
+    /// Identity for the log, without secrets: its kind and address.
+    fn fingerprint(&self) -> &str;
+
+    /// Most pictures of one order, at least 1.
+    fn batch_size(&self) -> u32;
+
+    /// Refuses what it cannot express, before anything is drawn. A parameter that it would ignore is refused too: a
+    /// client must not believe in what did not happen.
+    ///
+    /// # Errors
+    /// [`UpstreamErrorKind::Inexpressible`], naming the parameter.
+    fn check(&self, request: &PictureRequest) -> Result<(), UpstreamError>;
+
+    /// Draws the pictures of `order`. Sends each picture once, as [`Event::Picture`], and ends. When `order.cancel` is
+    /// cancelled it stops the server's work, not only its own waiting, and ends with `Cancelled`. Where the receiver of
+    /// `events` is gone it stops too.
+    ///
+    /// # Errors
+    /// If the server fails; pictures that were sent before count.
+    fn draw<'a>(
+        &'a self,
+        order: &'a Order,
+        events: mpsc::Sender<Event>,
+    ) -> BoxFuture<'a, Result<(), UpstreamError>>;
+
+    /// Whether it would draw now: for `/readyz`.
+    ///
+    /// # Errors
+    /// Why not.
+    fn ready(&self) -> BoxFuture<'_, Result<(), UpstreamError>>;
+}
+
+/// The upstream that a configuration names. `generator` is the one in this process, for `builtin`.
+///
+/// # Errors
+/// If its key or certificates cannot be read, or there is no generator where one is named.
+pub fn open(
+    config: &UpstreamConfig,
+    generator: Option<Arc<dyn Generator>>,
+) -> Result<Arc<dyn Upstream>, ConfigError> {
+    let missing = || ConfigError::Value {
+        origin: "the configuration".to_owned(),
+        path: "upstream.kind".to_owned(),
+        expected: "a server, or models with a generator for `builtin`".to_owned(),
+        found: "builtin".to_owned(),
+    };
+    match config.kind {
+        // One arm for each kind.
+        _ => {
+            let _ = generator;
+            Err(missing())
+        }
+    }
+}
+
+/// One call of an upstream, for pictures with consecutive seeds.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// What is asked for. Its `count` and `seed` are those of the whole request: `count` and `seed` below hold here.
+    pub request: Arc<PictureRequest>,
+    /// Number of pictures, from 1 to the upstream's batch size.
+    pub count: u32,
+    /// Seed of the first picture; picture `i` has `seed + i`.
+    pub seed: u64,
+    /// From 1.
+    pub attempt: u32,
+    /// Statements that made an earlier attempt violate a rule: words for a negative prompt.
+    pub avoid: Vec<String>,
+    /// After which steps the gate judges previews. Others may be sent, and cost their way only.
+    pub previews: PreviewSchedule,
+    /// Whether the client may see previews, so that every one is of use.
+    pub show_previews: bool,
+    /// When nobody waits any more.
+    pub deadline: Instant,
+    /// Ends the order at once.
+    pub cancel: CancellationToken,
+}
+
+impl Order {
+    /// The negative prompt: the request's own, and what is to be avoided.
+    pub fn negative_prompt(&self) -> Option<String> {
+        let own = self.request.negative_prompt.iter().filter(|text| !text.is_empty());
+        let parts: Vec<&str> = own.chain(&self.avoid).map(String::as_str).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+
+    /// Whether previews are of any use.
+    pub fn wants_previews(&self) -> bool {
+        self.show_previews || !self.previews.is_empty()
+    }
+}
+
+/// What an upstream tells of an order.
+#[derive(Debug)]
+pub enum Event {
+    /// How far it is.
+    Progress(Progress),
+    /// Picture `index` of the order as it looks after `step` of `total` steps.
+    Preview {
+        /// From 0.
+        index: u32,
+        /// Finished steps.
+        step: u32,
+        /// All steps.
+        total: u32,
+        /// The picture.
+        picture: Unjudged,
+    },
+    /// Picture `index` of the order is finished.
+    Picture {
+        /// From 0.
+        index: u32,
+        /// The picture.
+        picture: Unjudged,
+    },
+    /// Picture `index` of the order could not be drawn; `why` completes "the generator failed: ...".
+    Failed {
+        /// From 0.
+        index: u32,
+        /// Why.
+        why: String,
+    },
+}
+
+/// How far an order is.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Progress {
+    /// From 0 to 1.
+    pub fraction: f64,
+    /// Finished steps, if known.
+    pub step: Option<u32>,
+    /// All steps, if known.
+    pub steps: Option<u32>,
+}
+
+/// A picture that nobody has judged. There is no way from here into a response: it can only be decoded, for the judge.
+#[derive(Clone)]
+pub struct Unjudged(Content);
+
+#[derive(Clone)]
+enum Content {
+    Encoded(Bytes),
+    Pixels(Picture),
+}
+
+impl Unjudged {
+    /// A file of any format that the gate reads.
+    pub fn encoded(bytes: impl Into<Bytes>) -> Self {
+        Self(Content::Encoded(bytes.into()))
+    }
+
+    /// Pixels.
+    pub fn pixels(picture: Picture) -> Self {
+        Self(Content::Pixels(picture))
+    }
+
+    /// Decodes it for the judge.
+    ///
+    /// # Errors
+    /// If it is no picture within the limits, or one whose look depends on the viewer and is not to be converted.
+    pub(crate) fn decode(self, options: &DecodeOptions) -> Result<Picture, DecodeError> {
+        match self.0 {
+            Content::Encoded(bytes) => cluegate_perception::decode(&bytes, options),
+            Content::Pixels(picture) => Ok(picture),
+        }
+    }
+}
+
+impl fmt::Debug for Unjudged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Content::Encoded(bytes) => write!(f, "Unjudged({} bytes)", bytes.len()),
+            Content::Pixels(picture) => write!(f, "Unjudged({}x{})", picture.width(), picture.height()),
+        }
+    }
+}
+
+/// What went wrong with an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamErrorKind {
+    /// It has no words for what is asked: the client's error.
+    Inexpressible,
+    /// It refused the request as wrong: the client's error.
+    Refused,
+    /// It cannot be reached, or the connection broke.
+    Unreachable,
+    /// It said that it failed, or is overloaded.
+    Failed,
+    /// Its answer makes no sense: truncated, of another type, too large.
+    Malformed,
+    /// The deadline passed.
+    Timeout,
+    /// The order was cancelled.
+    Cancelled,
+}
+
+/// An upstream that did not draw. The message never holds a picture, a secret, or more than a few words of the server's
+/// own.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct UpstreamError {
+    kind: UpstreamErrorKind,
+    message: String,
+}
+
+impl UpstreamError {
+    /// An error; `message` says what was expected, what came, and what to do.
+    pub fn new(kind: UpstreamErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// What kind of error.
+    pub fn kind(&self) -> UpstreamErrorKind {
+        self.kind
+    }
+}

@@ -1,0 +1,6 @@
+//! The gateway over HTTP on loopback: scripted models, scripted upstreams, real sockets.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod door;
+mod support;

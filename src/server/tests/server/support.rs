@@ -1,0 +1,196 @@
+//! A gateway on a free port over the gate's scripted world, and upstreams that do as they are told.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use cluegate_gate::fakes::{CONSTITUTION, World};
+use cluegate_gate::{DecisionLog, Gate, MemoryLog, Policies};
+use cluegate_perception::Picture;
+use cluegate_server::{
+    App, Config, Dialect, Event, NewKey, Order, PictureRequest, Server, Unjudged, Upstream, UpstreamError,
+};
+use futures_util::future::BoxFuture;
+use tempfile::TempDir;
+use tokio::sync::{mpsc, oneshot};
+
+/// A gateway that runs until it is dropped. Its tenants are `t`, with the policy that the test names, and `other`, with
+/// the defaults; each has a key.
+pub(crate) struct Gateway {
+    pub(crate) url: String,
+    pub(crate) log: Arc<MemoryLog>,
+    pub(crate) key: NewKey,
+    pub(crate) other: NewKey,
+    pub(crate) folder: TempDir,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+}
+
+/// What a test changes.
+#[derive(Default)]
+pub(crate) struct Setup {
+    /// Keys of the tenant `t`, then its tables.
+    pub(crate) head: &'static str,
+    pub(crate) tables: &'static str,
+    /// Top-level keys of the configuration, then its tables.
+    pub(crate) config_head: String,
+    pub(crate) config_tables: String,
+    pub(crate) world: Option<World>,
+    pub(crate) upstream: Option<Arc<dyn Upstream>>,
+}
+
+impl Gateway {
+    /// Starts a gateway.
+    pub(crate) async fn start(setup: Setup) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, other) = (NewKey::generate(), NewKey::generate());
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        write("world.toml", CONSTITUTION.to_owned());
+        write("keys.toml", key.entry("key-t", "t") + &other.entry("key-other", "other"));
+        write(
+            "policy.toml",
+            format!(
+                "[tenant.t]\nconstitution = \"world.toml\"\n{}\n{}\n[tenant.other]\nconstitution = \"world.toml\"\n",
+                setup.head, setup.tables
+            ),
+        );
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\n{}\n[keys]\nfile = \"keys.toml\"\n{}\n",
+            setup.config_head, setup.config_tables
+        );
+        let config = Config::parse(&text, "gate.toml", folder.path()).unwrap();
+        let log = Arc::new(MemoryLog::new(10_000));
+        let shared: Arc<dyn DecisionLog> = Arc::<MemoryLog>::clone(&log);
+        let world = setup.world.unwrap_or_else(|| World::new([]));
+        let policies = Policies::load(folder.path().join("policy.toml")).unwrap();
+        let gate = Gate::new(&policies, &world, shared).unwrap();
+        let app = App::new(config, Arc::new(gate), setup.upstream).unwrap();
+        let server = Server::bind(app).await.unwrap();
+        let url = format!("http://{}", server.local_addr().unwrap());
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(server.run(async move {
+            let _ = stopped.await;
+        }));
+        Self { url, log, key, other, folder, stop: Some(stop) }
+    }
+
+    /// A client of tenant `t`: plain HTTP, no redirects.
+    pub(crate) fn client(&self) -> reqwest::Client {
+        client_with(self.key.reveal())
+    }
+
+    /// A client of tenant `other`.
+    pub(crate) fn other_client(&self) -> reqwest::Client {
+        client_with(self.other.reveal())
+    }
+}
+
+fn client_with(key: &str) -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut headers = reqwest::header::HeaderMap::new();
+    headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
+    let builder = reqwest::Client::builder().default_headers(headers).no_proxy();
+    builder.redirect(reqwest::redirect::Policy::none()).build().unwrap()
+}
+
+/// The PNG file of a picture, with a text chunk that tells the prompt, as upstreams write it.
+pub(crate) fn png(picture: &Picture) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, picture.width(), picture.height());
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.add_text_chunk("parameters".to_owned(), "secret prompt of the upstream".to_owned()).unwrap();
+    encoder.write_header().unwrap().write_image_data(picture.pixels().as_raw()).unwrap();
+    bytes
+}
+
+/// An upstream in this process that draws by script.
+pub(crate) struct Scripted {
+    /// What each picture of each order shows; the last is repeated.
+    draw: Box<dyn Fn(&Order, u32) -> Drawn + Send + Sync>,
+    pub(crate) orders: Mutex<Vec<Order>>,
+}
+
+/// What comes of one picture.
+pub(crate) enum Drawn {
+    Picture(Picture),
+    Bytes(Vec<u8>),
+    Failed(&'static str),
+    Nothing,
+    /// Waits until the order is cancelled.
+    Hangs,
+}
+
+impl Scripted {
+    /// Draws what `draw` says for each picture of an order.
+    pub(crate) fn new(draw: impl Fn(&Order, u32) -> Drawn + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { draw: Box::new(draw), orders: Mutex::default() })
+    }
+}
+
+impl Upstream for Scripted {
+    fn dialect(&self) -> Dialect {
+        Dialect::BuiltIn
+    }
+
+    fn fingerprint(&self) -> &str {
+        "scripted"
+    }
+
+    fn batch_size(&self) -> u32 {
+        4
+    }
+
+    fn check(&self, _: &PictureRequest) -> Result<(), UpstreamError> {
+        Ok(())
+    }
+
+    fn draw<'a>(
+        &'a self,
+        order: &'a Order,
+        events: mpsc::Sender<Event>,
+    ) -> BoxFuture<'a, Result<(), UpstreamError>> {
+        Box::pin(async move {
+            self.orders.lock().unwrap().push(order.clone());
+            for index in 0..order.count {
+                let picture = match (self.draw)(order, index) {
+                    Drawn::Picture(picture) => Unjudged::pixels(picture),
+                    Drawn::Bytes(bytes) => Unjudged::encoded(bytes),
+                    Drawn::Failed(why) => {
+                        let _ = events.send(Event::Failed { index, why: why.to_owned() }).await;
+                        continue;
+                    }
+                    Drawn::Nothing => continue,
+                    Drawn::Hangs => {
+                        order.cancel.cancelled().await;
+                        return Err(UpstreamError::new(
+                            cluegate_server::UpstreamErrorKind::Cancelled,
+                            "it was cancelled",
+                        ));
+                    }
+                };
+                let _ = events.send(Event::Picture { index, picture }).await;
+            }
+            Ok(())
+        })
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<(), UpstreamError>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// A folder's files, for tests of what is written.
+pub(crate) fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
