@@ -288,6 +288,7 @@ impl Driver {
         let policy = self.session.policy();
         Some(Order {
             request: Arc::clone(&self.setting.request),
+            first: u32::try_from(first.member).unwrap_or(u32::MAX),
             count: u32::try_from(group.len()).unwrap_or(u32::MAX),
             seed: first.seed,
             attempt: first.attempt,

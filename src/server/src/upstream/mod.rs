@@ -11,6 +11,7 @@ use cluegate_gate::Generator;
 use cluegate_gate::policy::PreviewSchedule;
 use cluegate_perception::{DecodeError, DecodeOptions, Picture};
 use futures_util::future::BoxFuture;
+use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +54,16 @@ pub trait Upstream: Send + Sync {
     /// # Errors
     /// Why not.
     fn ready(&self) -> BoxFuture<'_, Result<(), UpstreamError>>;
+
+    /// What the server tells about `what` in its own dialect, such as `object_info` of ComfyUI; `None` if it tells nothing
+    /// about it. For fronts of the same dialect, which pass on what they know to be harmless.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    fn describe(&self, what: &'static str) -> BoxFuture<'_, Result<Option<Value>, UpstreamError>> {
+        let _ = what;
+        Box::pin(async { Ok(None) })
+    }
 }
 
 /// The upstream that a configuration names. `generator` is the one in this process, for `builtin`.
@@ -83,6 +94,8 @@ pub fn open(
 pub struct Order {
     /// What is asked for. Its `count` and `seed` are those of the whole request: `count` and `seed` below hold here.
     pub request: Arc<PictureRequest>,
+    /// Index in the request of the order's first picture; picture `i` of the order is picture `first + i` there.
+    pub first: u32,
     /// Number of pictures, from 1 to the upstream's batch size.
     pub count: u32,
     /// Seed of the first picture; picture `i` has `seed + i`.
