@@ -185,6 +185,10 @@ impl Engine {
                 (Arc::clone(&worker) as _, Some(worker))
             }
         };
+        if let Some(section) = suite.elsewhere("text") {
+            // Nothing here asks a text model; who reads the file elsewhere shall not be the first to find a mistake.
+            remote(section)?;
+        }
         let judge = Judge::new(
             Arc::clone(&relevance) as _,
             Arc::clone(&detector) as _,

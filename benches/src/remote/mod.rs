@@ -1,21 +1,25 @@
 //! The judge in a vLLM on this machine against the same judge in this process: the same verdicts, and what the way over
 //! HTTP costs beside a bare client in Python.
 
+mod same;
 mod vllm;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use cluegate::constitution::Constitution;
-use cluegate::judge::Report;
+use cluegate::models::MODELS_FILE;
 use cluegate::perception::{Call, Picture, Prefix, Prompt, VisionLanguageModel as _};
 use cluegate::remote::{RemoteJudge, RemoteOptions};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use self::same::{differences, is_same, largest_gap};
 use self::vllm::{MODEL, Vllm};
 use crate::Common;
 use crate::engine::{judge_folder, scene_statements};
@@ -32,6 +36,8 @@ const STREAMS: usize = 16;
 /// Pictures of each timed round, and rounds, the other client between them.
 const TIMED: usize = 10;
 const ROUNDS: usize = 3;
+/// Rounds of 16 pictures at once, vLLM's own benchmark between them.
+const FULL_ROUNDS: usize = 5;
 /// Pictures that are judged while an engine is killed.
 const KILLED: usize = 48;
 
@@ -58,6 +64,9 @@ pub(crate) struct RemoteArgs {
     /// Pictures of Mini OS Bench that both judge.
     #[arg(long, value_name = "N", default_value_t = 1200)]
     pictures: usize,
+    /// Judges the pictures here and there and measures nothing else: a test.
+    #[arg(long)]
+    only_verdicts: bool,
 }
 
 /// The last line of the output.
@@ -68,10 +77,13 @@ struct Figures {
     /// Of all scores that both have.
     max_score_difference: f64,
     /// Time of a picture's statements over that of a bare client in Python.
-    ratio_to_bare_client: f64,
+    ratio_to_bare_client: Option<f64>,
     /// Requests a second of 16 pictures at once over those of the engine's own benchmark.
-    saturation: f64,
+    saturation: Option<f64>,
 }
+
+/// How far scores here and there may be apart.
+const APART: f64 = 1e-3;
 
 /// What the parts share.
 struct Setting<'a> {
@@ -85,7 +97,8 @@ struct Setting<'a> {
 /// Runs the benchmark.
 ///
 /// # Errors
-/// If anything of it cannot be run, or a picture is left without a verdict when an engine is killed.
+/// If anything of it cannot be run, a picture is left without a verdict when an engine is killed, or the judge there says
+/// anything else than the one here.
 pub(crate) fn run(arguments: &RemoteArgs) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let judge = judge_folder(&arguments.common.suite)?;
@@ -99,32 +112,45 @@ pub(crate) fn run(arguments: &RemoteArgs) -> anyhow::Result<()> {
     };
     let mut page = Page::begin("A judge in vLLM on this machine")?;
     let vllm = vllm.ready()?;
-    let ratio = clients(&setting, &vllm, &mut page)?;
-    let saturation = saturate(&setting, &vllm, &mut page)?;
-    let (same_verdicts, difference) = verdicts(&setting, &vllm, &mut page)?;
-    kill(&setting, vllm, &mut page)?;
+    let measures = !arguments.only_verdicts;
+    let ratio = measures.then(|| clients(&setting, &vllm, &mut page)).transpose()?;
+    let saturation = measures.then(|| saturate(&setting, &vllm, &mut page)).transpose()?;
+    let (same_verdicts, max_score_difference) = verdicts(&setting, &vllm, &mut page)?;
+    if measures {
+        kill(&setting, vllm, &mut page)?;
+    }
     page.write(&arguments.common.out, "remote")?;
+    let rounded = |value: f64| (value * 1e4).round() / 1e4;
     let figures = Figures {
         same_verdicts,
-        max_score_difference: difference,
-        ratio_to_bare_client: (ratio * 1e4).round() / 1e4,
-        saturation: (saturation * 1e4).round() / 1e4,
+        max_score_difference,
+        ratio_to_bare_client: ratio.map(rounded),
+        saturation: saturation.map(rounded),
     };
-    say(&serde_json::to_string(&figures)?)
+    say(&serde_json::to_string(&figures)?)?;
+    ensure!(same_verdicts, "the judge in vLLM gives other verdicts than the one here");
+    ensure!(
+        max_score_difference <= APART,
+        "scores in vLLM and here are apart by {max_score_difference}, more than {APART}"
+    );
+    Ok(())
 }
 
-/// A models file whose judge is at these addresses.
+/// The suite's models file, but with a judge at these addresses.
 fn models_file(setting: &Setting<'_>, urls: &[&str], name: &str) -> anyhow::Result<PathBuf> {
     let suite = &setting.arguments.common.suite;
-    let folder = if suite.is_file() { suite.parent().unwrap_or(Path::new(".")) } else { suite.as_path() };
-    let folder = folder.canonicalize()?;
-    let text = format!(
-        "[relevance]\nfolder = {:?}\n[detector]\nfolder = {:?}\n[judge]\nurls = {urls:?}\nmodel = {MODEL:?}\n",
-        folder.join("relevance"),
-        folder.join("detector"),
-    );
+    let file = if suite.is_file() { suite.clone() } else { suite.join(MODELS_FILE) };
+    let folder = file.parent().context("a models file without a folder")?.canonicalize()?;
+    let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let mut models: toml::Table = toml::from_str(&text)?;
+    for (_, section) in &mut models {
+        if let Some(toml::Value::String(place)) = section.get_mut("folder") {
+            *place = folder.join(&place).display().to_string();
+        }
+    }
+    models.insert("judge".to_owned(), toml::Value::try_from(json!({"urls": urls, "model": MODEL}))?);
     let path = setting.folder.join(name);
-    std::fs::write(&path, text)?;
+    std::fs::write(&path, toml::to_string(&models)?)?;
     Ok(path)
 }
 
@@ -217,13 +243,15 @@ fn prompts(setting: &Setting<'_>, picture: Picture) -> Vec<Prompt> {
 fn saturate(setting: &Setting<'_>, vllm: &Vllm, page: &mut Page) -> anyhow::Result<f64> {
     doing("16 pictures at once, and vLLM's own benchmark");
     let judge = RemoteJudge::open(&RemoteOptions::new([&vllm.url], MODEL))?;
+    let (yes, no) = judge.answers().context("vLLM takes no token ids")?;
+    let ids = [yes, no].concat();
     let pictures = setting.scenes.osbench(STREAMS)?;
     let fresh = |run: usize| -> Vec<RgbImage> {
         pictures.iter().map(|picture| variant(picture, 100 + run)).collect()
     };
     let count = (STREAMS * setting.statements.len()) as f64;
-    let (mut ours, mut theirs) = (0f64, 0f64);
-    for round in 0..ROUNDS {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..FULL_ROUNDS {
         let asked: Vec<Vec<Prompt>> =
             fresh(2 * round).into_iter().map(|picture| prompts(setting, Picture::new(picture))).collect();
         let begin = Instant::now();
@@ -235,15 +263,24 @@ fn saturate(setting: &Setting<'_>, vllm: &Vllm, page: &mut Page) -> anyhow::Resu
             }
             Ok(())
         })?;
-        ours = ours.max(count / begin.elapsed().as_secs_f64());
-        theirs = theirs.max(own_benchmark(setting, vllm, &fresh(2 * round + 1), round)?);
+        ours.push(count / begin.elapsed().as_secs_f64());
+        theirs.push(own_benchmark(setting, vllm, &fresh(2 * round + 1), &ids, round)?);
     }
+    let (ours, theirs) = (Times::new(ours), Times::new(theirs));
     page.heading("16 pictures at once")?;
-    let mut table = Table::new(&["", "requests a second"]);
-    table.row("cluegate, 16 callers", [format!("{ours:.1}")]);
-    table.row("vllm bench serve, all requests at once", [format!("{theirs:.1}")]);
+    let mut table = Table::new(&["requests a second", "median", "least", "most"]);
+    for (name, measured) in
+        [("cluegate, 16 callers", &ours), ("vllm bench serve, all requests at once", &theirs)]
+    {
+        let spread = [measured.median(), measured.percentile(0.0), measured.percentile(1.0)];
+        table.row(name, spread.map(|rate| format!("{rate:.1}")));
+    }
     page.table(table)?;
-    Ok(ours / theirs)
+    page.text(&format!(
+        "{count} requests each time, {} times, in turns. vLLM's benchmark states its own rate.",
+        ours.len()
+    ))?;
+    Ok(ours.median() / theirs.median())
 }
 
 /// Requests a second of `vllm bench serve` over the statements about these pictures.
@@ -251,15 +288,19 @@ fn own_benchmark(
     setting: &Setting<'_>,
     vllm: &Vllm,
     pictures: &[RgbImage],
+    ids: &[u32],
     round: usize,
 ) -> anyhow::Result<f64> {
     let folder = setting.folder.join(format!("bench-{round}"));
-    let paths = pictures::write(&folder, &pictures::pngs(pictures)?)?;
+    std::fs::create_dir(&folder)?;
+    let count = pictures.len() * setting.statements.len();
     let mut rows = String::new();
-    for path in &paths {
+    for png in pictures::pngs(pictures)? {
+        // Not by its path: the engine would be asked to read files of its machine, which it refuses.
+        let url = format!("data:image/png;base64,{}", STANDARD.encode(png));
         for statement in &setting.statements {
             let text = format!("{}{}", setting.questions.beginning(), setting.questions.ending(statement));
-            let content = json!([{"type": "image", "image": path}, {"type": "text", "text": text}]);
+            let content = json!([{"type": "image", "image": url}, {"type": "text", "text": text}]);
             rows += &format!("{}\n", json!({"content": content}));
         }
     }
@@ -267,6 +308,7 @@ fn own_benchmark(
     std::fs::write(&data, rows)?;
     let log = std::fs::File::create(folder.join("log"))?;
     let judge = judge_folder(&setting.arguments.common.suite)?;
+    let asked = json!({"logprobs": true, "logprob_token_ids": ids, "return_tokens_as_token_ids": true});
     let status = std::process::Command::new(&setting.arguments.vllm_python)
         .args(["-c", OWN_BENCHMARK])
         .args([
@@ -287,8 +329,8 @@ fn own_benchmark(
             "--result-filename",
             "result.json",
         ])
-        .args(["--num-prompts", &(paths.len() * setting.statements.len()).to_string()])
-        .args(["--extra-body", r#"{"logprobs": true, "top_logprobs": 5}"#])
+        .args(["--num-prompts", &count.to_string()])
+        .args(["--extra-body", &asked.to_string()])
         .arg("--tokenizer")
         .arg(&judge)
         .arg("--dataset-path")
@@ -308,12 +350,7 @@ fn own_benchmark(
         request_throughput: f64,
     }
     let result: Result = serde_json::from_slice(&std::fs::read(folder.join("result.json"))?)?;
-    ensure!(
-        result.completed == paths.len() * setting.statements.len(),
-        "vllm bench serve completed {}:\n{}",
-        result.completed,
-        words()
-    );
+    ensure!(result.completed == count, "vllm bench serve completed {}:\n{}", result.completed, words());
     Ok(result.request_throughput)
 }
 
@@ -332,9 +369,13 @@ fn verdicts(setting: &Setting<'_>, vllm: &Vllm, page: &mut Page) -> anyhow::Resu
     };
     let (local, remote) = (serve(&requests(&here), STREAMS)?, serve(&requests(&there), STREAMS)?);
     let (mut same, mut gap) = (0, 0f64);
-    for (local, remote) in local.reports()?.into_iter().zip(remote.reports()?) {
-        same += usize::from(local.verdict() == remote.verdict() && local.violated() == remote.violated());
-        gap = gap.max(difference(local, remote));
+    for (index, (local, remote)) in local.reports()?.into_iter().zip(remote.reports()?).enumerate() {
+        gap = gap.max(largest_gap(local, remote));
+        if is_same(local, remote) {
+            same += 1;
+        } else {
+            doing(&format!("picture {index} is judged otherwise: {}", differences(local, remote)));
+        }
     }
     page.heading("Mini OS Bench, the judge here and there")?;
     let mut table = Table::new(&["", "here", "in vLLM"]);
@@ -345,24 +386,6 @@ fn verdicts(setting: &Setting<'_>, vllm: &Vllm, page: &mut Page) -> anyhow::Resu
         pictures.len()
     ))?;
     Ok((same == pictures.len(), gap))
-}
-
-/// The largest difference of a score that both reports have.
-fn difference(local: &Report, remote: &Report) -> f64 {
-    let mut gap = 0f64;
-    for (local, remote) in local.rules().iter().zip(remote.rules()) {
-        let links = |rule: &cluegate::judge::RuleEvidence| -> Vec<(Option<f64>, f64)> {
-            let links = rule.preconditions.iter().chain(&rule.unless);
-            links.flat_map(|link| &link.statements).map(|one| (one.score, one.score_without_image)).collect()
-        };
-        for ((a, prior_a), (b, prior_b)) in links(local).into_iter().zip(links(remote)) {
-            gap = gap.max((prior_a - prior_b).abs());
-            if let (Some(a), Some(b)) = (a, b) {
-                gap = gap.max((a - b).abs());
-            }
-        }
-    }
-    gap
 }
 
 /// Two engines, one of which is killed under load: every picture has its verdict.
@@ -391,7 +414,7 @@ fn kill(setting: &Setting<'_>, mut first: Vllm, page: &mut Page) -> anyhow::Resu
     let mut same = 0;
     for (picture, remote) in pictures.iter().zip(reports) {
         let local = here.inspect(picture, &Call::default()).context("the local judge")?;
-        same += usize::from(local.verdict() == remote.verdict() && local.violated() == remote.violated());
+        same += usize::from(is_same(&local, remote));
     }
     page.heading("Two engines, one of which is killed after 1.5 s")?;
     page.text(&format!(

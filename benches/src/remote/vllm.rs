@@ -1,6 +1,7 @@
 //! A real vLLM on the CPU, as a process of its own on loopback.
 
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ pub(super) struct Vllm {
     child: Child,
     pub(super) url: String,
     log: PathBuf,
+    killed: bool,
 }
 
 impl Vllm {
@@ -43,9 +45,10 @@ impl Vllm {
             .env_remove("RAYON_NUM_THREADS")
             .stdin(Stdio::null())
             .stdout(words.try_clone()?)
-            .stderr(words);
+            .stderr(words)
+            .process_group(0);
         let child = command.spawn().with_context(|| format!("starting {}", python.display()))?;
-        Ok(Self { child, url: format!("http://127.0.0.1:{port}"), log })
+        Ok(Self { child, url: format!("http://127.0.0.1:{port}"), log, killed: false })
     }
 
     /// Waits until it answers.
@@ -65,9 +68,12 @@ impl Vllm {
         bail!("vLLM is not ready after {PATIENCE:?}:\n{}", self.last_words())
     }
 
-    /// Ends it without notice.
+    /// Ends it without notice, and the processes that it has started: they would go on without it.
     pub(super) fn kill(&mut self) -> anyhow::Result<()> {
-        self.child.kill()?;
+        self.killed = true;
+        let group = format!("-{}", self.child.id());
+        let status = Command::new("kill").args(["-KILL", "--", &group]).status().context("running kill")?;
+        ensure!(status.success(), "kill ended with {status}");
         ensure!(!self.child.wait()?.success(), "a killed vLLM ended well");
         Ok(())
     }
@@ -83,8 +89,9 @@ impl Vllm {
 impl Drop for Vllm {
     fn drop(&mut self) {
         // Nobody is left to be told.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if !self.killed {
+            let _ = self.kill();
+        }
     }
 }
 

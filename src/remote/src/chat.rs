@@ -15,6 +15,10 @@ use crate::error::{RemoteError, RemoteErrorKind};
 /// Path of the request.
 pub(crate) const PATH: &str = "/v1/chat/completions";
 
+/// Said of a score that was asked of an engine without log-probabilities.
+pub(crate) const NO_SCORES: &str = "expected log-probabilities, which the engine did not have when it was opened; it can be \
+                                    asked for free answers only";
+
 /// How log-probabilities are asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Ask {
@@ -22,6 +26,8 @@ pub(crate) enum Ask {
     Ids(Spellings),
     /// Of the most probable ones.
     Words { top: u32, uncertainty: f64 },
+    /// Not at all: the engine has none, and only its texts are wanted.
+    Never,
 }
 
 /// What is the same in all requests to a model.
@@ -38,7 +44,7 @@ impl Chat {
     /// A question whose next token's log-probabilities are wanted. `url` is the picture's data URL.
     pub(crate) fn score_request(&self, prompt: &Prompt, url: Option<&str>, salt: Option<&str>) -> Value {
         let mut body = self.body(prompt, url, salt, 1);
-        body.insert("logprobs".to_owned(), true.into());
+        body.insert("logprobs".to_owned(), (self.ask != Ask::Never).into());
         match &self.ask {
             Ask::Ids(Spellings { yes, no }) => {
                 body.insert("logprob_token_ids".to_owned(), [yes.as_slice(), no].concat().into());
@@ -47,6 +53,7 @@ impl Chat {
             Ask::Words { top, .. } => {
                 body.insert("top_logprobs".to_owned(), (*top).into());
             }
+            Ask::Never => {}
         }
         body.into()
     }
@@ -101,6 +108,7 @@ impl Chat {
         let score = match &self.ask {
             Ask::Ids(spellings) => by_ids(&listed, spellings),
             Ask::Words { uncertainty, .. } => by_words(&listed, *uncertainty),
+            Ask::Never => Err(NO_SCORES.to_owned()),
         };
         score.map_err(|missing| RemoteError::new(RemoteErrorKind::NoProbabilities, &answer.endpoint, missing))
     }
@@ -125,21 +133,9 @@ impl Chat {
 
     /// The one choice of an answer to our request from our model.
     pub(crate) fn choice(&self, answer: &Answer) -> Result<Choice, RemoteError> {
+        answer.refuse_mixed(&self.model, self.named)?;
         let parsed = Reply::deserialize(&answer.json)
             .map_err(|e| malformed(answer, format!("expected a chat completion, got another JSON: {e}")))?;
-        let mixed = |message| RemoteError::new(RemoteErrorKind::Mixed, &answer.endpoint, message);
-        if let Some(model) = parsed.model.filter(|model| *model != self.model) {
-            return Err(mixed(format!(
-                "expected an answer of the model {:?}, got one of {model:?}",
-                self.model
-            )));
-        }
-        if self.named && !parsed.id.as_deref().is_some_and(|id| id.contains(&answer.request_id)) {
-            return Err(mixed(format!(
-                "expected the answer to request {}, got that to {:?}",
-                answer.request_id, parsed.id
-            )));
-        }
         let count = parsed.choices.len();
         let mut choices = parsed.choices.into_iter();
         match (choices.next(), choices.next()) {
@@ -196,8 +192,6 @@ fn malformed(answer: &Answer, message: String) -> RemoteError {
 
 #[derive(Deserialize)]
 struct Reply {
-    id: Option<String>,
-    model: Option<String>,
     choices: Vec<Choice>,
 }
 

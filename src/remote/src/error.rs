@@ -11,8 +11,10 @@ use thiserror::Error;
 pub enum RemoteErrorKind {
     /// An option that cannot be used.
     Options,
-    /// Nobody answers at the address, or its certificate is not trusted.
+    /// Nobody answers at the address.
     Unreachable,
+    /// The certificate of whoever answers is not trusted.
+    Untrusted,
     /// The engine does not take the key.
     Unauthorised,
     /// The engine has no such model.
@@ -90,9 +92,12 @@ impl From<RemoteError> for PerceptionError {
             Kind::NoProbabilities => PerceptionErrorKind::MissingAnswer,
             Kind::Timeout => PerceptionErrorKind::Timeout,
             Kind::Cancelled => PerceptionErrorKind::Cancelled,
-            Kind::Unreachable | Kind::Unauthorised | Kind::Failed | Kind::Malformed | Kind::Mixed => {
-                PerceptionErrorKind::Backend
-            }
+            Kind::Unreachable
+            | Kind::Untrusted
+            | Kind::Unauthorised
+            | Kind::Failed
+            | Kind::Malformed
+            | Kind::Mixed => PerceptionErrorKind::Backend,
         };
         Self::new(kind, error.to_string())
     }

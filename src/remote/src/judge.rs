@@ -1,20 +1,21 @@
 //! A judge on other machines.
 
 use cluegate_perception::{
-    AnswerScore, Call, Completion, CompletionRequest, Fingerprint, Prompt, Result, VisionLanguageModel,
+    AnswerScore, Call, Completion, CompletionRequest, Fingerprint, PerceptionError, PerceptionErrorKind,
+    Prompt, Result, VisionLanguageModel,
 };
 use serde_json::Value;
 
 use crate::answers::Spellings;
+use crate::body::Body;
 use crate::chat::{self, Ask, Chat};
 use crate::client::{Client, Request};
 use crate::error::RemoteError;
-use crate::handshake::handshake;
+use crate::handshake::{Need, handshake};
 use crate::options::RemoteOptions;
 use crate::picture::DataUrls;
 
-/// A vision-language model (or a text model, which is then asked without pictures) behind one or several
-/// OpenAI-compatible endpoints.
+/// A vision-language model behind one or several OpenAI-compatible endpoints.
 ///
 /// All questions of a call go out at once, so that the engine batches them and computes what they share once; those about
 /// one picture go to one endpoint as long as it is healthy.
@@ -27,14 +28,18 @@ pub struct RemoteJudge {
 }
 
 impl RemoteJudge {
-    /// Asks every endpoint whether it is what is needed.
+    /// Asks every endpoint whether it is what is needed. Those that are not are left out until they are; one that fails
+    /// later is asked again before it gets another question.
     ///
     /// # Errors
-    /// Options that cannot be used; an engine that is not there, does not serve the model, gives no log-probabilities for
-    /// pictures, does not look at them, or thinks before it answers.
+    /// Options that cannot be used; endpoints with different weights; or no endpoint that is there, serves the model, gives
+    /// log-probabilities for pictures, looks at them, and does not think before it answers: then what the first one lacks.
     pub fn open(options: &RemoteOptions) -> std::result::Result<Self, RemoteError> {
-        let client = Client::new(options)?;
-        let found = handshake(&client, options)?;
+        Self::open_for(options, Need::Pictures)
+    }
+
+    pub(crate) fn open_for(options: &RemoteOptions, need: Need) -> std::result::Result<Self, RemoteError> {
+        let (client, found) = handshake(options, need)?;
         tracing::info!(model = options.model, ask = ?found.chat.ask, endpoints = ?client.addresses(), "remote judge");
         Ok(Self { client, chat: found.chat, urls: DataUrls::new(), fingerprint: found.fingerprint })
     }
@@ -43,7 +48,7 @@ impl RemoteJudge {
     pub fn answers(&self) -> Option<(&[u32], &[u32])> {
         match &self.chat.ask {
             Ask::Ids(Spellings { yes, no }) => Some((yes, no)),
-            Ask::Words { .. } => None,
+            Ask::Words { .. } | Ask::Never => None,
         }
     }
 
@@ -51,20 +56,19 @@ impl RemoteJudge {
         &self,
         prompt: &Prompt,
         call: &Call,
-        body: impl Fn(Option<&str>, Option<&str>) -> Value,
+        body: impl Fn(Option<&str>, &str) -> Value,
     ) -> Result<Request> {
         let picture = prompt.prefix.picture.as_ref();
         let url = picture.map(|picture| self.urls.of(picture)).transpose()?;
         let hash = picture.map(cluegate_perception::Picture::hash);
         // What is computed for one tenant is not read by another, and nothing computed of one picture is read for
         // another.
-        let salt = hash.map(|hash| {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update(hash.as_bytes());
-            hasher.update(call.tenant().as_bytes());
-            hasher.finalize().to_hex().to_string()
-        });
-        Ok(Request { path: chat::PATH, body: Some(body(url.as_deref(), salt.as_deref())), picture: hash })
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(hash.as_ref().map_or(&[], |hash| hash.as_bytes()));
+        hasher.update(call.tenant().as_bytes());
+        let salt = hasher.finalize().to_hex();
+        let body = Body::new(url.as_ref(), |url| body(url, &salt))?;
+        Ok(Request { path: chat::PATH, body: Some(body), picture: hash })
     }
 }
 
@@ -74,16 +78,21 @@ impl VisionLanguageModel for RemoteJudge {
     }
 
     fn score(&self, prompts: &[Prompt], call: &Call) -> Result<Vec<AnswerScore>> {
-        let requests = prompts
-            .iter()
-            .map(|prompt| self.request(prompt, call, |url, salt| self.chat.score_request(prompt, url, salt)));
+        if self.chat.ask == Ask::Never {
+            return Err(PerceptionError::new(PerceptionErrorKind::MissingAnswer, chat::NO_SCORES));
+        }
+        let requests = prompts.iter().map(|prompt| {
+            self.request(prompt, call, |url, salt| self.chat.score_request(prompt, url, Some(salt)))
+        });
         let chat = self.chat.clone();
         self.client.all(requests.collect::<Result<_>>()?, call, move |_, answer| chat.read_score(answer))
     }
 
     fn complete(&self, requests: &[CompletionRequest], call: &Call) -> Result<Vec<Completion>> {
         let asked = requests.iter().map(|CompletionRequest { prompt, max_tokens }| {
-            self.request(prompt, call, |url, salt| self.chat.answer_request(prompt, url, salt, *max_tokens))
+            self.request(prompt, call, |url, salt| {
+                self.chat.answer_request(prompt, url, Some(salt), *max_tokens)
+            })
         });
         let chat = self.chat.clone();
         self.client.all(asked.collect::<Result<_>>()?, call, move |_, answer| chat.read_answer(answer))

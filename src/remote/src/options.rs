@@ -77,6 +77,9 @@ pub struct RemoteOptions {
     /// Milliseconds for a connection.
     #[serde(default = "default_connect_timeout")]
     pub connect_timeout_ms: u64,
+    /// Milliseconds between two looks whether an endpoint is still there (`GET /v1/models`).
+    #[serde(default = "default_health")]
+    pub health_ms: u64,
     /// Requests under way at a time, over all endpoints.
     #[serde(default = "default_concurrency")]
     pub concurrency: usize,
@@ -107,6 +110,10 @@ fn default_connect_timeout() -> u64 {
     5_000
 }
 
+fn default_health() -> u64 {
+    5_000
+}
+
 fn default_concurrency() -> usize {
     512
 }
@@ -132,6 +139,7 @@ impl RemoteOptions {
             uncertainty: default_uncertainty(),
             timeout_ms: default_timeout(),
             connect_timeout_ms: default_connect_timeout(),
+            health_ms: default_health(),
             concurrency: default_concurrency(),
             answer_bytes: default_answer_bytes(),
             retry: RetryOptions::default(),
@@ -194,13 +202,24 @@ impl RemoteOptions {
         if !(0.0..=0.5).contains(&self.uncertainty) {
             return refuse("uncertainty", "a number from 0 to 0.5");
         }
-        if self.top_tokens == 0 || self.concurrency == 0 || self.retry.attempts == 0 || self.timeout_ms == 0 {
-            return refuse("top-tokens, concurrency, retry.attempts, timeout-ms", "numbers over zero");
+        let over_zero = [
+            ("top-tokens", u64::from(self.top_tokens)),
+            ("concurrency", self.concurrency as u64),
+            ("retry.attempts", u64::from(self.retry.attempts)),
+            ("timeout-ms", self.timeout_ms),
+            ("health-ms", self.health_ms),
+        ];
+        if let Some((name, _)) = over_zero.iter().find(|(_, value)| *value == 0) {
+            return refuse(name, "a number over zero, got 0");
         }
         if !(0.0..=1.0).contains(&self.retry.budget) {
             return refuse("retry.budget", "a share from 0 to 1");
         }
         Ok(())
+    }
+
+    pub(crate) fn health(&self) -> Duration {
+        Duration::from_millis(self.health_ms)
     }
 
     pub(crate) fn timeout(&self) -> Duration {

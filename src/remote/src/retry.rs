@@ -26,6 +26,11 @@ impl Retries {
         Self { options, allowance: Mutex::new(SPARE) }
     }
 
+    /// The longest wait before another attempt.
+    pub(crate) fn longest_backoff(&self) -> Duration {
+        Duration::from_millis(self.options.longest_backoff_ms)
+    }
+
     /// A request begins.
     pub(crate) fn begin(&self) {
         let mut allowance = self.allowance.lock().unwrap_or_else(PoisonError::into_inner);

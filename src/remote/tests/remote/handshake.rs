@@ -24,6 +24,9 @@ fn an_engine_that_drops_the_picture_is_refused() {
     let error = refused(Kind::Placeholder);
     assert_eq!(error.kind(), RemoteErrorKind::Blind);
     assert!(error.to_string().contains("mirror"), "{error}");
+    // What it says with a picture and without differs, but not by more than what it says twice.
+    assert_eq!(refused(Kind::BlindInFewDigits).kind(), RemoteErrorKind::Blind);
+    assert!(RemoteJudge::open(&options(&[&Engine::start(Kind::FewDigits)])).is_ok());
 }
 
 #[test]

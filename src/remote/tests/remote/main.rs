@@ -3,7 +3,10 @@
 // Helpers of tests are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod certificates;
+mod endpoints;
 mod engine;
 mod failures;
 mod handshake;
+mod others;
 mod scores;

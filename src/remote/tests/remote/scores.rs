@@ -89,6 +89,39 @@ fn a_request_says_all_that_matters() {
     assert_eq!(body["chat_template_kwargs"], json!({"enable_thinking": false}));
     assert!(body["cache_salt"].is_string());
     assert_ne!(body["cache_salt"], other["cache_salt"], "tenants share nothing");
+    drop(seen);
+    engine.script(|_| None);
+    let text = prompts(None, 1);
+    for tenant in ["tenant-a", "tenant-b"] {
+        judge.score(&text, &Call::new(tenant)).unwrap();
+    }
+    let seen = engine.shared.seen.lock().unwrap();
+    let salts = [0, 1].map(|index| seen[index].0["cache_salt"].as_str().unwrap());
+    assert_ne!(salts[0], salts[1], "nor what is asked without a picture");
+}
+
+#[test]
+fn a_request_is_sent_whole_and_with_its_length() {
+    let engine = Engine::start(Kind::TokenIds);
+    let judge = open(&[&engine]);
+    engine.script(|_| None);
+    // Of some megabytes, in a form that does not compress.
+    let noise = |x: u32, y: u32| Rgb([(x * 7 + y * y * 13) as u8, (x * x * 31 + y) as u8, (x * y) as u8]);
+    let large = Picture::new(RgbImage::from_fn(1500, 1000, noise));
+    assert_eq!(judge.score(&prompts(Some(&large), 36), &Call::default()).unwrap().len(), 36);
+    let seen = engine.shared.seen.lock().unwrap();
+    for (body, headers) in seen.iter() {
+        let length: usize = headers["content-length"].to_str().unwrap().parse().unwrap();
+        assert_eq!(length, body.to_string().len());
+        assert_eq!(
+            (headers.get("transfer-encoding"), &headers["content-type"]),
+            (None, &"application/json".parse().unwrap())
+        );
+    }
+    assert_eq!(
+        pixels(seen[35].0["messages"][0]["content"][0]["image_url"]["url"].as_str().unwrap()),
+        *large.pixels()
+    );
 }
 
 #[test]
