@@ -57,27 +57,33 @@ impl Admission {
             return Err(self.stopping());
         }
         if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
-            return Ok(Place(permit));
+            return self.place(permit);
         }
-        let waiting = Waiting(&self.waiting);
-        if self.waiting.fetch_add(1, Ordering::AcqRel) >= self.queue {
+        let one_more = |waiting| (waiting < self.queue).then_some(waiting + 1);
+        if self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_err() {
             let message = format!(
                 "{} requests are in work and {} wait, which is all that may; come back later",
                 self.total, self.queue
             );
             return Err(Problem::new(ProblemKind::Overloaded, message).retry_after(self.retry_after));
         }
+        let _waiting = Waiting(&self.waiting);
         let place = Arc::clone(&self.places).acquire_owned();
         let place = tokio::select! {
-            place = place => place,
+            biased;
             () = self.draining.cancelled() => return Err(self.stopping()),
             () = tokio::time::sleep_until(deadline.0.into()) => {
                 let message = "the request's deadline passed while it waited for its turn";
                 return Err(Problem::new(ProblemKind::DeadlineExceeded, message).retry_after(self.retry_after));
             }
+            place = place => place,
         };
-        drop(waiting);
-        place.map(Place).map_err(|_| self.stopping())
+        place.map_err(|_| self.stopping()).and_then(|permit| self.place(permit))
+    }
+
+    /// Looks once more: whoever waits for all places to be free must find nobody in one afterwards.
+    fn place(&self, permit: OwnedSemaphorePermit) -> Result<Place, Problem> {
+        if self.is_draining() { Err(self.stopping()) } else { Ok(Place(permit)) }
     }
 
     /// Takes no further request. Those that have a place go on.
@@ -88,6 +94,11 @@ impl Admission {
     /// Whether no further request is taken.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.is_cancelled()
+    }
+
+    /// Waits until no further request is taken.
+    pub(crate) async fn draining(&self) {
+        self.draining.cancelled().await;
     }
 
     /// Waits until nothing is in work.

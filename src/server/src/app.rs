@@ -1,12 +1,14 @@
 //! What all routes share.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cluegate_gate::{DrawAgain, Gate, RequestInfo};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
+use crate::body::Room;
 use crate::client::{Authenticator, Client};
 use crate::config::{Config, ConfigError};
 use crate::deadline::Deadline;
@@ -21,6 +23,11 @@ use crate::review::Review;
 use crate::running::{Canceller, Entry, Running};
 use crate::upstream::{Progress, Unjudged, Upstream};
 
+/// For how long the upstream's word on whether it is ready counts. Anybody may ask, and must not keep it busy.
+const READINESS: Duration = Duration::from_secs(1);
+/// How long the upstream may take for that word.
+const READINESS_WAIT: Duration = Duration::from_secs(5);
+
 /// The gateway's state: made once, shared by all requests.
 pub struct App {
     pub(crate) config: Config,
@@ -28,8 +35,13 @@ pub struct App {
     pub(crate) upstream: Option<Arc<dyn Upstream>>,
     pub(crate) authenticator: Authenticator,
     pub(crate) admission: Admission,
+    /// The requests for pictures in work.
     pub(crate) running: Running,
+    pub(crate) room: Room,
+    /// The judgments in work.
+    judging: Running,
     review: Arc<Review>,
+    readiness: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
 
 impl App {
@@ -62,6 +74,9 @@ impl App {
             authenticator: Authenticator::new(keys, config.anonymous.clone(), limits.wrong_keys),
             admission: Admission::new(limits.in_work, limits.queue, limits.retry_after),
             running: Running::default(),
+            room: Room::new(limits),
+            judging: Running::default(),
+            readiness: tokio::sync::Mutex::default(),
             review: Arc::new(Review::new(config.review.clone())),
             config,
             gate,
@@ -109,7 +124,8 @@ impl App {
         let setting = Setting {
             upstream: Arc::clone(upstream),
             request: Arc::new(request),
-            deadline,
+            // The policy may allow less than the client.
+            deadline: Deadline(session.call().deadline().map_or(deadline.0, |policy| policy.min(deadline.0))),
             decode: self.config.pictures.decode,
             format,
             review: Arc::clone(&self.review),
@@ -142,14 +158,22 @@ impl App {
             ..RequestInfo::new(&*client.tenant, "", 0, 1)
         };
         let mut session = self.gate.session(info)?;
+        let canceller = Canceller::new(session.call().clone(), CancellationToken::new());
+        let listed = self.judging.list(Entry {
+            tenant: Arc::clone(&client.tenant),
+            request_id: request_id.to_owned(),
+            count: 1,
+            progress: watch::channel(Progress::default()).1,
+            canceller: canceller.clone(),
+        });
         // If the client goes away, this is dropped, and so is the judgment.
-        let _off = OnDrop(Canceller::new(session.call().clone(), CancellationToken::new()));
+        let _off = OnDrop(canceller);
         let (decode, review) = (self.config.pictures.decode, Arc::clone(&self.review));
         let judging = tokio::task::spawn_blocking(move || {
             let picture = picture.decode(&decode)?;
             let evidence = session.policy().client.evidence;
             let outcome = session.finished(0, picture)?.into_outcome();
-            drop(place);
+            drop((place, listed));
             let outcome = outcome.map_err(|DrawAgain { .. }| {
                 Problem::new(ProblemKind::Internal, "the gate asked for another try where there is none")
             })?;
@@ -167,6 +191,42 @@ impl App {
                 "the judging thread ended without an answer; nothing is released",
             )
         })?
+    }
+
+    /// Calls off all that is in work, of all tenants.
+    pub(crate) fn call_off(&self) {
+        self.running.cancel_all();
+        self.judging.cancel_all();
+    }
+
+    /// Waits until the server is stopping and nothing is in work: then WebSockets are to be closed.
+    pub(crate) async fn over(&self) {
+        self.admission.draining().await;
+        self.admission.idle().await;
+    }
+
+    /// Whether the upstream would draw now, or there is none. It is asked once a second at most, however many ask here.
+    pub(crate) async fn upstream_is_ready(&self) -> bool {
+        let Some(upstream) = &self.upstream else { return true };
+        let mut known = self.readiness.lock().await;
+        if let Some((asked, ready)) = *known
+            && asked.elapsed() < READINESS
+        {
+            return ready;
+        }
+        let ready = match tokio::time::timeout(READINESS_WAIT, upstream.ready()).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the upstream is not ready");
+                false
+            }
+            Err(_) => {
+                tracing::warn!("the upstream did not say in time whether it is ready");
+                false
+            }
+        };
+        *known = Some((Instant::now(), ready));
+        ready
     }
 
     /// The upstream.

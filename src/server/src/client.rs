@@ -47,12 +47,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Client {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
+impl Default for Peer {
+    fn default() -> Self {
+        Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Peer {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let nowhere = Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        Ok(parts.extensions.get::<Self>().copied().unwrap_or(nowhere))
+        Ok(parts.extensions.get::<Self>().copied().unwrap_or_default())
     }
 }
 
@@ -91,28 +96,20 @@ impl Authenticator {
                 ),
             };
         };
-        if self.guessed_too_often(peer) {
+        // A known key is let through whatever else came from its address, which many clients may share behind a proxy:
+        // nobody guesses 256 bits, and nobody must be able to lock others out.
+        if let Some(owner) = self.keys.owner(&key) {
+            return Ok(Client { tenant: owner.tenant.as_str().into(), key: owner.id.as_str().into(), peer });
+        }
+        if self.count_guess(network(peer)) > self.wrong_keys {
             let message = "too many wrong API keys came from this address; wait a minute";
             return Err(Problem::new(ProblemKind::TooManyGuesses, message).retry_after(WINDOW));
         }
-        match self.keys.owner(&key) {
-            Some(owner) => {
-                Ok(Client { tenant: owner.tenant.as_str().into(), key: owner.id.as_str().into(), peer })
-            }
-            None => {
-                self.count_guess(peer);
-                tracing::warn!(%peer, "an unknown API key was refused");
-                refused("this API key is not known here; ask whoever runs this server for one")
-            }
-        }
+        refused("this API key is not known here; ask whoever runs this server for one")
     }
 
-    fn guessed_too_often(&self, peer: IpAddr) -> bool {
-        let guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
-        guesses.get(&peer).is_some_and(|(since, count)| since.elapsed() < WINDOW && *count >= self.wrong_keys)
-    }
-
-    fn count_guess(&self, peer: IpAddr) {
+    /// Counts a wrong key, and says how many there were within the window.
+    fn count_guess(&self, peer: IpAddr) -> u32 {
         let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
         if guesses.len() >= ADDRESSES {
             guesses.retain(|_, (since, _)| since.elapsed() < WINDOW);
@@ -124,7 +121,16 @@ impl Authenticator {
         if entry.0.elapsed() >= WINDOW {
             *entry = (Instant::now(), 0);
         }
-        entry.1 += 1;
+        entry.1 = entry.1.saturating_add(1);
+        entry.1
+    }
+}
+
+/// Those who count as one: an IPv4 address, or the 2^64 addresses that one IPv6 customer has at least.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
+        v4 => v4,
     }
 }
 
@@ -205,6 +211,11 @@ mod tests {
             assert_eq!(authenticator.client(&wrong, HERE).unwrap_err().kind(), ProblemKind::Unauthenticated);
         }
         assert_eq!(authenticator.client(&wrong, HERE).unwrap_err().kind(), ProblemKind::TooManyGuesses);
+        let close: [Peer; 2] = ["2001:db8::1", "2001:db8::ffff:2"].map(|peer| Peer(peer.parse().unwrap()));
+        for _ in 0..3 {
+            assert!(authenticator.client(&wrong, close[0]).is_err());
+        }
+        assert_eq!(authenticator.client(&wrong, close[1]).unwrap_err().kind(), ProblemKind::TooManyGuesses);
         let elsewhere = Peer(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
         assert_eq!(authenticator.client(&wrong, elsewhere).unwrap_err().kind(), ProblemKind::Unauthenticated);
     }

@@ -20,12 +20,14 @@ use crate::problem::{Problem, ProblemKind};
 use crate::request::PictureRequest;
 use crate::review::Review;
 use crate::running::{Canceller, Listed};
-use crate::upstream::{Event, Order, Progress, Upstream, UpstreamError, UpstreamErrorKind};
+use crate::upstream::{Event, Order, Progress, Upstream, UpstreamError, UpstreamErrorKind, few_words};
 
 /// How long an upstream may take to stop its server's work. Nobody waits for it meanwhile.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
 /// Events of an upstream that wait for the judge.
 const EVENTS: usize = 4;
+/// Previews that wait for the client. Further ones are left out until it has taken them.
+const PREVIEWS: usize = 4;
 
 /// What the thread tells.
 #[derive(Debug)]
@@ -56,7 +58,7 @@ pub(crate) enum Update {
 pub(crate) struct Drawing {
     request_id: String,
     count: usize,
-    updates: mpsc::UnboundedReceiver<Update>,
+    updates: mpsc::Receiver<Update>,
     progress: watch::Receiver<Progress>,
     canceller: Canceller,
 }
@@ -129,7 +131,8 @@ pub(crate) struct Setting {
 
 /// Starts the thread of a request.
 pub(crate) fn begin(session: Session, setting: Setting) -> Drawing {
-    let (send, updates) = mpsc::unbounded_channel();
+    // Room for every outcome and the end, so that the thread never waits for the client.
+    let (send, updates) = mpsc::channel(session.count() + 1 + PREVIEWS);
     let drawing = Drawing {
         request_id: session.request_id().to_owned(),
         count: session.count(),
@@ -158,7 +161,7 @@ struct Driver {
     session: Session,
     setting: Setting,
     handle: Handle,
-    updates: mpsc::UnboundedSender<Update>,
+    updates: mpsc::Sender<Update>,
     failure: Option<UpstreamError>,
     decided: usize,
 }
@@ -202,7 +205,7 @@ impl Driver {
         setting.progress.send_replace(Progress { fraction: 1.0, ..Progress::default() });
         // Whoever sees the end finds the place free.
         drop((setting.place, setting.listed));
-        let _ = updates.send(Update::End { failure });
+        let _ = updates.try_send(Update::End { failure });
     }
 
     /// Tells the client of a final outcome, or says what to draw again.
@@ -215,8 +218,15 @@ impl Driver {
                 let evidence = self.session.policy().client.evidence;
                 let outcome = Outcome::new(&outcome, self.setting.format, evidence);
                 self.decided += 1;
+                tracing::debug!(
+                    request = self.session.request_id(),
+                    tenant = self.session.policy().tenant,
+                    decision = outcome.decision_id(),
+                    reason = outcome.reason().as_str(),
+                    "decided"
+                );
                 // The client may be gone.
-                let _ = self.updates.send(Update::Outcome(outcome));
+                let _ = self.updates.try_send(Update::Outcome(outcome));
                 None
             }
             Err(again) => {
@@ -240,19 +250,21 @@ impl Driver {
             let _ = self.session.start_attempt(due.member);
         }
         let Some(order) = self.order(group) else { return round };
-        let cancel = order.cancel.clone();
+        let (cancel, settled) = (order.cancel.clone(), CancellationToken::new());
         let (send, mut events) = mpsc::channel(EVENTS);
-        let task = self.start(order, send);
+        let task = self.start(order, send, settled.clone());
+        // Also if a panic ends this thread.
+        let _settled = settled.drop_guard();
         while !round.is_complete() {
             let Some(event) = self.wait(events.recv()) else { break };
             let Some(event) = event else { break };
-            self.take(event, group, &mut round);
+            self.take(event, group, &mut round, events.is_empty());
         }
         drop(events);
         let over = self.session.call().check().is_err();
         if over || (round.is_complete() && round.aborted) {
-            // What it still draws is for nobody. After its last picture it needs no such word: it ends by itself, and
-            // the word might stop what it draws for somebody else.
+            // What it still draws is for nobody. After its last picture it needs no such word, and gets none when the
+            // client leaves with its answer: it ends by itself, and the word might stop what it draws for somebody else.
             cancel.cancel();
         }
         let ended = if over || round.is_complete() { Ok(()) } else { self.result(task) };
@@ -278,7 +290,9 @@ impl Driver {
     }
 
     fn report(&self, progress: Progress, pictures: usize) {
-        let done = self.decided as f64 + progress.fraction.clamp(0.0, 1.0) * pictures as f64;
+        // Whatever is no number is no progress.
+        let of_order = progress.fraction.max(0.0).min(1.0);
+        let done = self.decided as f64 + of_order * pictures as f64;
         let fraction = (done / self.session.count().max(1) as f64).min(1.0);
         self.setting.progress.send_replace(Progress { fraction, ..progress });
     }
@@ -296,15 +310,27 @@ impl Driver {
             previews: policy.previews.clone(),
             show_previews: policy.client.previews,
             deadline: self.setting.deadline.0,
-            cancel: self.setting.token.child_token(),
+            cancel: CancellationToken::new(),
         })
     }
 
-    fn start(&self, order: Order, send: mpsc::Sender<Event>) -> JoinHandle<Result<(), UpstreamError>> {
-        let upstream = Arc::clone(&self.setting.upstream);
+    /// Draws `order` on a task of its own, which ends it when the request is called off, but not once the order is
+    /// `settled`. From then on, or once it is cancelled, the upstream has a while left to end.
+    fn start(
+        &self,
+        order: Order,
+        send: mpsc::Sender<Event>,
+        settled: CancellationToken,
+    ) -> JoinHandle<Result<(), UpstreamError>> {
+        let (upstream, called_off) = (Arc::clone(&self.setting.upstream), self.setting.token.clone());
         self.handle.spawn(async move {
             let overdue = async {
-                order.cancel.cancelled().await;
+                tokio::select! {
+                    biased;
+                    () = settled.cancelled() => {}
+                    () = order.cancel.cancelled() => {}
+                    () = called_off.cancelled() => order.cancel.cancel(),
+                }
                 tokio::time::sleep(GRACE).await;
             };
             tokio::select! {
@@ -343,12 +369,15 @@ impl Driver {
         }
     }
 
-    fn take(&mut self, event: Event, group: &[Due], round: &mut Round) {
+    /// Offers an event to the session; `latest` says that no other is waiting yet.
+    fn take(&mut self, event: Event, group: &[Due], round: &mut Round, latest: bool) {
         match event {
             Event::Progress(progress) => self.report(progress, group.len()),
             Event::Preview { index, step, total, picture } => {
                 let (Some(due), Some(_)) = (group.get(index as usize), round.open(index)) else { return };
-                let shows = self.session.policy().client.previews;
+                // One that the policy does not ask for is judged only if the client may see it, has room for it, and
+                // nothing newer is there.
+                let shows = self.session.policy().client.previews && latest && self.has_room_for_preview();
                 if !(shows || self.session.wants_preview(due.member, step, total)) {
                     return;
                 }
@@ -356,7 +385,7 @@ impl Driver {
                 let Ok(preview) = picture.decode(&self.setting.decode) else { return };
                 match self.session.preview(due.member, step, total, &preview) {
                     Ok(PreviewInstruction::Continue(Some(shown))) => {
-                        show(&self.updates, self.setting.format, due.member, (step, total), &shown);
+                        self.show(due.member, (step, total), &shown);
                     }
                     Ok(PreviewInstruction::Continue(None)) | Err(_) => {}
                     Ok(PreviewInstruction::Abort(instruction)) => {
@@ -383,8 +412,22 @@ impl Driver {
             }
             Event::Failed { index, why } => {
                 let (Some(due), Some(open)) = (group.get(index as usize), round.open(index)) else { return };
-                *open = or_log(self.session.generator_failed(due.member, &why));
+                *open = or_log(self.session.generator_failed(due.member, &few_words(&why)));
             }
+        }
+    }
+
+    /// Whether a preview leaves room for the outcomes that are still to come, and the end.
+    fn has_room_for_preview(&self) -> bool {
+        self.updates.capacity() > self.session.count() - self.decided.min(self.session.count()) + 1
+    }
+
+    fn show(&self, member: usize, (step, total): (u32, u32), preview: &ReleasedPicture) {
+        if self.has_room_for_preview()
+            && let Ok(shown) = Shown::released(preview, self.setting.format)
+        {
+            // The client may be gone.
+            let _ = self.updates.try_send(Update::Preview { member, step, total, shown });
         }
     }
 }
@@ -396,19 +439,6 @@ fn or_log(instruction: Result<Instruction, GateError>) -> Option<Instruction> {
         .ok()
 }
 
-fn show(
-    updates: &mpsc::UnboundedSender<Update>,
-    format: Format,
-    member: usize,
-    (step, total): (u32, u32),
-    preview: &ReleasedPicture,
-) {
-    if let Ok(shown) = Shown::released(preview, format) {
-        // The client may be gone.
-        let _ = updates.send(Update::Preview { member, step, total, shown });
-    }
-}
-
 /// Splits what is due into orders: pictures of one attempt with consecutive seeds, at most `batch` at a time.
 fn orders(due: &[Due], batch: u32) -> Vec<&[Due]> {
     let batch = batch.max(1) as usize;
@@ -418,18 +448,4 @@ fn orders(due: &[Due], batch: u32) -> Vec<&[Due]> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn orders_have_consecutive_seeds_and_fit_the_batch() {
-        let due = |member, attempt, seed| Due { member, attempt, seed, avoid: Vec::new() };
-        let first: Vec<Due> = (0..5).map(|i| due(i, 1, 7 + i as u64)).collect();
-        let sizes = |due: &[Due], batch| orders(due, batch).iter().map(|run| run.len()).collect::<Vec<_>>();
-        assert_eq!(sizes(&first, 2), [2, 2, 1]);
-        assert_eq!(sizes(&first, 8), [5]);
-        // What is drawn again has words of its own to avoid.
-        assert_eq!(sizes(&[due(0, 2, 7), due(1, 2, 8)], 8), [1, 1]);
-        assert_eq!(sizes(&[due(0, 1, u64::MAX), due(1, 1, 0)], 8), [1, 1]);
-    }
-}
+mod tests;

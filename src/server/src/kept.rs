@@ -1,13 +1,15 @@
 //! What is kept for a tenant to fetch later: released files, and jobs that it asked for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Whose it is, and its name. A name alone leads to nothing: what one tenant keeps, no other finds.
-type Key = (Arc<str>, String);
+/// What a value costs beside its bytes, so that many of none are bounded too.
+const OVERHEAD: usize = 256;
 
-/// Values by tenant and name, for a time and within a number of bytes. The oldest give way.
+/// Values by tenant and name, for a time and within a number of bytes. A name alone leads to nothing: what one tenant
+/// keeps, no other finds. Where there is too much, the oldest of the tenant that keeps the most give way, so that nobody
+/// crowds out another.
 #[derive(Debug)]
 pub(crate) struct Kept<T> {
     state: Mutex<State<T>>,
@@ -17,10 +19,17 @@ pub(crate) struct Kept<T> {
 
 #[derive(Debug)]
 struct State<T> {
-    values: HashMap<Key, Value<T>>,
-    /// In the order in which they were put, with their number, so that one that was put again is not taken for the old.
-    order: VecDeque<(Key, u64)>,
+    shelves: HashMap<Arc<str>, Shelf<T>>,
     next: u64,
+    bytes: usize,
+}
+
+/// What one tenant keeps.
+#[derive(Debug)]
+struct Shelf<T> {
+    values: HashMap<String, Value<T>>,
+    /// Their names in the order in which they were put, by number.
+    order: BTreeMap<u64, String>,
     bytes: usize,
 }
 
@@ -33,23 +42,27 @@ struct Value<T> {
 }
 
 impl<T: Clone> Kept<T> {
-    /// Keeps each value for `keep` and at most `bytes` in all.
+    /// Keeps each value for `keep` and at most `bytes` in all, of which each value takes some itself.
     pub(crate) fn new(keep: Duration, bytes: usize) -> Self {
-        let state = State { values: HashMap::new(), order: VecDeque::new(), next: 0, bytes: 0 };
+        let state = State { shelves: HashMap::new(), next: 0, bytes: 0 };
         Self { state: Mutex::new(state), keep, bytes }
     }
 
     /// Puts a value that takes `bytes`, in place of an older one of this name.
     pub(crate) fn put(&self, tenant: &Arc<str>, name: impl Into<String>, value: T, bytes: usize) {
-        let mut state = self.lock();
-        let (key, number) = ((Arc::clone(tenant), name.into()), state.next);
+        let (mut state, name) = (self.lock(), name.into());
+        let (number, until) = (state.next, Instant::now() + self.keep);
+        let bytes = bytes.saturating_add(name.len() + OVERHEAD);
         state.next += 1;
-        state.bytes += bytes;
-        state.order.push_back((key.clone(), number));
-        let until = Instant::now() + self.keep;
-        if let Some(old) = state.values.insert(key, Value { value, bytes, number, until }) {
-            state.bytes -= old.bytes;
-        }
+        let shelf = state.shelves.entry(Arc::clone(tenant)).or_insert_with(Shelf::new);
+        shelf.order.insert(number, name.clone());
+        let old = shelf.values.insert(name, Value { value, bytes, number, until });
+        let freed = old.map_or(0, |old| {
+            shelf.order.remove(&old.number);
+            old.bytes
+        });
+        shelf.bytes = shelf.bytes.saturating_add(bytes) - freed;
+        state.bytes = state.bytes.saturating_add(bytes) - freed;
         state.make_room(self.bytes);
     }
 
@@ -57,44 +70,62 @@ impl<T: Clone> Kept<T> {
     pub(crate) fn get(&self, tenant: &Arc<str>, name: &str) -> Option<T> {
         let mut state = self.lock();
         state.make_room(self.bytes);
-        let found = state.values.get(&(Arc::clone(tenant), name.to_owned()))?;
-        (found.until > Instant::now()).then(|| found.value.clone())
+        state.shelves.get(tenant)?.values.get(name).map(|kept| kept.value.clone())
     }
 
     /// All that `tenant` put, with their names, oldest first.
     pub(crate) fn of(&self, tenant: &Arc<str>) -> Vec<(String, T)> {
         let mut state = self.lock();
         state.make_room(self.bytes);
-        let own = state.values.iter().filter(|((owner, _), _)| owner == tenant);
-        let mut own: Vec<_> =
-            own.map(|((_, name), kept)| (kept.number, name.clone(), kept.value.clone())).collect();
-        own.sort_by_key(|(number, ..)| *number);
-        own.into_iter().map(|(_, name, value)| (name, value)).collect()
+        let Some(shelf) = state.shelves.get(tenant) else { return Vec::new() };
+        let value = |name: &String| Some((name.clone(), shelf.values.get(name)?.value.clone()));
+        shelf.order.values().filter_map(value).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // Nothing that runs under the lock panics.
+        // Nothing that runs under the lock leaves the state half-changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T> State<T> {
-    /// Lets go of what is too old, and of the oldest while there is too much.
+    /// Lets go of what is too old, and of the oldest of whoever keeps the most while there is too much.
     fn make_room(&mut self, most: usize) {
         let now = Instant::now();
-        while let Some((key, number)) = self.order.front() {
-            match self.values.get(key) {
-                // Put again meanwhile: this is an old place in the queue.
-                Some(kept) if kept.number != *number => {}
-                Some(kept) if kept.until > now && self.bytes <= most => return,
-                Some(kept) => {
-                    self.bytes -= kept.bytes;
-                    self.values.remove(key);
-                }
-                None => {}
+        for shelf in self.shelves.values_mut() {
+            while shelf.oldest().is_some_and(|until| until <= now) {
+                self.bytes -= shelf.drop_oldest();
             }
-            self.order.pop_front();
         }
+        while self.bytes > most
+            && let Some(shelf) = self.shelves.values_mut().max_by_key(|shelf| shelf.bytes)
+        {
+            if shelf.oldest().is_none() {
+                break;
+            }
+            self.bytes -= shelf.drop_oldest();
+        }
+        self.shelves.retain(|_, shelf| !shelf.values.is_empty());
+    }
+}
+
+impl<T> Shelf<T> {
+    fn new() -> Self {
+        Self { values: HashMap::new(), order: BTreeMap::new(), bytes: 0 }
+    }
+
+    /// Until when the oldest value is kept.
+    fn oldest(&self) -> Option<Instant> {
+        let (_, name) = self.order.first_key_value()?;
+        self.values.get(name).map(|kept| kept.until)
+    }
+
+    /// Lets go of the oldest value, and says what it took.
+    fn drop_oldest(&mut self) -> usize {
+        let dropped = self.order.pop_first().and_then(|(_, name)| self.values.remove(&name));
+        let bytes = dropped.map_or(0, |dropped| dropped.bytes);
+        self.bytes -= bytes;
+        bytes
     }
 }
 
@@ -104,28 +135,49 @@ mod tests {
 
     use super::*;
 
+    fn tenants() -> (Arc<str>, Arc<str>) {
+        (Arc::from("kids"), Arc::from("news"))
+    }
+
     #[test]
-    fn each_tenant_finds_its_own_and_the_oldest_give_way() {
-        let kept = Kept::new(Duration::from_secs(60), 10);
-        let (kids, news): (Arc<str>, Arc<str>) = (Arc::from("kids"), Arc::from("news"));
-        kept.put(&kids, "a", 1, 4);
-        kept.put(&news, "a", 2, 4);
+    fn each_tenant_finds_its_own_and_what_is_put_again_is_new() {
+        let kept = Kept::new(Duration::from_secs(60), 4000);
+        let (kids, news) = tenants();
+        kept.put(&kids, "a", 1, 1000);
+        kept.put(&news, "a", 2, 1000);
         assert_eq!(
             (kept.get(&kids, "a"), kept.get(&news, "a"), kept.get(&news, "b")),
             (Some(1), Some(2), None)
         );
-        // Put again: the old place in the queue no longer counts.
-        kept.put(&kids, "a", 3, 4);
-        kept.put(&kids, "b", 4, 4);
-        assert_eq!(
-            (kept.get(&kids, "a"), kept.get(&news, "a"), kept.get(&kids, "b")),
-            (Some(3), None, Some(4))
-        );
-        assert_eq!(kept.of(&kids), [("a".to_owned(), 3), ("b".to_owned(), 4)]);
-        kept.put(&kids, "too much", 5, 11);
-        assert_eq!(kept.of(&kids), []);
-        let brief = Kept::new(Duration::ZERO, 10);
+        kept.put(&kids, "b", 3, 100);
+        kept.put(&kids, "a", 4, 100);
+        assert_eq!(kept.of(&kids), [("b".to_owned(), 3), ("a".to_owned(), 4)]);
+        let brief = Kept::new(Duration::ZERO, 4000);
         brief.put(&kids, "a", 1, 1);
         assert_eq!(brief.get(&kids, "a"), None);
+        let state = brief.lock();
+        assert_eq!((state.bytes, state.shelves.len()), (0, 0));
+    }
+
+    #[test]
+    fn whoever_keeps_the_most_gives_way() {
+        let kept = Kept::new(Duration::from_secs(60), 4000);
+        let (kids, news) = tenants();
+        kept.put(&news, "old", 0, 1000);
+        for round in 0..100 {
+            kept.put(&kids, format!("file {round}"), round, 700);
+        }
+        assert_eq!(kept.get(&news, "old"), Some(0));
+        let names = |tenant| kept.of(tenant).into_iter().map(|(_, value)| value).collect::<Vec<_>>();
+        assert_eq!(names(&kids), [98, 99]);
+        kept.put(&kids, "too much", 100, 4000);
+        assert_eq!((names(&kids), names(&news)), (vec![], vec![0]));
+        // Values of no bytes are bounded too, and so is the order of one that is put again and again.
+        for round in 0..1000 {
+            kept.put(&kids, format!("job {round}"), round, 0);
+            kept.put(&kids, "again", round, 0);
+        }
+        let state = kept.lock();
+        assert!(state.bytes <= 4000 && state.shelves[&kids].order.len() < 100);
     }
 }

@@ -18,8 +18,10 @@
 //! What an upstream sends is [`Unjudged`], which has no way into a response: only a `Shown` has one, and it is made from what
 //! the session released.
 
+mod access;
 mod admission;
 mod app;
+mod body;
 mod client;
 pub mod config;
 mod deadline;
@@ -36,6 +38,8 @@ mod request_id;
 mod review;
 mod router;
 mod running;
+mod socket;
+mod tls;
 pub mod upstream;
 
 pub use app::App;

@@ -130,9 +130,8 @@ impl Outcome {
         match self.decision.reason {
             Reason::GeneratorFailure | Reason::NotFinished => Some(ProblemKind::UpstreamFailed),
             Reason::JudgeError => Some(ProblemKind::JudgeFailed),
-            Reason::JudgeTimeout | Reason::RequestTimeout | Reason::Cancelled => {
-                Some(ProblemKind::DeadlineExceeded)
-            }
+            Reason::JudgeTimeout | Reason::RequestTimeout => Some(ProblemKind::DeadlineExceeded),
+            Reason::Cancelled => Some(ProblemKind::Cancelled),
             Reason::LogFailure => Some(ProblemKind::Internal),
             _ if self.decision.outcome == Fate::Released && self.shown.is_none() => {
                 Some(ProblemKind::Internal)

@@ -48,6 +48,8 @@ pub enum ProblemKind {
     UpstreamTimeout,
     /// The request's deadline passed.
     DeadlineExceeded,
+    /// The request was called off before it was finished.
+    Cancelled,
     /// No verdict could be had.
     JudgeFailed,
     /// The decision could not be logged, or something else of ours failed.
@@ -70,7 +72,7 @@ impl ProblemKind {
             Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout | Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-            Self::JudgeFailed => StatusCode::SERVICE_UNAVAILABLE,
+            Self::JudgeFailed | Self::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -94,6 +96,7 @@ impl ProblemKind {
             Self::UpstreamFailed => "upstream_failed",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Cancelled => "cancelled",
             Self::JudgeFailed => "judge_failed",
             Self::Internal => "internal_error",
         }
@@ -175,7 +178,7 @@ impl From<UpstreamError> for Problem {
                 ProblemKind::UpstreamFailed
             }
             UpstreamErrorKind::Timeout => ProblemKind::UpstreamTimeout,
-            UpstreamErrorKind::Cancelled => ProblemKind::DeadlineExceeded,
+            UpstreamErrorKind::Cancelled => ProblemKind::Cancelled,
         };
         Self::new(kind, error.to_string())
     }

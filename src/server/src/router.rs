@@ -1,17 +1,23 @@
 //! From fronts to one router. Every route is named by a front; whatever is not named is refused.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::header::{CONNECTION, TRANSFER_ENCODING};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
+use futures_util::FutureExt;
 use serde_json::json;
 
+use crate::access::Line;
 use crate::app::App;
-use crate::client::Peer;
+use crate::body;
+use crate::client::{Client, Peer};
 use crate::deadline::Deadline;
 use crate::front;
 use crate::problem::{Problem, ProblemKind};
@@ -65,37 +71,61 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .with_state(Arc::clone(app))
 }
 
-/// The gated routes' door: who asks, and until when.
-async fn enter(State(app): State<Arc<App>>, peer: Peer, mut request: Request, next: Next) -> Response {
-    match app.authenticator.client(request.headers(), peer) {
-        Ok(client) => {
-            let deadline = Deadline::of(request.headers(), app.config.limits.request_timeout);
-            request.extensions_mut().insert(client);
-            request.extensions_mut().insert(deadline);
-            next.run(request).await
+/// The gated routes' door: who asks, until when, and for what. No front waits for a client's bytes: the body is here
+/// before the front is asked.
+async fn enter(State(app): State<Arc<App>>, peer: Peer, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let client = match app.authenticator.client(&parts.headers, peer) {
+        Ok(client) => client,
+        Err(problem) => {
+            body::discard(body).await;
+            return problem.into_response();
+        }
+    };
+    let deadline = Deadline::of(&parts.headers, app.config.limits.request_timeout);
+    let mut response = match app.room.read(body, deadline).await {
+        Ok(body::Read { bytes, room }) => {
+            parts.extensions.insert(client.clone());
+            parts.extensions.insert(deadline);
+            let answer = next.run(Request::from_parts(parts, Body::from(bytes)));
+            // Whatever the front had in its hands is dropped, which calls its drawing off.
+            let answer = AssertUnwindSafe(answer).catch_unwind().await;
+            drop(room);
+            answer.unwrap_or_else(|_| {
+                tracing::error!("a route's handler panicked; its request is answered with an error");
+                Problem::new(ProblemKind::Internal, "the gate failed while it answered").into_response()
+            })
         }
         Err(problem) => problem.into_response(),
-    }
+    };
+    response.extensions_mut().insert(client);
+    response
 }
 
 /// Names every request, and says the name in the answer.
 async fn name_request(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     let value = HeaderValue::try_from(id.as_str());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let begin = std::time::Instant::now();
-    request.extensions_mut().insert(id.clone());
+    let line = Line::begin(&request, id.clone());
+    // A request with a `Content-Length` beside is taken by its `Transfer-Encoding`, as RFC 9112 (6.1) has it; then what
+    // follows must not be read as another request. hyper removes the length before anybody sees it.
+    let chunked = request.headers().contains_key(TRANSFER_ENCODING);
+    request.extensions_mut().insert(id);
     let mut response = next.run(request).await;
     if let Ok(value) = value {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    let (status, ms) = (response.status().as_u16(), begin.elapsed().as_secs_f64() * 1e3);
-    tracing::info!(request = id.as_str(), %method, path, status, ms, "answered");
-    response
+    if chunked {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    line.answer(response)
 }
 
-/// A problem that a front rewrote keeps the headers of others, such as those of a layer.
+/// A problem that a front rewrote keeps the headers of others, such as those of a layer, and what the door noted.
 fn keep_headers(mut rendered: Response, original: &Response) -> Response {
+    if let Some(client) = original.extensions().get::<Client>() {
+        rendered.extensions_mut().insert(client.clone());
+    }
     for (name, value) in original.headers() {
         if !rendered.headers().contains_key(name) && name != axum::http::header::CONTENT_LENGTH {
             rendered.headers_mut().insert(name.clone(), value.clone());
@@ -109,24 +139,20 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
         let message = "the server is stopping";
         return Problem::new(ProblemKind::Draining, message).into_response();
     }
-    if let Some(upstream) = &app.upstream
-        && let Err(error) = upstream.ready().await
-    {
-        return Problem::from(error).into_response();
+    if !app.upstream_is_ready().await {
+        // Why not is for the log: anybody may ask here.
+        let message = "the upstream would not draw now";
+        return Problem::new(ProblemKind::UpstreamFailed, message).into_response();
     }
     axum::Json(json!({ "status": "ready", "in_work": app.admission.in_work() })).into_response()
 }
 
 async fn unknown(request: Request) -> Problem {
-    tracing::info!(method = %request.method(), path = request.uri().path(), "an unknown route was refused");
-    let message = format!(
-        "there is no route {}; what is not named in /openapi.json is refused and not passed on",
-        request.uri().path()
-    );
+    body::discard(request.into_body()).await;
+    let message = "there is no such route; what is not named in /openapi.json is refused and not passed on";
     Problem::new(ProblemKind::NotFound, message)
 }
 
-async fn wrong_method(request: Request) -> Problem {
-    let message = format!("the route {} has no method {}", request.uri().path(), request.method());
-    Problem::new(ProblemKind::MethodNotAllowed, message)
+async fn wrong_method(method: Method) -> Problem {
+    Problem::new(ProblemKind::MethodNotAllowed, format!("this route has no method {method}"))
 }

@@ -16,6 +16,8 @@ use super::raw::{
 
 /// Longest configuration file in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Most requests in work: the runtime has 512 threads for them and for other things.
+const MAX_IN_WORK: usize = 448;
 /// Longest time that can be named: a year.
 const MAX_MS: u64 = 365 * 86_400_000;
 
@@ -90,10 +92,14 @@ pub struct ServerLimits {
     pub retry_after: Duration,
     /// Most bytes of a body.
     pub body_bytes: usize,
+    /// Most bytes of all bodies together.
+    pub bodies_bytes: usize,
     /// Longest wait for a head.
     pub head_timeout: Duration,
     /// Longest wait for a body.
     pub body_timeout: Duration,
+    /// Longest wait for a client that takes nothing of its answer.
+    pub send_timeout: Duration,
     /// Longest life of a request.
     pub request_timeout: Duration,
     /// How long requests may go on at the end.
@@ -266,16 +272,29 @@ impl Check<'_> {
         url.ok_or_else(|| self.error("upstream.url", expected, format!("{text:?}")))
     }
 
+    fn in_work(&self, value: usize) -> Result<usize, ConfigError> {
+        match value {
+            1..=MAX_IN_WORK => Ok(value),
+            _ => Err(self.error(
+                "limits.in_work",
+                &format!("from 1 to {MAX_IN_WORK}, as each has a thread"),
+                value,
+            )),
+        }
+    }
+
     fn limits(&self, raw: &RawServerLimits) -> Result<ServerLimits, ConfigError> {
         let seconds = raw.retry_after_s.saturating_mul(1000);
         Ok(ServerLimits {
             connections: self.positive("limits.connections", raw.connections)?,
-            in_work: self.positive("limits.in_work", raw.in_work)?,
+            in_work: self.in_work(raw.in_work)?,
             queue: raw.queue,
             retry_after: self.time("limits.retry_after_s", seconds)?,
             body_bytes: self.positive("limits.body_bytes", raw.body_bytes)?,
+            bodies_bytes: self.positive("limits.bodies_bytes", raw.bodies_bytes)?,
             head_timeout: self.time("limits.head_timeout_ms", raw.head_timeout_ms)?,
             body_timeout: self.time("limits.body_timeout_ms", raw.body_timeout_ms)?,
+            send_timeout: self.time("limits.send_timeout_ms", raw.send_timeout_ms)?,
             request_timeout: self.time("limits.request_timeout_ms", raw.request_timeout_ms)?,
             drain: self.time("limits.drain_ms", raw.drain_ms)?,
             wrong_keys: raw.wrong_keys.max(1),
@@ -332,7 +351,8 @@ mod tests {
         }
         assert!(upstream("kind = \"builtin\"\nurl = \"http://x\"").contains("must be absent"));
         assert!(
-            problem(&format!("{LEAST}[limits]\nin_work = 0")).contains("`limits.in_work` must be 1 or more")
+            problem(&format!("{LEAST}[limits]\nin_work = 0"))
+                .contains("`limits.in_work` must be from 1 to 448")
         );
     }
 }

@@ -203,10 +203,15 @@ pub struct RawServerLimits {
     pub retry_after_s: u64,
     /// Most bytes of a request's body.
     pub body_bytes: usize,
-    /// Longest wait for the head of a request in milliseconds.
+    /// Most bytes of the bodies of all requests in work together.
+    pub bodies_bytes: usize,
+    /// Longest wait for the head of a request, and for a TLS handshake, in milliseconds. A connection on which no
+    /// request comes is closed after this time too.
     pub head_timeout_ms: u64,
     /// Longest wait for the body of a request in milliseconds.
     pub body_timeout_ms: u64,
+    /// How long a client may take nothing of its answer, in milliseconds, before its connection is closed.
+    pub send_timeout_ms: u64,
     /// Longest life of a request in milliseconds, drawing and judging together. A client may ask for less.
     pub request_timeout_ms: u64,
     /// How long requests in work may go on when the server is told to stop, in milliseconds.
@@ -227,8 +232,10 @@ impl Default for RawServerLimits {
             queue: 64,
             retry_after_s: 5,
             body_bytes: 64 << 20,
+            bodies_bytes: 1 << 30,
             head_timeout_ms: 10_000,
             body_timeout_ms: 60_000,
+            send_timeout_ms: 60_000,
             request_timeout_ms: 600_000,
             drain_ms: 60_000,
             wrong_keys: 30,

@@ -244,11 +244,54 @@ pub struct UpstreamError {
 impl UpstreamError {
     /// An error; `message` says what was expected, what came, and what to do.
     pub fn new(kind: UpstreamErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: few_words(&message.into()) }
     }
 
     /// What kind of error.
     pub fn kind(&self) -> UpstreamErrorKind {
         self.kind
+    }
+}
+
+/// Most characters of a message about an upstream.
+const MESSAGE: usize = 600;
+/// Longest word in it: longer ones are no words but data, such as a picture in base64.
+const WORD: usize = 120;
+
+/// What may be told of a message in which a server may have had a hand: no control characters, no long words, not much.
+pub(crate) fn few_words(message: &str) -> String {
+    let words = message.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let mut told = String::new();
+    for word in words {
+        let length = word.chars().count();
+        let word = if length > WORD { format!("[{length} characters]") } else { word.to_owned() };
+        if told.len() + word.len() > MESSAGE {
+            told.push_str(" ...");
+            break;
+        }
+        if !told.is_empty() {
+            told.push(' ');
+        }
+        told.push_str(&word);
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_holds_words_and_no_data() {
+        let plain = "the upstream http://127.0.0.1:7860: it answered with status 500: out of memory";
+        assert_eq!(few_words(plain), plain);
+        let data = format!("failed:\n\u{0}{} at x", "iVBORw0K".repeat(40));
+        assert_eq!(few_words(&data), "failed: [320 characters] at x");
+        let long = few_words(&"word ".repeat(1000));
+        assert!(long.len() <= MESSAGE + 4 && long.ends_with("word ..."), "{long}");
+        assert_eq!(
+            UpstreamError::new(UpstreamErrorKind::Failed, data).to_string(),
+            "failed: [320 characters] at x"
+        );
     }
 }

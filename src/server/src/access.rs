@@ -1,0 +1,143 @@
+//! The access log: one line for each request, written when its answer is sent or the client has gone.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{MatchedPath, Request};
+use axum::http::Method;
+use axum::response::Response;
+use hyper::body::{Frame, SizeHint};
+
+use crate::client::{Client, Peer};
+use crate::outcome::DECISION_HEADER;
+use crate::problem::{Problem, ProblemKind};
+use crate::request_id::RequestId;
+
+/// Most characters of an unknown path that are logged.
+const SHOWN: usize = 120;
+
+/// The line of one request. Holds no query, no prompt, no key, and of a path only the route that it was taken for.
+pub(crate) struct Line {
+    request: RequestId,
+    peer: IpAddr,
+    method: Method,
+    route: String,
+    begin: Instant,
+    answer: Option<Answer>,
+    bytes: u64,
+    whole: bool,
+}
+
+struct Answer {
+    status: u16,
+    client: Option<Client>,
+    decisions: String,
+    refusal: Option<ProblemKind>,
+}
+
+impl Line {
+    /// Begins the line of a request.
+    pub(crate) fn begin(request: &Request, id: RequestId) -> Self {
+        let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+        let unknown = || request.uri().path().chars().take(SHOWN).collect();
+        Self {
+            request: id,
+            peer: request.extensions().get::<Peer>().copied().unwrap_or_default().0,
+            method: request.method().clone(),
+            route: matched.unwrap_or_else(unknown),
+            begin: Instant::now(),
+            answer: None,
+            bytes: 0,
+            whole: false,
+        }
+    }
+
+    /// Notes the head of the answer; the line is written when the body has been sent.
+    pub(crate) fn answer(mut self, response: Response) -> Response {
+        let decisions = response.headers().get(DECISION_HEADER).and_then(|value| value.to_str().ok());
+        self.answer = Some(Answer {
+            status: response.status().as_u16(),
+            client: response.extensions().get::<Client>().cloned(),
+            decisions: decisions.unwrap_or_default().to_owned(),
+            refusal: response.extensions().get::<Problem>().map(Problem::kind),
+        });
+        self.whole = response.body().is_end_stream();
+        response.map(|body| Body::new(Counted { body, line: self }))
+    }
+}
+
+/// Whether whoever watches for attacks wants to see it.
+fn is_suspicious(kind: ProblemKind) -> bool {
+    matches!(
+        kind,
+        ProblemKind::Unauthenticated
+            | ProblemKind::TooManyGuesses
+            | ProblemKind::Forbidden
+            | ProblemKind::TooLarge
+            | ProblemKind::RequestTimeout
+            | ProblemKind::Overloaded
+    )
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let ms = (self.begin.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+        let (request, peer, method, route) = (self.request.as_str(), self.peer, &self.method, &*self.route);
+        let Some(Answer { status, client, decisions, refusal }) = &self.answer else {
+            tracing::info!(request, %peer, %method, route, ms, "the client went away before it was answered");
+            return;
+        };
+        let (tenant, key) = client.as_ref().map_or(("-", "-"), |client| (&*client.tenant, &*client.key));
+        let (bytes, whole, reason) = (self.bytes, self.whole, refusal.map_or("-", ProblemKind::code));
+        // Macros fix the level where they stand.
+        macro_rules! line {
+            ($level:ident, $text:literal) => {
+                tracing::$level!(
+                    request, %peer, %method, route, tenant, key, status, reason, decisions, bytes, whole, ms, $text
+                )
+            };
+        }
+        match refusal {
+            Some(kind) if is_suspicious(*kind) => line!(warn, "refused"),
+            _ => line!(info, "answered"),
+        }
+    }
+}
+
+/// A body that counts what is taken of it.
+struct Counted {
+    body: Body,
+    line: Line,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.line.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.line.whole = self.body.is_end_stream();
+            }
+            Poll::Ready(None) => self.line.whole = true,
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
