@@ -1,7 +1,7 @@
 //! The built-in Stable Diffusion loop as a generator that the gate can drive.
 
 use cluegate_candle_diffusion::{Control, DiffusionError, GenerateRequest, Outcome, Pipeline, SchedulerKind};
-use cluegate_gate::{DrawJob, Drawn, Generator, GeneratorError, Step, StepHook};
+use cluegate_gate::{DrawJob, DrawOptions, Drawn, Generator, GeneratorError, Step, StepHook};
 use cluegate_perception::Picture;
 
 /// Guidance scale where the caller names none.
@@ -32,18 +32,18 @@ impl CandleGenerator {
         self.pipeline.default_size()
     }
 
-    fn request(&self, job: &DrawJob) -> GenerateRequest {
+    fn request(&self, prompt: &str, seed: u64, options: &DrawOptions) -> GenerateRequest {
         let (width, height) = self.pipeline.default_size();
-        let default = self.pipeline.default_request(job.prompt.as_ref());
-        let options = &job.options;
+        let default = self.pipeline.default_request(prompt);
+        let named = options.sampler.as_deref().and_then(scheduler_named);
         GenerateRequest {
             negative_prompt: options.negative_prompt.clone().unwrap_or_default(),
-            seed: job.seed,
+            seed,
             steps: options.steps.map_or(default.steps, |steps| steps as usize),
             guidance_scale: options.guidance.unwrap_or(GUIDANCE),
             width: options.width.unwrap_or(width),
             height: options.height.unwrap_or(height),
-            scheduler: self.scheduler,
+            scheduler: named.unwrap_or(self.scheduler),
             ..default
         }
     }
@@ -55,7 +55,8 @@ impl CandleGenerator {
         hook: &mut dyn StepHook,
     ) -> Result<Drawn, DiffusionError> {
         let mut hook = JobHook { job: index, hook };
-        Ok(match self.pipeline.generate(&self.request(job), &mut hook)? {
+        let request = self.request(&job.prompt, job.seed, &job.options);
+        Ok(match self.pipeline.generate(&request, &mut hook)? {
             Outcome::Finished { picture, notices, .. } => {
                 for notice in notices {
                     tracing::warn!(?notice, "the generator did not use all that was asked");
@@ -72,12 +73,31 @@ impl Generator for CandleGenerator {
         &self.fingerprint
     }
 
+    fn check(&self, options: &DrawOptions) -> Result<(), GeneratorError> {
+        if let Some(name) = options.sampler.as_deref().filter(|name| scheduler_named(name).is_none()) {
+            return Err(GeneratorError::new(format!(
+                "expected the sampler `DDIM` or `Euler a`, or none, got {name:?}"
+            )));
+        }
+        let checked = self.request("", 0, options).check(self.pipeline.factor());
+        checked.map_err(|error: DiffusionError| GeneratorError::new(error.to_string()))
+    }
+
     fn draw(&self, jobs: &[DrawJob], hook: &mut dyn StepHook) -> Vec<Result<Drawn, GeneratorError>> {
         let draw = |(index, job)| {
             self.draw_one(index, job, hook)
                 .map_err(|error: DiffusionError| GeneratorError::new(error.to_string()))
         };
         jobs.iter().enumerate().map(draw).collect()
+    }
+}
+
+/// The scheduler that image servers and their clients call `name`.
+fn scheduler_named(name: &str) -> Option<SchedulerKind> {
+    match name.to_ascii_lowercase().replace([' ', '-'], "_").as_str() {
+        "ddim" => Some(SchedulerKind::Ddim),
+        "euler_a" | "k_euler_a" | "euler_ancestral" => Some(SchedulerKind::EulerAncestral),
+        _ => None,
     }
 }
 

@@ -42,6 +42,8 @@ pub struct DrawOptions {
     pub guidance: Option<f64>,
     /// What not to draw.
     pub negative_prompt: Option<String>,
+    /// Sampler by the generator's name.
+    pub sampler: Option<String>,
 }
 
 /// How one job ended.
@@ -93,6 +95,20 @@ pub trait Generator: Send + Sync {
     /// Most jobs of one call.
     fn batch_size(&self) -> usize {
         1
+    }
+
+    /// Refuses options that no job can be drawn with, before anything is drawn.
+    ///
+    /// # Errors
+    /// A sentence that names the option, what it may be, and what it is. By default any sampler: a generator that knows
+    /// several says so here.
+    fn check(&self, options: &DrawOptions) -> Result<(), GeneratorError> {
+        match &options.sampler {
+            Some(name) => {
+                Err(GeneratorError::new(format!("it has one sampler, and none by the name {name:?}")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Draws every job and answers in the same order and number. Calls `hook` after each step.

@@ -1,5 +1,6 @@
 //! Text-to-image servers behind the gate.
 
+mod builtin;
 mod http;
 
 use std::fmt;
@@ -16,7 +17,8 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{ConfigError, UpstreamConfig};
+use self::builtin::BuiltIn;
+use crate::config::{ConfigError, UpstreamConfig, UpstreamKind};
 use crate::request::{Dialect, PictureRequest};
 
 /// A text-to-image server that the gate draws with.
@@ -81,11 +83,9 @@ pub fn open(
         found: "builtin".to_owned(),
     };
     match config.kind {
+        UpstreamKind::BuiltIn => Ok(Arc::new(BuiltIn::new(config, generator.ok_or_else(missing)?))),
         // One arm for each kind.
-        _ => {
-            let _ = generator;
-            Err(missing())
-        }
+        _ => Err(missing()),
     }
 }
 
