@@ -1,7 +1,9 @@
 //! The command line as it is parsed: names, help and examples. What the commands do is in the files beside this one.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use cluegate_models::Quantisation;
@@ -21,6 +23,12 @@ const PROBE_EXAMPLES: &str = "Examples:\n  \
     cluegate probe --mllm llava-1.5-7b-hf --image p.jpg --raw-prompt 'USER: <image> A cat? ASSISTANT:'\n  \
     cluegate probe --relevance clip-vit-base-patch16 --image p.jpg --text 'a cat' --text 'a dog'\n  \
     cluegate probe --detector owlv2-base-patch16-ensemble --image p.jpg --query cat --format json";
+
+const SERVE_EXAMPLES: &str = "Examples:\n  \
+    cluegate serve --config gate.toml\n  \
+    cluegate serve --config gate.toml --listen 0.0.0.0:7800\n  \
+    cluegate serve --config gate.toml --check\n\n\
+    SIGTERM or an interrupt stops it: requests in work may end, for as long as `limits.drain_ms` says.";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -64,6 +72,15 @@ pub(crate) enum Command {
     /// Show the defaults and the schema of policy files.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Stand between clients and a text-to-image server, and let nothing unjudged through.
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
+    /// Make API keys for the gateway.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Show the defaults and the schema of the gateway's configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Say what is here: processor, memory, models, versions, each with a fix if it is wrong.
     Doctor(DoctorArgs),
     /// Print the completion script for a shell.
@@ -437,6 +454,60 @@ pub(crate) enum PolicyCommand {
         file: PathBuf,
     },
     /// Print the JSON Schema of policy files.
+    Schema,
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The configuration; `cluegate config show` prints one with every default.
+    #[arg(long, value_name = "FILE", env = "CLUEGATE_CONFIG")]
+    pub(crate) config: PathBuf,
+    /// Where to listen, in place of the configuration's `listen`; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Read and open everything, say what is wrong with it, and end.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// The models; --models stands above the configuration's `models`.
+    #[command(flatten)]
+    pub(crate) models: ModelArgs,
+}
+
+/// API keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a key and show it once; only its hash is kept.
+    #[command(after_help = "Examples:\n  cluegate keys new --tenant kids --id tablet --file keys.toml\n  \
+                            cluegate keys new --tenant newsroom --id desk-7")]
+    New(NewKeyArgs),
+}
+
+/// Arguments of `keys new`.
+#[derive(Debug, Args)]
+pub(crate) struct NewKeyArgs {
+    /// Whose policy applies to who brings the key.
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) tenant: String,
+    /// Name of the key in logs; each has its own.
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) id: String,
+    /// The key file to add it to, made if there is none; without one, the entry is printed.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// The gateway's configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print a configuration with every default spelled out.
+    Show,
+    /// Parse a configuration and say what is wrong with it; `serve --check` opens what it names too.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of configuration files.
     Schema,
 }
 

@@ -28,6 +28,7 @@ mod models;
 mod policy;
 mod probe;
 mod progress;
+mod serve;
 
 pub(crate) use judge::decided as judge_words;
 
@@ -104,6 +105,9 @@ fn dispatch(command: args::Command) -> anyhow::Result<Exit> {
         Command::Eval(args::EvalCommand::Osbench(arguments)) => eval::osbench(&arguments),
         Command::Constitution(command) => constitution::run(&command),
         Command::Policy(command) => policy::run(&command),
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Keys(command) => serve::keys(&command),
+        Command::Config(command) => serve::config(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Completions { shell } => {
             // Written to memory first: the library panics where a write fails, as when nobody reads on.

@@ -101,6 +101,7 @@ impl App {
         if request.count == 0 {
             return Err(Problem::bad_request("expected at least 1 picture, got a request for 0"));
         }
+        request.refuse_hidden_parameters()?;
         upstream.check(&request)?;
         let place = self.admission.admit(deadline).await?;
         // Seeds below 2^32 are taken by every server.

@@ -3,6 +3,11 @@
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use crate::problem::Problem;
+
+/// The mark of parameters in a prompt.
+const HIDDEN: &str = "sd_cpp_extra_args";
+
 /// A way of speaking HTTP to a text-to-image server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
@@ -82,6 +87,22 @@ pub struct Native {
 }
 
 impl PictureRequest {
+    /// Refuses parameters that hide in a prompt. stable-diffusion.cpp reads JSON between `<sd_cpp_extra_args>` and its end
+    /// out of the prompts of its OpenAI and A1111 routes (`routes_openai.cpp`, `routes_sdapi.cpp`), and that JSON can
+    /// change any parameter: past what was checked here.
+    ///
+    /// # Errors
+    /// `BadRequest`.
+    pub(crate) fn refuse_hidden_parameters(&self) -> Result<(), Problem> {
+        let texts = [Some(&self.prompt), self.negative_prompt.as_ref()];
+        if texts.into_iter().flatten().any(|text| text.to_ascii_lowercase().contains(HIDDEN)) {
+            let message =
+                format!("a prompt with `<{HIDDEN}>` is refused: name parameters in the request itself");
+            return Err(Problem::bad_request(message));
+        }
+        Ok(())
+    }
+
     /// The parameters that only `dialect` understands.
     ///
     /// # Errors

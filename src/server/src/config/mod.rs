@@ -2,6 +2,8 @@
 
 mod built;
 mod raw;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
@@ -54,6 +56,13 @@ pub enum ConfigError {
         /// What it is.
         found: String,
     },
+}
+
+impl RawConfig {
+    /// The text of the shipped configuration file: every key at its default, and what has none as a comment.
+    pub fn with_defaults_toml() -> &'static str {
+        include_str!("../../gate.toml")
+    }
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {

@@ -1,10 +1,15 @@
 //! Front ends: each reads one dialect into the shared vocabulary and writes outcomes back.
 
-use crate::config::Config;
+mod sdcpp;
+
+use crate::config::{Config, FrontName};
 use crate::router::Front;
 
 /// The front ends that the configuration offers.
 pub(crate) fn offered(config: &Config) -> Vec<Front> {
-    let _ = config;
-    Vec::new()
+    let mut fronts = Vec::new();
+    if config.offers(FrontName::SdCpp) {
+        fronts.push(sdcpp::front(config));
+    }
+    fronts
 }

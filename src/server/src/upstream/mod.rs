@@ -2,6 +2,7 @@
 
 mod builtin;
 mod http;
+pub(crate) mod sdcpp;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::builtin::BuiltIn;
+use self::sdcpp::SdCpp;
 use crate::config::{ConfigError, UpstreamConfig, UpstreamKind};
 use crate::request::{Dialect, PictureRequest};
 
@@ -84,6 +86,7 @@ pub fn open(
     };
     match config.kind {
         UpstreamKind::BuiltIn => Ok(Arc::new(BuiltIn::new(config, generator.ok_or_else(missing)?))),
+        UpstreamKind::SdCpp => Ok(Arc::new(SdCpp::new(config)?)),
         // One arm for each kind.
         _ => Err(missing()),
     }

@@ -4,4 +4,5 @@
 
 mod builtin;
 mod door;
+mod sdcpp;
 mod support;

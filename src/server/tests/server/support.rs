@@ -109,10 +109,12 @@ pub(crate) fn png(picture: &Picture) -> Vec<u8> {
     bytes
 }
 
+type Script = Box<dyn Fn(&Order, u32) -> Drawn + Send + Sync>;
+
 /// An upstream in this process that draws by script.
 pub(crate) struct Scripted {
     /// What each picture of each order shows; the last is repeated.
-    draw: Box<dyn Fn(&Order, u32) -> Drawn + Send + Sync>,
+    draw: Script,
     pub(crate) orders: Mutex<Vec<Order>>,
 }
 

@@ -1,0 +1,261 @@
+//! Jobs: what is submitted, drawn, and kept for the tenant to fetch.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cluegate_gate::Reason;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::Decisions;
+use crate::drawing::Drawing;
+use crate::kept::Kept;
+use crate::outcome::{Finished, Outcome, decision_header};
+use crate::pictures::Format;
+use crate::problem::Problem;
+
+/// Bytes that a job takes beside its pictures, roughly.
+const JOB_BYTES: usize = 1024;
+
+/// All tenants' jobs, each tenant's apart.
+pub(super) struct Jobs {
+    kept: Kept<Arc<Job>>,
+}
+
+/// One job.
+pub(super) struct Job {
+    tenant: Arc<str>,
+    id: String,
+    created: i64,
+    /// Ends it, whether it waits or is drawn.
+    pub(super) cancel: CancellationToken,
+    state: Mutex<State>,
+}
+
+enum State {
+    Queued,
+    Generating { started: i64 },
+    Ended { started: Option<i64>, completed: i64, end: End },
+}
+
+enum End {
+    /// With at least one released picture.
+    Completed(Vec<Outcome>),
+    /// With none: code, words, and the outcomes if there are any.
+    Failed(String, String, Vec<Outcome>),
+    Cancelled,
+}
+
+fn now() -> i64 {
+    Timestamp::now().as_second()
+}
+
+impl Jobs {
+    /// Ended jobs are kept for `keep`, with at most `bytes` of pictures in all.
+    pub(super) fn new(keep: Duration, bytes: usize) -> Self {
+        Self { kept: Kept::new(keep, bytes) }
+    }
+
+    /// A new job of `tenant`, with a name that cannot be guessed.
+    pub(super) fn open(&self, tenant: &Arc<str>) -> Arc<Job> {
+        let job = Arc::new(Job {
+            tenant: Arc::clone(tenant),
+            id: format!("job_{:032x}", rand::random::<u128>()),
+            created: now(),
+            cancel: CancellationToken::new(),
+            state: Mutex::new(State::Queued),
+        });
+        self.keep(&job, 0);
+        job
+    }
+
+    pub(super) fn get(&self, tenant: &Arc<str>, id: &str) -> Option<Arc<Job>> {
+        self.kept.get(tenant, id)
+    }
+
+    /// Where a job stands among those of its tenant that wait, from 1; 0 if it does not wait.
+    pub(super) fn position(&self, job: &Job) -> usize {
+        if !matches!(*job.lock(), State::Queued) {
+            return 0;
+        }
+        let waiting = self.kept.of(&job.tenant).into_iter().filter(|(_, other)| {
+            // Not its own lock, which is free again.
+            matches!(*other.lock(), State::Queued)
+        });
+        waiting.take_while(|(id, _)| *id != job.id).count() + 1
+    }
+
+    /// A job that was refused before the client learned its name.
+    pub(super) fn forget(&self, job: &Arc<Job>) {
+        job.end(End::Cancelled);
+    }
+
+    /// Waits for the pictures of a job and keeps what was released of them.
+    pub(super) async fn finish(&self, job: &Arc<Job>, begun: Result<Option<Drawing>, Problem>) {
+        let end = match begun {
+            Ok(Some(drawing)) => {
+                job.begin();
+                tokio::select! {
+                    // Dropping the drawing calls it off.
+                    () = job.cancel.cancelled() => End::Cancelled,
+                    finished = drawing.finish() => match finished {
+                        Ok(finished) => End::of(finished),
+                        Err(problem) => End::from(&problem),
+                    },
+                }
+            }
+            Ok(None) => End::Cancelled,
+            Err(problem) => End::from(&problem),
+        };
+        let bytes = end.outcomes().iter().filter_map(Outcome::shown).map(|shown| shown.bytes().len()).sum();
+        if job.end(end) {
+            self.keep(job, bytes);
+        }
+    }
+
+    fn keep(&self, job: &Arc<Job>, bytes: usize) {
+        self.kept.put(&job.tenant, job.id.as_str(), Arc::clone(job), JOB_BYTES + bytes);
+    }
+}
+
+impl Job {
+    /// What a client is told of a job that it has just submitted.
+    pub(super) fn submitted(&self) -> Value {
+        json!({
+            "id": self.id,
+            "kind": "img_gen",
+            "status": "queued",
+            "created": self.created,
+            "poll_url": format!("/sdcpp/v1/jobs/{}", self.id),
+        })
+    }
+
+    /// Ends it, unless it has ended.
+    pub(super) fn cancel(&self) {
+        self.end(End::Cancelled);
+        self.cancel.cancel();
+    }
+
+    /// `make_async_job_json` in `async_jobs.cpp`, and the decisions.
+    pub(super) fn describe(&self, position: usize) -> (Value, Decisions) {
+        let state = self.lock();
+        let (status, started, completed, end) = match &*state {
+            State::Queued => ("queued", None, None, None),
+            State::Generating { started } => ("generating", Some(*started), None, None),
+            State::Ended { started, completed, end } => (end.status(), *started, Some(*completed), Some(end)),
+        };
+        let mut body = json!({
+            "id": self.id,
+            "kind": "img_gen",
+            "status": status,
+            "created": self.created,
+            "started": started,
+            "completed": completed,
+            "queue_position": position,
+            "result": null,
+            "error": null,
+        });
+        let Some(end) = end else { return (body, None) };
+        match end {
+            End::Completed(outcomes) => body["result"] = result(outcomes),
+            End::Failed(code, message, _) => body["error"] = json!({ "code": code, "message": message }),
+            End::Cancelled => {
+                body["error"] = json!({ "code": "cancelled", "message": "job cancelled by client" });
+            }
+        }
+        if !end.outcomes().is_empty() {
+            body["cluegate"] = json!({
+                "outcomes": end.outcomes().iter().map(Outcome::report).collect::<Vec<_>>(),
+            });
+        }
+        (body, decision_header(end.outcomes()))
+    }
+
+    fn begin(&self) {
+        let mut state = self.lock();
+        if matches!(*state, State::Queued) {
+            *state = State::Generating { started: now() };
+        }
+    }
+
+    /// Ends it, if nothing did before.
+    fn end(&self, end: End) -> bool {
+        let mut state = self.lock();
+        let started = match &*state {
+            State::Queued => None,
+            State::Generating { started } => Some(*started),
+            State::Ended { .. } => return false,
+        };
+        *state = State::Ended { started, completed: now(), end };
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that runs under the lock leaves the state half-changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl End {
+    fn of(finished: Finished) -> Self {
+        if let Some(problem) = finished.problem() {
+            let (code, words) = (problem.kind().code().to_owned(), problem.message().to_owned());
+            return Self::Failed(code, words, finished.outcomes);
+        }
+        let outcomes = finished.outcomes;
+        if outcomes.iter().any(Outcome::is_released) {
+            return Self::Completed(outcomes);
+        }
+        // The first picture that was withheld for what it shows speaks for all.
+        let told = outcomes.iter().find(|outcome| outcome.reason().is_violation()).or(outcomes.first());
+        let (code, words) = match told {
+            Some(outcome) => {
+                let moderated = outcome.reason().is_violation() || outcome.reason() == Reason::HeldForReview;
+                let code = if moderated { "moderation_blocked" } else { outcome.reason().as_str() };
+                (code.to_owned(), outcome.message())
+            }
+            None => ("internal_error".to_owned(), "the job has no pictures".to_owned()),
+        };
+        Self::Failed(code, words, outcomes)
+    }
+
+    fn from(problem: &Problem) -> Self {
+        Self::Failed(problem.kind().code().to_owned(), problem.message().to_owned(), Vec::new())
+    }
+
+    fn status(&self) -> &'static str {
+        match self {
+            Self::Completed(_) => "completed",
+            Self::Failed(..) => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    fn outcomes(&self) -> &[Outcome] {
+        match self {
+            Self::Completed(outcomes) | Self::Failed(_, _, outcomes) => outcomes,
+            Self::Cancelled => &[],
+        }
+    }
+}
+
+/// The pictures that the client may have, by their index in the request. What stands in for a picture is one of them and
+/// says so; a picture for which nothing does is left out.
+fn result(outcomes: &[Outcome]) -> Value {
+    let shown = || outcomes.iter().filter_map(|outcome| Some((outcome, outcome.shown()?)));
+    let format = shown().next().map_or(Format::Png, |(_, shown)| shown.format());
+    let images = shown().map(|(outcome, shown)| {
+        json!({
+            "index": outcome.member(),
+            "b64_json": shown.base64(),
+            "released": outcome.is_released(),
+        })
+    });
+    let name = match format {
+        Format::Png => "png",
+        Format::Jpeg(_) => "jpeg",
+        Format::WebP => "webp",
+    };
+    json!({ "output_format": name, "images": images.collect::<Vec<_>>() })
+}
