@@ -86,6 +86,7 @@ fn order(prompt: &str, count: u32) -> Order {
     Order {
         request: Arc::new(request),
         count,
+        first: 0,
         seed: 7,
         attempt: 1,
         avoid: vec!["a sword".to_owned()],

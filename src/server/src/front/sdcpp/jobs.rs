@@ -15,9 +15,6 @@ use crate::outcome::{Finished, Outcome, decision_header};
 use crate::pictures::Format;
 use crate::problem::Problem;
 
-/// Bytes that a job takes beside its pictures, roughly.
-const JOB_BYTES: usize = 1024;
-
 /// All tenants' jobs, each tenant's apart.
 pub(super) struct Jobs {
     kept: Kept<Arc<Job>>,
@@ -115,7 +112,7 @@ impl Jobs {
     }
 
     fn keep(&self, job: &Arc<Job>, bytes: usize) {
-        self.kept.put(&job.tenant, job.id.as_str(), Arc::clone(job), JOB_BYTES + bytes);
+        self.kept.put(&job.tenant, job.id.as_str(), Arc::clone(job), bytes);
     }
 }
 
