@@ -233,8 +233,10 @@ impl Fields {
         for name in SWITCHED {
             let path = format!("{name}.enabled");
             if self.0.get(&path).is_none_or(|value| *value == json!(false)) {
+                // What is not known is refused below all the same.
                 self.0.retain(|key, _| {
-                    !(key.starts_with(name) && key[name.len()..].starts_with('.')) || !known(key)
+                    let inside = key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+                    !(inside && known(key))
                 });
             }
         }
