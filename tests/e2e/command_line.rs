@@ -26,6 +26,11 @@ fn help_is_as_reviewed() {
         &["constitution", "check"],
         &["policy"],
         &["policy", "check"],
+        &["serve"],
+        &["keys"],
+        &["keys", "new"],
+        &["config"],
+        &["config", "check"],
         &["doctor"],
         &["completions"],
     ];
@@ -39,7 +44,7 @@ fn help_is_as_reviewed() {
 
 #[test]
 fn every_command_but_plain_ones_shows_an_example() {
-    for name in ["demo", "generate", "judge", "probe", "completions"] {
+    for name in ["demo", "generate", "judge", "probe", "serve", "completions"] {
         let help = run([name, "--help"]).expect(0).stdout;
         assert!(help.contains("Example") && help.contains(&format!("  cluegate {name}")), "{help}");
     }
@@ -52,7 +57,7 @@ fn completions_exist_for_the_usual_shells() {
     {
         let script = run(["completions", shell]).expect(0).stdout;
         assert!(script.contains(marker), "{shell}");
-        for word in ["demo", "judge", "generate", "probe", "models", "doctor"] {
+        for word in ["demo", "judge", "generate", "probe", "models", "serve", "keys", "config", "doctor"] {
             assert!(script.contains(word), "{shell} does not complete {word}");
         }
     }

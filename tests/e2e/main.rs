@@ -18,3 +18,4 @@ mod judge;
 mod models;
 mod probe;
 mod probe_raw;
+mod serve;

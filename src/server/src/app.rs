@@ -55,18 +55,20 @@ impl App {
         upstream: Option<Arc<dyn Upstream>>,
     ) -> Result<Arc<Self>, ServerError> {
         let keys = config.keys.as_ref().map_or_else(|| Ok(KeyFile::default()), KeyFile::load)?;
-        let named = keys.owners().map(|owner| (format!("the key {:?}", owner.id), owner.tenant.as_str()));
-        let anonymous =
-            config.anonymous.iter().map(|tenant| ("`keys.anonymous`".to_owned(), tenant.as_str()));
-        for (who, tenant) in named.chain(anonymous) {
+        let file = config.keys.as_ref().map_or_else(String::new, |file| file.display().to_string());
+        let named = keys.owners().map(|owner| {
+            (format!("{file}: the key {:?}", owner.id), "tenant".to_owned(), owner.tenant.as_str())
+        });
+        let anonymous = config
+            .anonymous
+            .iter()
+            .map(|tenant| ("the configuration".to_owned(), "keys.anonymous".to_owned(), tenant.as_str()));
+        for (origin, path, tenant) in named.chain(anonymous) {
             if gate.policy(tenant).is_none() {
                 let known = gate.tenants().collect::<Vec<_>>().join(", ");
-                return Err(ServerError::Config(ConfigError::Value {
-                    origin: "the policy".to_owned(),
-                    path: who,
-                    expected: format!("of a tenant with a policy ({known})"),
-                    found: format!("{tenant:?}"),
-                }));
+                let expected = format!("a tenant with a policy ({known})");
+                let found = format!("{tenant:?}");
+                return Err(ServerError::Config(ConfigError::Value { origin, path, expected, found }));
             }
         }
         let limits = config.limits;

@@ -47,7 +47,7 @@ pub enum ServerError {
     #[error(transparent)]
     Keys(#[from] KeyError),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; expected a free port of an address of this machine")]
+    #[error("cannot listen on {address}; expected a free port of an address of this machine")]
     Listen {
         /// The address.
         address: SocketAddr,
