@@ -13,6 +13,7 @@ use crate::client::{Authenticator, Client};
 use crate::config::{Config, ConfigError};
 use crate::deadline::Deadline;
 use crate::drawing::{self, Drawing, Setting};
+use crate::fetch::Fetcher;
 use crate::keys::KeyFile;
 use crate::listen::ServerError;
 use crate::outcome::Outcome;
@@ -40,6 +41,7 @@ pub struct App {
     pub(crate) room: Room,
     /// The judgments in work.
     judging: Running,
+    pub(crate) fetcher: Fetcher,
     review: Arc<Review>,
     readiness: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
@@ -79,6 +81,7 @@ impl App {
             room: Room::new(limits),
             judging: Running::default(),
             readiness: tokio::sync::Mutex::default(),
+            fetcher: Fetcher::new(&config.pictures, limits.in_work)?,
             review: Arc::new(Review::new(config.review.clone())),
             config,
             gate,
@@ -150,15 +153,19 @@ impl App {
         client: &Client,
         request_id: &str,
         deadline: Deadline,
-        picture: Unjudged,
-        format: Format,
+        brought: Brought,
     ) -> Result<Outcome, Problem> {
+        let Brought { picture, prompt, format } = brought;
         let place = self.admission.admit(deadline).await?;
+        let decode = self.config.pictures.decode;
+        // What is no picture needs no decision.
+        let decoded = tokio::task::spawn_blocking(move || picture.decode(&decode));
+        let picture = decoded.await.map_err(|panic| died(&panic))??;
         let info = RequestInfo {
             id: Some(request_id.to_owned()),
             deadline: Some(deadline.0),
             max_tries: Some(1),
-            ..RequestInfo::new(&*client.tenant, "", 0, 1)
+            ..RequestInfo::new(&*client.tenant, prompt, 0, 1)
         };
         let mut session = self.gate.session(info)?;
         let canceller = Canceller::new(session.call().clone(), CancellationToken::new());
@@ -171,9 +178,8 @@ impl App {
         });
         // If the client goes away, this is dropped, and so is the judgment.
         let _off = OnDrop(canceller);
-        let (decode, review) = (self.config.pictures.decode, Arc::clone(&self.review));
+        let review = Arc::clone(&self.review);
         let judging = tokio::task::spawn_blocking(move || {
-            let picture = picture.decode(&decode)?;
             let evidence = session.policy().client.evidence;
             let outcome = session.finished(0, picture)?.into_outcome();
             drop((place, listed));
@@ -187,13 +193,7 @@ impl App {
             }
             Ok::<_, Problem>(Outcome::new(&outcome, format, evidence))
         });
-        judging.await.map_err(|panic| {
-            tracing::error!(%panic, "a judging thread ended");
-            Problem::new(
-                ProblemKind::Internal,
-                "the judging thread ended without an answer; nothing is released",
-            )
-        })?
+        judging.await.map_err(|panic| died(&panic))?
     }
 
     /// Calls off all that is in work, of all tenants.
@@ -242,6 +242,23 @@ impl App {
             Problem::new(ProblemKind::NotFound, message)
         })
     }
+}
+
+fn died(panic: &tokio::task::JoinError) -> Problem {
+    tracing::error!(%panic, "a judging thread ended");
+    let message = "the judging thread ended without an answer; nothing is released";
+    Problem::new(ProblemKind::Internal, message)
+}
+
+/// A picture that a client wants judged.
+#[derive(Debug)]
+pub(crate) struct Brought {
+    /// The picture.
+    pub(crate) picture: Unjudged,
+    /// What it was drawn for, as far as the client says; empty if it does not. For the log.
+    pub(crate) prompt: String,
+    /// How a released picture is encoded.
+    pub(crate) format: Format,
 }
 
 /// Calls its request off when it is dropped.

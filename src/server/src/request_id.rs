@@ -18,11 +18,14 @@ impl RequestId {
     /// The name of a request with these headers.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let named = headers.get("x-request-id").and_then(|value| value.to_str().ok());
-        let harmless = |name: &&str| {
-            (1..=LONGEST).contains(&name.len())
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
-        };
-        Self(named.filter(harmless).map_or_else(|| uuid::Uuid::now_v7().to_string().into(), Arc::from))
+        named.and_then(Self::named).unwrap_or_else(|| Self(uuid::Uuid::now_v7().to_string().into()))
+    }
+
+    /// The name that a client gave, if it is a harmless word: up to 128 ASCII letters, digits, `-`, `_`, `.` and `:`.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let harmless = (1..=LONGEST).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte));
+        harmless.then(|| Self(name.into()))
     }
 
     pub(crate) fn as_str(&self) -> &str {

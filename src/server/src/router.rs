@@ -20,6 +20,7 @@ use crate::body;
 use crate::client::{Client, Peer};
 use crate::deadline::Deadline;
 use crate::front;
+use crate::openapi;
 use crate::problem::{Problem, ProblemKind};
 use crate::request_id::RequestId;
 
@@ -49,6 +50,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
     let mut router = Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
+        .route("/openapi.json", get(openapi::serve))
         .fallback(unknown);
     for front in front::offered(&app.config) {
         let render = front.render;

@@ -10,6 +10,7 @@ use cluegate_perception::DecodeOptions;
 use reqwest::Url;
 
 use super::ConfigError;
+use super::hosts::FetchHost;
 use super::raw::{
     FrontName, RawA1111, RawConfig, RawPictures, RawServerLimits, RawTls, RawUpstream, UpstreamKind,
 };
@@ -117,8 +118,10 @@ pub struct ServerLimits {
 pub struct PictureOptions {
     /// Limits, and whether to convert.
     pub decode: DecodeOptions,
-    /// Hosts that pictures may be fetched from, in lower case.
-    pub fetch_hosts: Vec<String>,
+    /// Hosts that pictures may be fetched from.
+    pub fetch_hosts: Vec<FetchHost>,
+    /// Longest time to fetch one picture.
+    pub fetch_timeout: Duration,
 }
 
 impl Config {
@@ -307,8 +310,16 @@ impl Check<'_> {
         let max_bytes = self.positive("pictures.max_bytes", raw.max_bytes)?;
         self.positive("pictures.max_pixels", usize::try_from(raw.max_pixels).unwrap_or(usize::MAX))?;
         let decode = DecodeOptions { max_bytes, max_pixels: raw.max_pixels, convert: raw.convert };
-        let fetch_hosts = raw.fetch_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-        Ok(PictureOptions { decode, fetch_hosts })
+        let expected = "hosts such as cdn.example.com, 10.1.2.3 or 10.1.2.3:8080, without scheme and path";
+        let fetch_hosts = raw.fetch_hosts.iter().map(|text| {
+            FetchHost::parse(text)
+                .ok_or_else(|| self.error("pictures.fetch_hosts", expected, format!("{text:?}")))
+        });
+        Ok(PictureOptions {
+            decode,
+            fetch_hosts: fetch_hosts.collect::<Result<_, _>>()?,
+            fetch_timeout: self.time("pictures.fetch_timeout_ms", raw.fetch_timeout_ms)?,
+        })
     }
 }
 

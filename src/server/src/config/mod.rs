@@ -1,6 +1,7 @@
 //! The gateway's configuration: read into raw types ([`RawConfig`]), checked, and built ([`Config`]).
 
 mod built;
+mod hosts;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -8,6 +9,7 @@ mod tests;
 use std::path::PathBuf;
 
 pub use built::{Config, PictureOptions, ServerLimits, UpstreamConfig};
+pub use hosts::FetchHost;
 pub use raw::{
     FrontName, RawA1111, RawConfig, RawKeys, RawPictures, RawServerLimits, RawTls, RawUpstream, UpstreamKind,
 };

@@ -256,14 +256,23 @@ pub struct RawPictures {
     /// Convert files whose look depends on the viewer (transparency, orientation) to what most viewers show, and release
     /// that, instead of refusing them.
     pub convert: bool,
-    /// Hosts that pictures named by address may be fetched from, such as `cdn.example.com`; none: only data URLs are
-    /// read.
+    /// Hosts that pictures named by address may be fetched from, such as `cdn.example.com`, with the port where it is
+    /// not the scheme's; none: only data URLs are read. A name must not resolve to an address that is not public: such
+    /// an address is listed itself, such as `10.1.2.3:8080`.
     pub fetch_hosts: Vec<String>,
+    /// Longest time to fetch one picture in milliseconds.
+    pub fetch_timeout_ms: u64,
 }
 
 impl Default for RawPictures {
     fn default() -> Self {
-        Self { max_bytes: 64 << 20, max_pixels: 40_000_000, convert: true, fetch_hosts: Vec::new() }
+        Self {
+            max_bytes: 64 << 20,
+            max_pixels: 40_000_000,
+            convert: true,
+            fetch_hosts: Vec::new(),
+            fetch_timeout_ms: 10_000,
+        }
     }
 }
 

@@ -1,7 +1,10 @@
 //! Front ends: each reads one dialect into the shared vocabulary and writes outcomes back.
 
-mod a1111;
+mod guardrail;
+mod judge;
+mod moderations;
 mod sdcpp;
+mod verdict;
 
 use crate::config::{Config, FrontName};
 use crate::router::Front;
@@ -9,11 +12,17 @@ use crate::router::Front;
 /// The front ends that the configuration offers.
 pub(crate) fn offered(config: &Config) -> Vec<Front> {
     let mut fronts = Vec::new();
-    if config.offers(FrontName::A1111) {
-        fronts.push(a1111::front());
-    }
     if config.offers(FrontName::SdCpp) {
         fronts.push(sdcpp::front(config));
+    }
+    if config.offers(FrontName::Judge) {
+        fronts.push(judge::front());
+    }
+    if config.offers(FrontName::Moderations) {
+        fronts.push(moderations::front());
+    }
+    if config.offers(FrontName::Guardrail) {
+        fronts.push(guardrail::front());
     }
     fronts
 }

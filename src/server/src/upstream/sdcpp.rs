@@ -381,7 +381,7 @@ fn body(order: &Order) -> Result<Value, UpstreamError> {
 }
 
 /// Puts `value` at a dotted path.
-pub(crate) fn set(object: &mut Map<String, Value>, path: &str, value: Value) {
+fn set(object: &mut Map<String, Value>, path: &str, value: Value) {
     match path.split_once('.') {
         None => {
             object.insert(path.to_owned(), value);
