@@ -94,11 +94,19 @@ impl Drawing {
     ///
     /// # Errors
     /// `Internal` if the thread died before it told them all. Nothing is released then.
-    pub(crate) async fn finish(mut self) -> Result<Finished, Problem> {
+    pub(crate) async fn finish(self) -> Result<Finished, Problem> {
+        self.finish_with(drop).await
+    }
+
+    /// The same, with each preview that the client may see on the way.
+    ///
+    /// # Errors
+    /// As [`Drawing::finish`].
+    pub(crate) async fn finish_with(mut self, mut preview: impl FnMut(Shown)) -> Result<Finished, Problem> {
         let mut outcomes = Vec::new();
         while let Some(update) = self.next().await {
             match update {
-                Update::Preview { .. } => {}
+                Update::Preview { shown, .. } => preview(shown),
                 Update::Outcome(outcome) => outcomes.push(outcome),
                 Update::End { failure } => {
                     outcomes.sort_by_key(Outcome::member);

@@ -22,7 +22,10 @@ pub fn find_unknown(table: &toml::Table, root: &Schema) -> Option<UnknownKey> {
 fn walk(table: &toml::Table, schema: &Schema, root: &Schema, path: &str) -> Option<UnknownKey> {
     let schema = resolve(schema, root);
     let properties = schema.get("properties").and_then(Schema::as_object);
-    let open = schema.get("additionalProperties").filter(|s| s.is_object());
+    // A table of values of any kind is `true`, and so is whatever is in it.
+    let any = Schema::Bool(true);
+    let open = schema.get("additionalProperties").filter(|s| s.is_object() || **s == any);
+    let open = if *schema == any { Some(schema) } else { open };
     for (key, value) in table {
         let here = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         let inner = properties.and_then(|p| p.get(key)).or(open);
@@ -72,6 +75,17 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_of_anything_has_no_unknown_keys() {
+        let schema = serde_json::json!({
+            "properties": { "fixed": { "additionalProperties": true } }, "additionalProperties": false,
+        });
+        let found =
+            |text: &str| find_unknown(&text.parse().unwrap_or_default(), &schema).map(|found| found.path);
+        assert_eq!(found("[fixed]\nsteps = 4\n[fixed.override_settings]\na = 1"), None);
+        assert_eq!(found("[fixd]\nsteps = 4").as_deref(), Some("fixd"));
+    }
 
     #[test]
     fn nearest_is_near_or_none() {

@@ -1,5 +1,6 @@
 //! Front ends: each reads one dialect into the shared vocabulary and writes outcomes back.
 
+mod a1111;
 mod guardrail;
 mod judge;
 mod moderations;
@@ -12,6 +13,9 @@ use crate::router::Front;
 /// The front ends that the configuration offers.
 pub(crate) fn offered(config: &Config) -> Vec<Front> {
     let mut fronts = Vec::new();
+    if config.offers(FrontName::A1111) {
+        fronts.push(a1111::front());
+    }
     if config.offers(FrontName::SdCpp) {
         fronts.push(sdcpp::front(config));
     }

@@ -1,5 +1,6 @@
 //! Text-to-image servers behind the gate.
 
+mod a1111;
 mod builtin;
 mod http;
 pub(crate) mod sdcpp;
@@ -88,6 +89,7 @@ pub fn open(
         UpstreamKind::BuiltIn => Ok(Arc::new(BuiltIn::new(config, generator.ok_or_else(missing)?))),
         UpstreamKind::SdCpp => Ok(Arc::new(SdCpp::new(config)?)),
         // One arm for each kind.
+        UpstreamKind::A1111 => Ok(a1111::A1111::new(config)?),
         _ => Err(missing()),
     }
 }

@@ -381,7 +381,7 @@ fn body(order: &Order) -> Result<Value, UpstreamError> {
 }
 
 /// Puts `value` at a dotted path.
-fn set(object: &mut Map<String, Value>, path: &str, value: Value) {
+pub(crate) fn set(object: &mut Map<String, Value>, path: &str, value: Value) {
     match path.split_once('.') {
         None => {
             object.insert(path.to_owned(), value);

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod a1111;
+mod a1111_server;
+mod a1111_upstream;
 mod builtin;
 mod door;
 mod guardrail;

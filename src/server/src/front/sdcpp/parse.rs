@@ -16,7 +16,7 @@ use crate::request::{Dialect, Native, PictureRequest, Source};
 const MOST_ENTRIES: usize = 64;
 
 /// What a parameter may be.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Is {
     Number,
     Integer,
@@ -329,4 +329,89 @@ fn picture(path: &str, value: &Value) -> Result<Bytes, Problem> {
     };
     let bytes = BASE64_STANDARD.decode(encoded).map_err(|_| wrong())?;
     if bytes.is_empty() { Err(wrong()) } else { Ok(bytes.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::upstream::sdcpp::set;
+
+    /// JSON with the words of this dialect in unlikely places.
+    fn hostile() -> impl Strategy<Value = Value> {
+        let word = prop_oneof![
+            Just("../../x".to_owned()),
+            Just("http://169.254.169.254/".to_owned()),
+            Just("euler_a".to_owned()),
+            Just("iVBORw0K".to_owned()),
+            "\\PC{0,12}",
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(|number| json!(number)),
+            word.prop_map(Value::from),
+        ];
+        let names: Vec<String> = NATIVE
+            .iter()
+            .flat_map(|(path, ..)| path.split('.'))
+            .chain([
+                "prompt",
+                "seed",
+                "width",
+                "height",
+                "batch_count",
+                "init_image",
+                "path",
+                "output_format",
+            ])
+            .map(str::to_owned)
+            .chain(["sample_params.eta".to_owned(), "unknown".to_owned()])
+            .collect();
+        leaf.prop_recursive(4, 48, 8, move |inner| {
+            let name = prop::sample::select(names.clone());
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((name, inner), 0..8)
+                    .prop_map(|entries| Value::Object(entries.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_on_the_list_and_leads_nowhere(
+            body in hostile(),
+            entries in prop::collection::vec((prop::sample::select(NATIVE.to_vec()), hostile()), 0..3),
+            plain in any::<bool>(),
+        ) {
+            let mut body = match body {
+                Value::Object(body) if !plain => body,
+                _ => Map::new(),
+            };
+            body.insert("prompt".to_owned(), json!("a cat"));
+            for ((path, ..), value) in entries {
+                set(&mut body, path, value);
+            }
+            let body = Value::Object(body);
+            if let Ok((request, _)) = request(body.to_string().as_bytes()) {
+                prop_assert!(request.count >= 1 && request.guidance.is_none_or(f64::is_finite));
+                for (path, value) in request.native.map(|native| native.parameters).unwrap_or_default() {
+                    let (_, is, neutral) = NATIVE.into_iter().find(|(known, ..)| *known == path).unwrap();
+                    prop_assert!(is != Is::Nothing && !same(&value, neutral), "{path}: {value}");
+                    let told = value.to_string();
+                    prop_assert!(!told.contains("..") && !told.contains("://"), "{path}: {value}");
+                }
+            }
+        }
+
+        #[test]
+        fn bytes_that_are_no_request_are_refused(body in prop::collection::vec(any::<u8>(), 0..64)) {
+            prop_assert!(request(&body).is_err());
+        }
+    }
 }
