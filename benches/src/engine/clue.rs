@@ -345,7 +345,7 @@ fn tell_tokens(
     decoded: &[Picture],
 ) -> anyhow::Result<()> {
     let suite = &setting.arguments.common.suite;
-    let counter = Counter::open(&super::judge_folder(suite)?)?;
+    let counter = Counter::open(&super::model_folder(suite, "judge")?)?;
     let (judge, counting) = judge_through(suite, |model| Counting::new(model, counter))?;
     let prepared = judge.prepare(constitution)?;
     for picture in decoded {

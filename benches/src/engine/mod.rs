@@ -7,7 +7,7 @@ mod load;
 mod statements;
 mod tokens;
 
-pub(crate) use statements::{judge_folder, scene_statements};
+pub(crate) use statements::{model_folder, scene_statements};
 
 use std::path::{Path, PathBuf};
 

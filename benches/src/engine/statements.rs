@@ -91,7 +91,7 @@ pub(super) fn measure(setting: &Setting<'_>, page: &mut Page) -> anyhow::Result<
     let folder = setting.folder.join("statements");
     let paths = pictures::write(&folder, &pictures::pngs(&pictures)?)?;
     let questions = Questions::open(&arguments.common.suite)?;
-    let judge = judge_folder(&arguments.common.suite)?;
+    let judge = model_folder(&arguments.common.suite, "judge")?;
     let input = StatementsInput {
         judge: judge.clone(),
         beginning: questions.beginning(),
@@ -151,13 +151,13 @@ pub(crate) fn scene_statements() -> anyhow::Result<Vec<String>> {
     Ok(statements)
 }
 
-/// The judging model's folder, as the models file names it.
-pub(crate) fn judge_folder(suite: &Path) -> anyhow::Result<std::path::PathBuf> {
+/// The folder of a model, such as `judge`, as the models file names it.
+pub(crate) fn model_folder(suite: &Path, part: &str) -> anyhow::Result<std::path::PathBuf> {
     let file = if suite.is_dir() { suite.join(cluegate::models::MODELS_FILE) } else { suite.to_owned() };
     let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
     let models: toml::Table = toml::from_str(&text)?;
-    let folder = models.get("judge").and_then(|judge| judge.get("folder")).and_then(toml::Value::as_str);
-    let folder = folder.with_context(|| format!("{} names no judge", file.display()))?;
+    let folder = models.get(part).and_then(|section| section.get("folder")).and_then(toml::Value::as_str);
+    let folder = folder.with_context(|| format!("{} names no {part}", file.display()))?;
     Ok(file.parent().unwrap_or(Path::new(".")).join(folder))
 }
 

@@ -18,7 +18,7 @@ use serde_json::Value;
 use self::floor::{Ceilings, Floor};
 use self::judge::Judge;
 use crate::Common;
-use crate::engine::judge_folder;
+use crate::engine::model_folder;
 use crate::page::{Page, doing, say};
 use crate::reference;
 use crate::table::{Table, ms, times};
@@ -200,7 +200,7 @@ fn gpu(_: usize) -> anyhow::Result<Device> {
 
 /// Largest difference of a score of the embedded judge, GPU from CPU: in f32, and in bf16.
 fn agreement(suite: &Path, device: &Device) -> anyhow::Result<(f64, f64)> {
-    let folder = judge_folder(suite)?;
+    let folder = model_folder(suite, "judge")?;
     let scores = |device: &Device, dtype: DType| {
         let judge = Judge::open(&folder, device, dtype, 24)?;
         judge.score(&judge.questions(&judge.same(), 24))
@@ -226,7 +226,7 @@ fn checkpoint(arguments: &GpuArgs) -> anyhow::Result<()> {
     }
     let mut command = Command::new(&arguments.reference_python);
     command.arg(arguments.reference.join("gpu_checkpoint.py"));
-    command.arg(judge_folder(&arguments.common.suite)?).arg(&arguments.checkpoint);
+    command.arg(model_folder(&arguments.common.suite, "judge")?).arg(&arguments.checkpoint);
     let status = command.status().context("starting Python")?;
     ensure!(status.success(), "gpu_checkpoint.py ended with {status}");
     Ok(())

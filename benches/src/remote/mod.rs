@@ -20,9 +20,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use self::same::{differences, is_same, largest_gap};
-use self::vllm::{MODEL, Vllm};
+use self::vllm::{MODEL, Role, Vllm};
 use crate::Common;
-use crate::engine::{judge_folder, scene_statements};
+use crate::engine::{model_folder, scene_statements};
 use crate::ours::{Ours, Questions};
 use crate::page::{Page, doing, say};
 use crate::pictures::{self, Scenes, variant};
@@ -101,8 +101,8 @@ struct Setting<'a> {
 /// anything else than the one here.
 pub(crate) fn run(arguments: &RemoteArgs) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let judge = judge_folder(&arguments.common.suite)?;
-    let vllm = Vllm::start(&arguments.vllm_python, &judge, folder.path())?;
+    let judge = model_folder(&arguments.common.suite, "judge")?;
+    let vllm = Vllm::start(&arguments.vllm_python, (Role::Judge, &judge), folder.path())?;
     let setting = Setting {
         arguments,
         scenes: Scenes::load()?,
@@ -136,8 +136,8 @@ pub(crate) fn run(arguments: &RemoteArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The suite's models file, but with a judge at these addresses.
-fn models_file(setting: &Setting<'_>, urls: &[&str], name: &str) -> anyhow::Result<PathBuf> {
+/// The suite's models file, but with a judge at these addresses, and a relevance encoder at that one.
+fn models_file(setting: &Setting<'_>, judges: &[&str], relevance: Option<&str>) -> anyhow::Result<PathBuf> {
     let suite = &setting.arguments.common.suite;
     let file = if suite.is_file() { suite.clone() } else { suite.join(MODELS_FILE) };
     let folder = file.parent().context("a models file without a folder")?.canonicalize()?;
@@ -148,8 +148,14 @@ fn models_file(setting: &Setting<'_>, urls: &[&str], name: &str) -> anyhow::Resu
             *place = folder.join(&place).display().to_string();
         }
     }
-    models.insert("judge".to_owned(), toml::Value::try_from(json!({"urls": urls, "model": MODEL}))?);
-    let path = setting.folder.join(name);
+    models.insert("judge".to_owned(), toml::Value::try_from(json!({"urls": judges, "model": MODEL}))?);
+    if let Some(url) = relevance {
+        let threshold = models.get("relevance").and_then(|section| section.get("threshold"));
+        let threshold = threshold.context("a suite without a threshold of relevance")?;
+        let section = json!({"urls": [url], "model": MODEL, "threshold": threshold});
+        models.insert("relevance".to_owned(), toml::Value::try_from(section)?);
+    }
+    let path = setting.folder.join(format!("models-{}.toml", judges.len()));
     std::fs::write(&path, toml::to_string(&models)?)?;
     Ok(path)
 }
@@ -307,7 +313,7 @@ fn own_benchmark(
     let data = folder.join("requests.jsonl");
     std::fs::write(&data, rows)?;
     let log = std::fs::File::create(folder.join("log"))?;
-    let judge = judge_folder(&setting.arguments.common.suite)?;
+    let judge = model_folder(&setting.arguments.common.suite, "judge")?;
     let asked = json!({"logprobs": true, "logprob_token_ids": ids, "return_tokens_as_token_ids": true});
     let status = std::process::Command::new(&setting.arguments.vllm_python)
         .args(["-c", OWN_BENCHMARK])
@@ -356,9 +362,12 @@ fn own_benchmark(
 
 /// Mini OS Bench by the local judge and by the remote one: whether they say the same, and how far scores are apart.
 fn verdicts(setting: &Setting<'_>, vllm: &Vllm, page: &mut Page) -> anyhow::Result<(bool, f64)> {
+    let encoder = model_folder(&setting.arguments.common.suite, "relevance")?;
+    let python = &setting.arguments.vllm_python;
+    let relevance = Vllm::start(python, (Role::Relevance, &encoder), setting.folder)?.ready()?;
     doing("Mini OS Bench here and there");
     let scene = Constitution::shipped("scene")?;
-    let models = models_file(setting, &[&vllm.url], "one.toml")?;
+    let models = models_file(setting, &[&vllm.url], Some(&relevance.url))?;
     let (here, there) =
         (Ours::open_for(&setting.arguments.common.suite, STREAMS)?, Ours::open_for(&models, STREAMS)?);
     let (here, there) = (here.prepare(&scene)?, there.prepare(&scene)?);
@@ -391,9 +400,10 @@ fn verdicts(setting: &Setting<'_>, vllm: &Vllm, page: &mut Page) -> anyhow::Resu
 /// Two engines, one of which is killed under load: every picture has its verdict.
 fn kill(setting: &Setting<'_>, mut first: Vllm, page: &mut Page) -> anyhow::Result<()> {
     doing("two engines, one of which is killed");
-    let judge = judge_folder(&setting.arguments.common.suite)?;
-    let second = Vllm::start(&setting.arguments.vllm_python, &judge, setting.folder)?.ready()?;
-    let models = models_file(setting, &[&first.url, &second.url], "two.toml")?;
+    let judge = model_folder(&setting.arguments.common.suite, "judge")?;
+    let python = &setting.arguments.vllm_python;
+    let second = Vllm::start(python, (Role::Judge, &judge), setting.folder)?.ready()?;
+    let models = models_file(setting, &[&first.url, &second.url], None)?;
     let scene = Constitution::shipped("scene")?;
     let (here, there) = (Ours::open(&setting.arguments.common.suite)?, Ours::open_for(&models, STREAMS)?);
     let (here, there) = (here.prepare(&scene)?, there.prepare(&scene)?);
@@ -406,6 +416,7 @@ fn kill(setting: &Setting<'_>, mut first: Vllm, page: &mut Page) -> anyhow::Resu
         let judging = scope.spawn(|| serve(&requests, STREAMS));
         // About a fifth of the work later.
         std::thread::sleep(std::time::Duration::from_millis(1500));
+        ensure!(!judging.is_finished(), "all was judged before the engine was killed: take more pictures");
         first.kill()?;
         judging.join().map_err(|_| anyhow::anyhow!("a caller panicked"))?
     })?;

@@ -10,9 +10,16 @@ pub(super) fn is_same(local: &Report, remote: &Report) -> bool {
     local.verdict() == remote.verdict() && local.violated() == remote.violated()
 }
 
-/// The largest difference of a score that both reports have; ratings after different thoughts are no such scores.
+/// The largest difference of a score or a cosine that both reports have; ratings after different thoughts are no such
+/// scores.
 pub(super) fn largest_gap(local: &Report, remote: &Report) -> f64 {
-    pairs(local, remote).iter().flat_map(|(_, here, there)| gaps(here, there)).fold(0.0, f64::max)
+    let cosines = local
+        .rules()
+        .iter()
+        .zip(remote.rules())
+        .filter_map(|(here, there)| Some(f64::from((here.relevance? - there.relevance?).abs())));
+    let scores = pairs(local, remote).into_iter().flat_map(|(_, here, there)| gaps(here, there));
+    scores.chain(cosines).fold(0.0, f64::max)
 }
 
 /// What the reports differ in, for people.

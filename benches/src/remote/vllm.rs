@@ -11,7 +11,16 @@ use anyhow::{Context as _, bail, ensure};
 use crate::page::doing;
 
 /// What the engine calls the model.
-pub(super) const MODEL: &str = "judge";
+pub(super) const MODEL: &str = "model";
+
+/// What a model is served for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Role {
+    /// Answers to questions about pictures.
+    Judge,
+    /// Embeddings.
+    Relevance,
+}
 /// Starting takes about a minute, more where the machine is busy.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -24,8 +33,12 @@ pub(super) struct Vllm {
 }
 
 impl Vllm {
-    /// Starts an engine over the checkpoint in `judge`; its words go to a file in `folder`.
-    pub(super) fn start(python: &Path, judge: &Path, folder: &Path) -> anyhow::Result<Self> {
+    /// Starts an engine over a checkpoint; its words go to a file in `folder`.
+    pub(super) fn start(
+        python: &Path,
+        (role, checkpoint): (Role, &Path),
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         // Free a moment ago; the engine takes no listener over.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let log = folder.join(format!("vllm-{port}.log"));
@@ -33,12 +46,18 @@ impl Vllm {
         let mut command = Command::new(python);
         command
             .args(["-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--dtype", "float32"])
-            .args(["--served-model-name", MODEL, "--max-model-len", "512", "--block-size", "32"])
-            .args(["--limit-mm-per-prompt", r#"{"image": 1, "video": 0}"#, "--enforce-eager"])
+            .args(["--served-model-name", MODEL, "--block-size", "32", "--enforce-eager"])
             .args(["--max-num-seqs", "512", "--disable-log-stats", "--disable-uvicorn-access-log"])
             .args(["--port", &port.to_string()])
             .arg("--model")
-            .arg(judge)
+            .arg(checkpoint)
+            .args(match role {
+                Role::Judge => {
+                    ["--max-model-len", "512", "--limit-mm-per-prompt", r#"{"image": 1, "video": 0}"#]
+                        .as_slice()
+                }
+                Role::Relevance => &["--runner", "pooling"],
+            })
             .env("VLLM_CPU_KVCACHE_SPACE", "2")
             .env("VLLM_NO_USAGE_STATS", "1")
             .env("HF_HUB_OFFLINE", "1")

@@ -114,7 +114,7 @@ fn tokens(setting: &Setting<'_>, page: &mut Page, figures: &mut Figures) -> anyh
 
 /// A models file in `folder` whose judge is that of `suite`, allowed to look at any number of pixels.
 fn lifted(suite: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
-    let judge = crate::engine::judge_folder(suite)?;
+    let judge = crate::engine::model_folder(suite, "judge")?;
     let copy = folder.join("judge");
     std::fs::create_dir(&copy)?;
     for entry in std::fs::read_dir(&judge).with_context(|| format!("reading {}", judge.display()))? {

@@ -253,6 +253,7 @@ impl Link {
             if tokio::time::timeout(health, endpoint.due()).await.is_err() {
                 if endpoint.is_fit()
                     && let Err(error) = self.shared.is_there(index).await
+                    && error.kind() != RemoteErrorKind::Overloaded
                 {
                     endpoint.failed(error);
                 }

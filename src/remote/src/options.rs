@@ -226,3 +226,31 @@ impl RemoteOptions {
         Duration::from_millis(self.timeout_ms)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_is_as_it_is_by_default() {
+        let written =
+            json!({"urls": ["http://gpu-1:8000"], "model": "m", "health-ms": 250, "retry": {"attempts": 2}});
+        let read: RemoteOptions = serde_json::from_value(written).unwrap();
+        let retry = RetryOptions { attempts: 2, ..RetryOptions::default() };
+        assert_eq!(
+            read,
+            RemoteOptions { health_ms: 250, retry, ..RemoteOptions::new(["http://gpu-1:8000"], "m") }
+        );
+    }
+
+    #[test]
+    fn a_key_that_there_is_not_is_refused_with_those_that_there_are() {
+        let written = json!({"urls": ["http://gpu-1:8000"], "modle": "m"});
+        let error = serde_json::from_value::<RemoteOptions>(written).unwrap_err().to_string();
+        assert!(error.contains("modle") && error.contains("`model`"), "{error}");
+    }
+}
