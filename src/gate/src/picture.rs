@@ -1,8 +1,7 @@
 //! Checks on pictures, and their bytes.
 
 use cluegate_perception::Picture;
-use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder, RgbImage};
+use image::RgbImage;
 
 use crate::GateError;
 
@@ -13,19 +12,20 @@ const CONSTANT_SPREAD: u8 = 2;
 /// What is wrong with a picture that shows nothing: no pixels, all black, or one colour throughout. `None` for a
 /// picture that shows something.
 pub(crate) fn shows_nothing(picture: &Picture) -> Option<String> {
-    let (mut low, mut high) = ([u8::MAX; 3], [u8::MIN; 3]);
-    for colour in picture.pixels().pixels() {
-        for channel in 0..3 {
-            low[channel] = low[channel].min(colour.0[channel]);
-            high[channel] = high[channel].max(colour.0[channel]);
-        }
-    }
     if picture.width() == 0 || picture.height() == 0 {
         return Some("the picture has no pixels".to_owned());
     }
-    let spread = low.iter().zip(high).map(|(l, h)| h - l).max().unwrap_or(0);
-    if spread > CONSTANT_SPREAD {
-        return None;
+    let (mut low, mut high) = ([u8::MAX; 3], [u8::MIN; 3]);
+    for row in picture.pixels().rows() {
+        for colour in row {
+            for channel in 0..3 {
+                low[channel] = low[channel].min(colour.0[channel]);
+                high[channel] = high[channel].max(colour.0[channel]);
+            }
+        }
+        if low.iter().zip(high).any(|(low, high)| high - low > CONSTANT_SPREAD) {
+            return None;
+        }
     }
     let [red, green, blue] = high;
     Some(if high.iter().all(|c| *c <= CONSTANT_SPREAD) {
@@ -37,11 +37,7 @@ pub(crate) fn shows_nothing(picture: &Picture) -> Option<String> {
 
 /// A PNG file of `pixels` and nothing else: no text, no profile, no time.
 pub(crate) fn encode_png(pixels: &RgbImage) -> Result<Vec<u8>, GateError> {
-    let mut bytes = Vec::new();
-    PngEncoder::new(&mut bytes)
-        .write_image(pixels.as_raw(), pixels.width(), pixels.height(), ExtendedColorType::Rgb8)
-        .map_err(|source| GateError::Encode(source.to_string()))?;
-    Ok(bytes)
+    cluegate_perception::encode_png(pixels).map_err(|source| GateError::Encode(source.to_string()))
 }
 
 #[cfg(test)]

@@ -1,16 +1,19 @@
 //! Runs a call that may hang or panic, and waits for it no longer than agreed.
 
 use std::any::Any;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
 /// Most calls that may still be running after their deadline. A thread cannot be stopped from outside, so further
 /// calls are refused until one of them has ended: a judge that hangs costs a bounded number of threads.
 const MAX_LATE: usize = 4;
+/// How long a thread waits for its next call.
+const IDLE: Duration = Duration::from_secs(10);
 
 const RUNNING: u8 = 0;
 const ENDED: u8 = 1;
@@ -29,14 +32,54 @@ pub(crate) enum Stopped {
     NoThread(String),
 }
 
-/// Counts the calls that outlived their deadline.
+/// Runs calls on threads of its own, and counts those that outlived their deadline.
 #[derive(Debug, Default)]
 pub(crate) struct Watchdog {
     late: Arc<AtomicUsize>,
+    idle: Arc<Idle>,
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Threads that wait for their next call, the last to have ended on top. To wake one costs less than to start one.
+#[derive(Debug, Default)]
+struct Idle(Mutex<Vec<SyncSender<Work>>>);
+
+impl Idle {
+    fn lock(&self) -> MutexGuard<'_, Vec<SyncSender<Work>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `work` on a thread that waits, or else on a new one.
+    fn start(self: &Arc<Self>, mut work: Work) -> io::Result<()> {
+        while let Some(thread) = self.lock().pop() {
+            match thread.send(work) {
+                Ok(()) => return Ok(()),
+                // It had waited long enough a moment before.
+                Err(refused) => work = refused.0,
+            }
+        }
+        let idle = Arc::downgrade(self);
+        thread::Builder::new().name("cluegate-judge".to_owned()).spawn(move || serve(work, &idle)).map(drop)
+    }
+}
+
+/// Runs `work`, and then whatever comes next while anybody may have something to run.
+fn serve(mut work: Work, idle: &Weak<Idle>) {
+    loop {
+        work();
+        let Some(idle) = idle.upgrade() else { return };
+        // From hand to hand: what is sent has been taken, and whoever comes too late is told so.
+        let (sender, receiver) = sync_channel(0);
+        idle.lock().push(sender);
+        drop(idle);
+        let Ok(next) = receiver.recv_timeout(IDLE) else { return };
+        work = next;
+    }
 }
 
 impl Watchdog {
-    /// Runs `work` on its own thread and waits for it at most `deadline`. A call that is late goes on, unheard.
+    /// Runs `work` on another thread and waits for it at most `deadline`. A call that is late goes on, unheard.
     pub(crate) fn run<T: Send + 'static>(
         &self,
         deadline: Duration,
@@ -49,17 +92,15 @@ impl Watchdog {
         let (sender, receiver) = sync_channel(1);
         let state = Arc::new(AtomicU8::new(RUNNING));
         let (worker_state, late) = (Arc::clone(&state), Arc::clone(&self.late));
-        thread::Builder::new()
-            .name("cluegate-judge".to_owned())
-            .spawn(move || {
-                let answer = guard(work);
-                // The waiter may be gone, and then nobody wants the answer.
-                let _ = sender.send(answer);
-                if worker_state.swap(ENDED, Ordering::SeqCst) == LATE {
-                    late.fetch_sub(1, Ordering::SeqCst);
-                }
-            })
-            .map_err(|source| Stopped::NoThread(source.to_string()))?;
+        let work = move || {
+            let answer = guard(work);
+            // The waiter may be gone, and then nobody wants the answer.
+            let _ = sender.send(answer);
+            if worker_state.swap(ENDED, Ordering::SeqCst) == LATE {
+                late.fetch_sub(1, Ordering::SeqCst);
+            }
+        };
+        self.idle.start(Box::new(work)).map_err(|source| Stopped::NoThread(source.to_string()))?;
         match receiver.recv_timeout(deadline) {
             Ok(answer) => answer.map_err(Stopped::Panicked),
             Err(RecvTimeoutError::Disconnected) => {
@@ -100,6 +141,41 @@ mod tests {
         let short = Duration::from_millis(10);
         let slow = watchdog.run(short, || thread::sleep(Duration::from_millis(200)));
         assert_eq!(slow, Err(Stopped::TimedOut(short)));
+    }
+
+    #[test]
+    fn a_thread_serves_one_call_after_another_and_survives_a_panic() {
+        let watchdog = Watchdog::default();
+        let call = |panics: bool| {
+            watchdog.run(Duration::from_secs(60), move || {
+                assert!(!panics, "as asked");
+                thread::current().id()
+            })
+        };
+        let wait = || {
+            // It says that it waits only after its answer.
+            while watchdog.idle.lock().is_empty() {
+                thread::yield_now();
+            }
+        };
+        let first = call(false).unwrap();
+        wait();
+        assert_eq!(call(true), Err(Stopped::Panicked("as asked".to_owned())));
+        wait();
+        assert_eq!(call(false), Ok(first));
+        // Two at once are two threads, and none is started for a third that comes later.
+        let (both, idle) = (Arc::new(std::sync::Barrier::new(2)), Arc::clone(&watchdog.idle));
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                let (both, watchdog) = (Arc::clone(&both), &watchdog);
+                scope.spawn(move || watchdog.run(Duration::from_secs(60), move || both.wait()).map(drop));
+            }
+        });
+        while idle.lock().len() < 2 {
+            thread::yield_now();
+        }
+        call(false).unwrap();
+        assert!(idle.lock().len() <= 2);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod call;
 mod containers;
 mod decode;
 mod detector;
+mod encode;
 mod error;
 mod language;
 mod picture;
@@ -22,6 +23,7 @@ mod relevance;
 pub use call::Call;
 pub use decode::{DecodeError, DecodeOptions, decode};
 pub use detector::{Detection, DetectionRequest, Region, RegionDetector};
+pub use encode::encode_png;
 pub use error::{PerceptionError, PerceptionErrorKind, Result};
 pub use language::{
     AnswerId, AnswerScore, Completion, CompletionRequest, Decoding, FinishReason, LocalLanguageModel, Prefix,

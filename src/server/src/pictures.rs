@@ -2,12 +2,9 @@
 
 use std::io::Cursor;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use cluegate_gate::{Placeholder, ReleasedPicture};
 use image::codecs::jpeg::JpegEncoder;
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::codecs::webp::WebPEncoder;
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
 
@@ -76,10 +73,7 @@ impl Shown {
         let (width, height) = pixels.dimensions();
         let (raw, rgb) = (pixels.as_raw(), ExtendedColorType::Rgb8);
         let written = match format {
-            Format::Png => {
-                PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive)
-                    .write_image(raw, width, height, rgb)
-            }
+            Format::Png => cluegate_perception::encode_png(pixels).map(|file| *bytes.get_mut() = file),
             Format::Jpeg(quality) => JpegEncoder::new_with_quality(&mut bytes, quality.clamp(1, 100))
                 .write_image(raw, width, height, rgb),
             Format::WebP => WebPEncoder::new_lossless(&mut bytes).write_image(raw, width, height, rgb),
@@ -96,7 +90,7 @@ impl Shown {
 
     /// The file in base64, as most dialects want it.
     pub(crate) fn base64(&self) -> String {
-        BASE64_STANDARD.encode(&self.bytes)
+        base64_simd::STANDARD.encode_to_string(&self.bytes)
     }
 
     /// How it is written.

@@ -16,6 +16,9 @@ use crate::config::{ConfigError, UpstreamConfig};
 /// Characters of a server's own words that are shown.
 const SHOWN: usize = 200;
 
+/// Most bytes of memory that are taken on an answer's word about its length.
+const CLAIMED: usize = 1 << 20;
+
 /// Connections to one upstream.
 #[derive(Debug, Clone)]
 pub(crate) struct Http {
@@ -126,7 +129,9 @@ impl Http {
     /// # Errors
     /// `Malformed` if it is larger than allowed, `Unreachable` if it breaks off, `Timeout`.
     pub(crate) async fn bytes(&self, mut response: Response) -> Result<Bytes, UpstreamError> {
-        let mut body = BytesMut::new();
+        // A length is a claim: more than the start is taken only as it comes.
+        let claimed = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+        let mut body = BytesMut::with_capacity(claimed.min(self.answer_bytes).min(CLAIMED));
         while let Some(chunk) = response.chunk().await.map_err(|e| self.transport(&e))? {
             if body.len() + chunk.len() > self.answer_bytes {
                 let message = format!("its answer is larger than the {} bytes allowed", self.answer_bytes);

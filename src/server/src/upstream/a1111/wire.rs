@@ -239,7 +239,7 @@ impl Reply {
             );
         }
         let read = |text: &String| {
-            let bytes = BASE64_STANDARD.decode(without_prefix(text));
+            let bytes = base64_simd::STANDARD.decode_to_vec(without_prefix(text));
             bytes.map(Unjudged::encoded).map_err(|_| "its picture is not in base64".to_owned())
         };
         indices.into_iter().zip(images.iter().map(read)).collect()
