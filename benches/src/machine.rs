@@ -6,7 +6,8 @@ use std::process::Command;
 use anyhow::Context as _;
 use serde::Serialize;
 
-const STATUS: &str = "/proc/self/status";
+/// This process, where others have their number.
+const SELF: &str = "self";
 
 /// The machine and the program.
 #[derive(Debug, Clone, Serialize)]
@@ -62,12 +63,17 @@ fn commit() -> Option<String> {
 
 /// Memory of this process that is in use now (resident set), in MiB.
 pub(crate) fn resident_mb() -> anyhow::Result<f64> {
-    status_mb("VmRSS")
+    status_mb(SELF, "VmRSS")
+}
+
+/// The same of another process.
+pub(crate) fn resident_mb_of(process: u32) -> anyhow::Result<f64> {
+    status_mb(&process.to_string(), "VmRSS")
 }
 
 /// The most that was ever in use, or since [`reset_peak`].
 pub(crate) fn peak_mb() -> anyhow::Result<f64> {
-    status_mb("VmHWM")
+    status_mb(SELF, "VmHWM")
 }
 
 /// Lets the peak begin anew at what is in use now. Without the right to do so the old peak stays, which is never less.
@@ -78,7 +84,16 @@ pub(crate) fn reset_peak() {
 /// Time of the processor that this process has used so far, over all cores, in milliseconds; NaN where the system does
 /// not say.
 pub(crate) fn processor_ms() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    processor_time(SELF)
+}
+
+/// The same of another process.
+pub(crate) fn processor_ms_of(process: u32) -> f64 {
+    processor_time(&process.to_string())
+}
+
+fn processor_time(process: &str) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     ticks(&text).map_or(f64::NAN, |ticks| ticks * MS_PER_TICK)
 }
 
@@ -92,9 +107,10 @@ fn ticks(stat: &str) -> Option<f64> {
     Some(fields.next()?.ok()? + fields.next()?.ok()?)
 }
 
-fn status_mb(key: &str) -> anyhow::Result<f64> {
-    let text = std::fs::read_to_string(STATUS).with_context(|| format!("memory is read from {STATUS}"))?;
-    let kib = kib_of(&text, key).with_context(|| format!("expected {key} in {STATUS}, found none"))?;
+fn status_mb(process: &str, key: &str) -> anyhow::Result<f64> {
+    let path = format!("/proc/{process}/status");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("memory is read from {path}"))?;
+    let kib = kib_of(&text, key).with_context(|| format!("expected {key} in {path}, found none"))?;
     Ok(kib / 1024.0)
 }
 

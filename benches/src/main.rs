@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 mod constitutions;
 mod engine;
+mod gateway;
 mod gpu;
 mod machine;
 mod ours;
@@ -34,6 +35,11 @@ enum Benchmark {
     Engine(engine::EngineArgs),
     /// What more statements, rules, pixels, callers and tenants cost.
     Scaling(scaling::ScalingArgs),
+    /// The gateway: what it costs beside a bare proxy, and what gets out while everything fails.
+    Gateway(gateway::GatewayArgs),
+    /// A process of the benchmark above.
+    #[command(hide = true)]
+    GatewayPart(gateway::PartArgs),
     /// The judge in a vLLM on this machine, against the one in this process and a bare client.
     Remote(remote::RemoteArgs),
     /// A judge of full size on a GPU, against its floor and the loop of Hugging Face transformers.
@@ -56,6 +62,8 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().benchmark {
         Benchmark::Engine(arguments) => engine::run(&arguments),
         Benchmark::Scaling(arguments) => scaling::run(&arguments),
+        Benchmark::Gateway(arguments) => gateway::run(&arguments),
+        Benchmark::GatewayPart(arguments) => gateway::run_part(&arguments),
         Benchmark::Remote(arguments) => remote::run(&arguments),
         Benchmark::Gpu(arguments) => gpu::run(&arguments),
     }
@@ -90,6 +98,9 @@ mod tests {
         assert!(help("gpu").contains("--reference-python"));
         for option in ["--vllm-python", "--pictures", "--suite", "--out"] {
             assert!(help("remote").contains(option), "{option}");
+        }
+        for option in ["--minutes", "--quick", "--seed", "--out"] {
+            assert!(help("gateway").contains(option), "{option}");
         }
         for option in ["--repeat", "--suite", "--out"] {
             assert!(help("scaling").contains(option), "{option}");

@@ -16,6 +16,11 @@ impl Times {
         self.0.len()
     }
 
+    /// The times, from the smallest on.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = f64> + '_ {
+        self.0.iter().copied()
+    }
+
     /// The smallest; NaN if there is none.
     pub(crate) fn min(&self) -> f64 {
         self.0.first().copied().unwrap_or(f64::NAN)
