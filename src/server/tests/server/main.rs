@@ -9,6 +9,7 @@ mod builtin;
 mod door;
 mod guardrail;
 mod judge_api;
+mod judging_clients;
 mod moderations;
 mod sdcpp;
 mod support;
