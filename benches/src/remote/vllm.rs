@@ -24,6 +24,10 @@ pub(super) enum Role {
 /// Starting takes about a minute, more where the machine is busy.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// Runs a command in a group of its own that is killed when the other end of the standard input is closed: when this process
+/// ends, however that may be.
+const ENDS_WITH_US: &str = r#"exec 3<&0; (cat <&3 >/dev/null; kill -KILL 0) & exec "$@" </dev/null 3<&-"#;
+
 /// Killed when it is dropped.
 pub(super) struct Vllm {
     child: Child,
@@ -43,8 +47,10 @@ impl Vllm {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let log = folder.join(format!("vllm-{port}.log"));
         let words = std::fs::File::create(&log)?;
-        let mut command = Command::new(python);
+        let mut command = Command::new("sh");
         command
+            .args(["-c", ENDS_WITH_US, "sh"])
+            .arg(python)
             .args(["-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--dtype", "float32"])
             .args(["--served-model-name", MODEL, "--block-size", "32", "--enforce-eager"])
             .args(["--max-num-seqs", "512", "--disable-log-stats", "--disable-uvicorn-access-log"])
@@ -62,7 +68,7 @@ impl Vllm {
             .env("VLLM_NO_USAGE_STATS", "1")
             .env("HF_HUB_OFFLINE", "1")
             .env_remove("RAYON_NUM_THREADS")
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(words.try_clone()?)
             .stderr(words)
             .process_group(0);
