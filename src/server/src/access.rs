@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request};
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 
@@ -32,7 +32,7 @@ pub(crate) struct Line {
 }
 
 struct Answer {
-    status: u16,
+    status: StatusCode,
     client: Option<Client>,
     decisions: String,
     refusal: Option<ProblemKind>,
@@ -59,7 +59,7 @@ impl Line {
     pub(crate) fn answer(mut self, response: Response) -> Response {
         let decisions = response.headers().get(DECISION_HEADER).and_then(|value| value.to_str().ok());
         self.answer = Some(Answer {
-            status: response.status().as_u16(),
+            status: response.status(),
             client: response.extensions().get::<Client>().cloned(),
             decisions: decisions.unwrap_or_default().to_owned(),
             refusal: response.extensions().get::<Problem>().map(Problem::kind),
@@ -69,16 +69,16 @@ impl Line {
     }
 }
 
-/// Whether whoever watches for attacks wants to see it.
-fn is_suspicious(kind: ProblemKind) -> bool {
+/// Whether whoever watches for attacks wants to see it: no key or a wrong one, what the key may not do, bodies that are
+/// too slow or too large, and too much of anything.
+fn is_suspicious(status: StatusCode) -> bool {
     matches!(
-        kind,
-        ProblemKind::Unauthenticated
-            | ProblemKind::TooManyGuesses
-            | ProblemKind::Forbidden
-            | ProblemKind::TooLarge
-            | ProblemKind::RequestTimeout
-            | ProblemKind::Overloaded
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::TOO_MANY_REQUESTS
     )
 }
 
@@ -91,7 +91,10 @@ impl Drop for Line {
             return;
         };
         let (tenant, key) = client.as_ref().map_or(("-", "-"), |client| (&*client.tenant, &*client.key));
-        let (bytes, whole, reason) = (self.bytes, self.whole, refusal.map_or("-", ProblemKind::code));
+        let (bytes, whole, suspicious) = (self.bytes, self.whole, is_suspicious(*status));
+        // A front may refuse by itself.
+        let plain = if status.is_success() { None } else { status.canonical_reason() };
+        let (status, reason) = (status.as_u16(), refusal.map(ProblemKind::code).or(plain).unwrap_or("-"));
         // Macros fix the level where they stand.
         macro_rules! line {
             ($level:ident, $text:literal) => {
@@ -100,9 +103,10 @@ impl Drop for Line {
                 )
             };
         }
-        match refusal {
-            Some(kind) if is_suspicious(*kind) => line!(warn, "refused"),
-            _ => line!(info, "answered"),
+        if suspicious {
+            line!(warn, "refused");
+        } else {
+            line!(info, "answered");
         }
     }
 }

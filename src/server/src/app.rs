@@ -182,7 +182,7 @@ impl App {
         let judging = tokio::task::spawn_blocking(move || {
             let evidence = session.policy().client.evidence;
             let outcome = session.finished(0, picture)?.into_outcome();
-            drop((place, listed));
+            drop((listed, place));
             let outcome = outcome.map_err(|DrawAgain { .. }| {
                 Problem::new(ProblemKind::Internal, "the gate asked for another try where there is none")
             })?;

@@ -132,9 +132,9 @@ pub(crate) struct Setting {
     pub(crate) review: Arc<Review>,
     pub(crate) token: CancellationToken,
     pub(crate) progress: watch::Sender<Progress>,
-    /// Held for as long as the thread works.
-    pub(crate) place: Place,
     pub(crate) listed: Listed,
+    /// Held for as long as the thread works. Given back last: whoever finds it free finds nothing of the request.
+    pub(crate) place: Place,
 }
 
 /// Starts the thread of a request.
@@ -212,7 +212,7 @@ impl Driver {
         drop(session);
         setting.progress.send_replace(Progress { fraction: 1.0, ..Progress::default() });
         // Whoever sees the end finds the place free.
-        drop((setting.place, setting.listed));
+        drop((setting.listed, setting.place));
         let _ = updates.try_send(Update::End { failure });
     }
 

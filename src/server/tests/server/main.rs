@@ -13,3 +13,4 @@ mod judging_clients;
 mod moderations;
 mod sdcpp;
 mod support;
+mod tls;

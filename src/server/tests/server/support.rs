@@ -1,17 +1,24 @@
 //! A gateway on a free port over the gate's scripted world, and upstreams that do as they are told.
 
+use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use cluegate_gate::fakes::{CONSTITUTION, World};
-use cluegate_gate::{DecisionLog, Gate, MemoryLog, Policies};
+use cluegate_gate::{DecisionLog, Gate, JudgeProvider, MemoryLog, Policies};
 use cluegate_perception::Picture;
 use cluegate_server::{
     App, Config, Dialect, Event, NewKey, Order, PictureRequest, Server, Unjudged, Upstream, UpstreamError,
 };
 use futures_util::future::BoxFuture;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// A gateway that runs until it is dropped. Its tenants are `t`, with the policy that the test names, and `other`, with
 /// the defaults; each has a key.
@@ -21,7 +28,9 @@ pub(crate) struct Gateway {
     pub(crate) key: NewKey,
     pub(crate) other: NewKey,
     pub(crate) folder: TempDir,
+    pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
+    served: JoinHandle<()>,
 }
 
 impl Drop for Gateway {
@@ -42,6 +51,10 @@ pub(crate) struct Setup {
     pub(crate) config_head: String,
     pub(crate) config_tables: String,
     pub(crate) world: Option<World>,
+    /// A judge in place of the world's.
+    pub(crate) judge: Option<Box<dyn JudgeProvider>>,
+    /// Files that the configuration names, with their text.
+    pub(crate) files: Vec<(&'static str, String)>,
     pub(crate) upstream: Option<Arc<dyn Upstream>>,
 }
 
@@ -60,6 +73,9 @@ impl Gateway {
                 setup.head, setup.tables
             ),
         );
+        for (name, text) in setup.files {
+            write(name, text);
+        }
         let text = format!(
             "listen = \"127.0.0.1:0\"\n{}\n[keys]\nfile = \"keys.toml\"\n{}\n",
             setup.config_head, setup.config_tables
@@ -69,15 +85,41 @@ impl Gateway {
         let shared: Arc<dyn DecisionLog> = Arc::<MemoryLog>::clone(&log);
         let world = setup.world.unwrap_or_else(|| World::new([]));
         let policies = Policies::load(folder.path().join("policy.toml")).unwrap();
-        let gate = Gate::new(&policies, &world, shared).unwrap();
+        let gate = Gate::new(&policies, setup.judge.as_deref().unwrap_or(&world), shared).unwrap();
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        log_lines();
         let app = App::new(config, Arc::new(gate), setup.upstream).unwrap();
         let server = Server::bind(app).await.unwrap();
-        let url = format!("http://{}", server.local_addr().unwrap());
+        let address = server.local_addr().unwrap();
+        let url = format!("{scheme}://{address}");
         let (stop, stopped) = oneshot::channel();
-        tokio::spawn(server.run(async move {
+        let served = tokio::spawn(server.run(async move {
             let _ = stopped.await;
         }));
-        Self { url, log, key, other, folder, stop: Some(stop) }
+        Self { url, log, key, other, folder, address, stop: Some(stop), served }
+    }
+
+    /// Tells it to stop.
+    pub(crate) fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+
+    /// Waits until it has stopped.
+    pub(crate) async fn stopped(&mut self) {
+        self.stop();
+        within(&mut self.served).await.unwrap();
+    }
+
+    /// Sends these bytes over a connection of their own and returns all that comes back until it is closed.
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        // It may be closed before all was sent.
+        let _ = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        let _ = within(stream.read_to_end(&mut answer)).await;
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     /// A client of tenant `t`: plain HTTP, no redirects.
@@ -116,6 +158,8 @@ pub(crate) struct Scripted {
     /// What each picture of each order shows; the last is repeated.
     draw: Script,
     pub(crate) orders: Mutex<Vec<Order>>,
+    /// When to begin to draw.
+    go_on: CancellationToken,
 }
 
 /// What comes of one picture.
@@ -131,7 +175,17 @@ pub(crate) enum Drawn {
 impl Scripted {
     /// Draws what `draw` says for each picture of an order.
     pub(crate) fn new(draw: impl Fn(&Order, u32) -> Drawn + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { draw: Box::new(draw), orders: Mutex::default() })
+        let go_on = CancellationToken::new();
+        go_on.cancel();
+        Self::gated(go_on, draw)
+    }
+
+    /// The same, once it may go on.
+    pub(crate) fn gated(
+        go_on: CancellationToken,
+        draw: impl Fn(&Order, u32) -> Drawn + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self { draw: Box::new(draw), orders: Mutex::default(), go_on })
     }
 }
 
@@ -159,6 +213,7 @@ impl Upstream for Scripted {
     ) -> BoxFuture<'a, Result<(), UpstreamError>> {
         Box::pin(async move {
             self.orders.lock().unwrap().push(order.clone());
+            self.go_on.cancelled().await;
             for index in 0..order.count {
                 let picture = match (self.draw)(order, index) {
                     Drawn::Picture(picture) => Unjudged::pixels(picture),
@@ -195,4 +250,60 @@ pub(crate) fn files(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// Waits for an event, not for ever.
+pub(crate) async fn within<T>(event: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), event).await.unwrap()
+}
+
+/// Looks again and again until `look` finds something, not for ever.
+pub(crate) async fn found<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    within(async {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// All that the gateway logged so far, of all tests in this process, at every level: a line that belongs to a request
+/// holds its id.
+pub(crate) fn log_lines() -> Vec<String> {
+    static LINES: OnceLock<Lines> = OnceLock::new();
+    let lines = LINES.get_or_init(|| {
+        let lines = Lines::default();
+        let copy = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter("cluegate=trace,cluegate_server=trace,cluegate_gate=trace");
+        subscriber.with_ansi(false).with_writer(move || copy.clone()).init();
+        lines
+    });
+    String::from_utf8_lossy(&lines.0.lock().unwrap()).lines().map(str::to_owned).collect()
+}
+
+/// The log's lines with this word, once there is one.
+pub(crate) async fn logged(word: &str) -> String {
+    found(|| {
+        let lines: Vec<String> = log_lines().into_iter().filter(|line| line.contains(word)).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    })
+    .await
 }
