@@ -10,6 +10,7 @@ mod door;
 mod guardrail;
 mod judge_api;
 mod judging_clients;
+mod leaks;
 mod moderations;
 mod sdcpp;
 mod support;

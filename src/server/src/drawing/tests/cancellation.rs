@@ -108,7 +108,9 @@ async fn a_judgment_is_called_off_when_its_client_goes_away() {
     let asked = tokio::spawn(async move {
         let client = Client { tenant: "t".into(), key: "k".into(), peer: [127, 0, 0, 1].into() };
         let deadline = Deadline(Instant::now() + Duration::from_secs(60));
-        let _ = app.judge(&client, "r", deadline, Unjudged::pixels(clean(0)), Format::Png).await;
+        let picture = Unjudged::pixels(clean(0));
+        let brought = crate::app::Brought { picture, prompt: String::new(), format: Format::Png };
+        let _ = app.judge(&client, "r", deadline, brought).await;
     });
     within(judge.begun.cancelled()).await;
     asked.abort();
