@@ -126,7 +126,7 @@ impl Outcome {
 
     /// The problem that this is for a request of which nothing else came: none for a picture that was released, and none
     /// for one that was withheld because of what it shows, which is an answer and no failure.
-    fn problem(&self) -> Option<ProblemKind> {
+    pub(crate) fn problem(&self) -> Option<ProblemKind> {
         match self.decision.reason {
             Reason::GeneratorFailure | Reason::NotFinished => Some(ProblemKind::UpstreamFailed),
             Reason::JudgeError => Some(ProblemKind::JudgeFailed),

@@ -4,6 +4,7 @@ mod a1111;
 mod guardrail;
 mod judge;
 mod moderations;
+mod openai;
 mod sdcpp;
 mod verdict;
 
@@ -15,6 +16,9 @@ pub(crate) fn offered(config: &Config) -> Vec<Front> {
     let mut fronts = Vec::new();
     if config.offers(FrontName::A1111) {
         fronts.push(a1111::front());
+    }
+    if config.offers(FrontName::OpenAi) {
+        fronts.push(openai::front(config));
     }
     if config.offers(FrontName::SdCpp) {
         fronts.push(sdcpp::front(config));

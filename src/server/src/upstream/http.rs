@@ -86,6 +86,16 @@ impl Http {
         self.client.post(self.url(path))
     }
 
+    /// A GET of an address that the server named; none unless it is the server's own: same scheme, host and port, and
+    /// no user. Another would get the key, and might be anything that this machine can reach.
+    pub(crate) fn get_own(&self, address: &str) -> Option<RequestBuilder> {
+        let address = self.base.join(address).ok()?;
+        let own = address.origin() == self.base.origin()
+            && address.username().is_empty()
+            && address.password().is_none();
+        own.then(|| self.client.get(address))
+    }
+
     /// The address of `path` below the server's.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.address())
@@ -132,14 +142,27 @@ impl Http {
         // A length is a claim: more than the start is taken only as it comes.
         let claimed = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
         let mut body = BytesMut::with_capacity(claimed.min(self.answer_bytes).min(CLAIMED));
-        while let Some(chunk) = response.chunk().await.map_err(|e| self.transport(&e))? {
-            if body.len() + chunk.len() > self.answer_bytes {
-                let message = format!("its answer is larger than the {} bytes allowed", self.answer_bytes);
-                return Err(self.error(Kind::Malformed, &message));
-            }
+        while let Some(chunk) = self.chunk(&mut response, body.len()).await? {
             body.extend_from_slice(&chunk);
         }
         Ok(body.freeze())
+    }
+
+    /// The next part of an answer of which `read` bytes were read before; none at its end.
+    ///
+    /// # Errors
+    /// As [`Http::bytes`].
+    pub(crate) async fn chunk(
+        &self,
+        response: &mut Response,
+        read: usize,
+    ) -> Result<Option<Bytes>, UpstreamError> {
+        let chunk = response.chunk().await.map_err(|e| self.transport(&e))?;
+        if chunk.as_ref().is_some_and(|chunk| read.saturating_add(chunk.len()) > self.answer_bytes) {
+            let message = format!("its answer is larger than the {} bytes allowed", self.answer_bytes);
+            return Err(self.error(Kind::Malformed, &message));
+        }
+        Ok(chunk)
     }
 
     /// Sends a request and reads its answer as JSON.

@@ -3,6 +3,7 @@
 mod a1111;
 mod builtin;
 mod http;
+mod openai;
 pub(crate) mod sdcpp;
 
 use std::fmt;
@@ -88,8 +89,8 @@ pub fn open(
     match config.kind {
         UpstreamKind::BuiltIn => Ok(Arc::new(BuiltIn::new(config, generator.ok_or_else(missing)?))),
         UpstreamKind::SdCpp => Ok(Arc::new(SdCpp::new(config)?)),
-        // One arm for each kind.
         UpstreamKind::A1111 => Ok(a1111::A1111::new(config)?),
+        UpstreamKind::OpenAi => Ok(Arc::new(openai::OpenAi::new(config)?)),
         _ => Err(missing()),
     }
 }

@@ -15,3 +15,8 @@ mod moderations;
 mod sdcpp;
 mod support;
 mod tls;
+mod drain;
+mod drawing;
+mod limits;
+mod openai;
+mod openai_upstream;

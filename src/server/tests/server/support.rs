@@ -166,6 +166,8 @@ pub(crate) struct Scripted {
 pub(crate) enum Drawn {
     Picture(Picture),
     Bytes(Vec<u8>),
+    /// A file, after previews.
+    Previewed(Vec<Picture>, Vec<u8>),
     Failed(&'static str),
     Nothing,
     /// Waits until the order is cancelled.
@@ -218,6 +220,14 @@ impl Upstream for Scripted {
                 let picture = match (self.draw)(order, index) {
                     Drawn::Picture(picture) => Unjudged::pixels(picture),
                     Drawn::Bytes(bytes) => Unjudged::encoded(bytes),
+                    Drawn::Previewed(previews, bytes) => {
+                        let total = previews.len() as u32 + 1;
+                        for (step, preview) in (1..).zip(previews) {
+                            let picture = Unjudged::pixels(preview);
+                            let _ = events.send(Event::Preview { index, step, total, picture }).await;
+                        }
+                        Unjudged::encoded(bytes)
+                    }
                     Drawn::Failed(why) => {
                         let _ = events.send(Event::Failed { index, why: why.to_owned() }).await;
                         continue;
