@@ -23,6 +23,7 @@ mod admission;
 mod app;
 mod body;
 mod client;
+mod comfyui;
 pub mod config;
 mod deadline;
 mod drawing;

@@ -12,13 +12,16 @@ use reqwest::Url;
 use super::ConfigError;
 use super::hosts::FetchHost;
 use super::raw::{
-    FrontName, RawA1111, RawConfig, RawPictures, RawServerLimits, RawTls, RawUpstream, UpstreamKind,
+    FrontName, RawA1111, RawComfyUi, RawConfig, RawPictures, RawServerLimits, RawTls, RawUpstream,
+    UpstreamKind,
 };
 
 /// Longest configuration file in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Most requests in work: the runtime has 512 threads for them and for other things.
 const MAX_IN_WORK: usize = 448;
+/// Most nodes of a ComfyUI workflow that can be allowed.
+const MAX_NODES: usize = 2000;
 /// Longest time that can be named: a year.
 const MAX_MS: u64 = 365 * 86_400_000;
 
@@ -51,6 +54,8 @@ pub struct Config {
     pub pictures: PictureOptions,
     /// The A1111 front end.
     pub a1111: RawA1111,
+    /// The ComfyUI front end.
+    pub comfyui: RawComfyUi,
 }
 
 /// The text-to-image server.
@@ -200,6 +205,7 @@ impl Config {
             limits: check.limits(&raw.limits)?,
             pictures: check.pictures(raw.pictures)?,
             a1111: raw.a1111,
+            comfyui: check.comfyui(raw.comfyui)?,
         })
     }
 
@@ -304,6 +310,16 @@ impl Check<'_> {
             keep: self.time("limits.keep_ms", raw.keep_ms)?,
             keep_bytes: self.positive("limits.keep_bytes", raw.keep_bytes)?,
         })
+    }
+
+    fn comfyui(&self, raw: RawComfyUi) -> Result<RawComfyUi, ConfigError> {
+        if !(1..=MAX_NODES).contains(&raw.max_nodes) {
+            return Err(self.error("comfyui.max_nodes", "from 1 to 2000", raw.max_nodes));
+        }
+        self.positive("comfyui.sockets", raw.sockets)?;
+        self.positive("comfyui.socket_queue", raw.socket_queue)?;
+        self.time("comfyui.socket_idle_ms", raw.socket_idle_ms)?;
+        Ok(raw)
     }
 
     fn pictures(&self, raw: RawPictures) -> Result<PictureOptions, ConfigError> {

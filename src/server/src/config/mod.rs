@@ -11,7 +11,8 @@ use std::path::PathBuf;
 pub use built::{Config, PictureOptions, ServerLimits, UpstreamConfig};
 pub use hosts::FetchHost;
 pub use raw::{
-    FrontName, RawA1111, RawConfig, RawKeys, RawPictures, RawServerLimits, RawTls, RawUpstream, UpstreamKind,
+    FrontName, RawA1111, RawComfyUi, RawConfig, RawKeys, RawPictures, RawServerLimits, RawTls, RawUpstream,
+    UpstreamKind,
 };
 use thiserror::Error;
 

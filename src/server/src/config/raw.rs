@@ -39,6 +39,8 @@ pub struct RawConfig {
     pub pictures: RawPictures,
     /// The A1111 front end.
     pub a1111: RawA1111,
+    /// The ComfyUI front end.
+    pub comfyui: RawComfyUi,
 }
 
 impl Default for RawConfig {
@@ -56,6 +58,7 @@ impl Default for RawConfig {
             limits: RawServerLimits::default(),
             pictures: RawPictures::default(),
             a1111: RawA1111::default(),
+            comfyui: RawComfyUi::default(),
         }
     }
 }
@@ -295,3 +298,126 @@ impl Default for RawA1111 {
         Self { options: options.map(str::to_owned).to_vec(), scripts: Vec::new(), fixed: BTreeMap::new() }
     }
 }
+
+/// The ComfyUI front end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawComfyUi {
+    /// Classes of nodes that a client's workflow may have. Classes that write files elsewhere, load from addresses or run
+    /// code do not belong here.
+    pub nodes: Vec<String>,
+    /// Most nodes of a workflow, up to 2000.
+    pub max_nodes: usize,
+    /// Most WebSockets of one tenant at a time.
+    pub sockets: usize,
+    /// After how many milliseconds a WebSocket whose client answers nothing, not even a ping, is closed.
+    pub socket_idle_ms: u64,
+    /// Most events that wait for a WebSocket's client; one that is slower is cut off.
+    pub socket_queue: usize,
+}
+
+impl Default for RawComfyUi {
+    fn default() -> Self {
+        Self {
+            nodes: COMFYUI_NODES.map(str::to_owned).to_vec(),
+            max_nodes: 200,
+            sockets: 64,
+            socket_idle_ms: 90_000,
+            socket_queue: 256,
+        }
+    }
+}
+
+/// Core nodes of ComfyUI that turn texts and uploaded pictures into pictures and touch nothing else: `nodes.py`,
+/// `comfy_extras/nodes_custom_sampler.py`, `nodes_flux.py`, `nodes_sd3.py`, `nodes_clip_sdxl.py`, `nodes_model_advanced.py`,
+/// `nodes_mask.py`, `nodes_upscale_model.py`, `nodes_post_processing.py`, `nodes_primitive.py`.
+const COMFYUI_NODES: [&str; 88] = [
+    "CheckpointLoaderSimple",
+    "CLIPLoader",
+    "DualCLIPLoader",
+    "TripleCLIPLoader",
+    "UNETLoader",
+    "VAELoader",
+    "LoraLoader",
+    "LoraLoaderModelOnly",
+    "ControlNetLoader",
+    "UpscaleModelLoader",
+    "CLIPSetLastLayer",
+    "CLIPTextEncode",
+    "CLIPTextEncodeSDXL",
+    "CLIPTextEncodeSDXLRefiner",
+    "CLIPTextEncodeSD3",
+    "CLIPTextEncodeFlux",
+    "ConditioningAverage",
+    "ConditioningCombine",
+    "ConditioningConcat",
+    "ConditioningSetArea",
+    "ConditioningSetAreaPercentage",
+    "ConditioningSetAreaStrength",
+    "ConditioningSetMask",
+    "ConditioningSetTimestepRange",
+    "ConditioningZeroOut",
+    "ControlNetApply",
+    "ControlNetApplyAdvanced",
+    "InpaintModelConditioning",
+    "FluxGuidance",
+    "ModelSamplingDiscrete",
+    "ModelSamplingFlux",
+    "ModelSamplingSD3",
+    "ModelSamplingAuraFlow",
+    "FreeU",
+    "FreeU_V2",
+    "EmptyLatentImage",
+    "EmptySD3LatentImage",
+    "EmptyImage",
+    "KSampler",
+    "KSamplerAdvanced",
+    "SamplerCustom",
+    "SamplerCustomAdvanced",
+    "KSamplerSelect",
+    "BasicGuider",
+    "CFGGuider",
+    "BasicScheduler",
+    "KarrasScheduler",
+    "ExponentialScheduler",
+    "PolyexponentialScheduler",
+    "SDTurboScheduler",
+    "BetaSamplingScheduler",
+    "AlignYourStepsScheduler",
+    "SplitSigmas",
+    "RandomNoise",
+    "DisableNoise",
+    "VAEDecode",
+    "VAEDecodeTiled",
+    "VAEEncode",
+    "VAEEncodeTiled",
+    "VAEEncodeForInpaint",
+    "SetLatentNoiseMask",
+    "LatentUpscale",
+    "LatentUpscaleBy",
+    "LatentComposite",
+    "LatentCrop",
+    "LatentFlip",
+    "LatentRotate",
+    "LatentFromBatch",
+    "LatentBatch",
+    "RepeatLatentBatch",
+    "LoadImage",
+    "LoadImageMask",
+    "ImageScale",
+    "ImageScaleBy",
+    "ImageScaleToTotalPixels",
+    "ImageUpscaleWithModel",
+    "ImageInvert",
+    "ImageBatch",
+    "ImagePadForOutpaint",
+    "ImageToMask",
+    "MaskToImage",
+    "InvertMask",
+    "GrowMask",
+    "PrimitiveInt",
+    "PrimitiveFloat",
+    "PrimitiveString",
+    "SaveImage",
+    "PreviewImage",
+];

@@ -1,6 +1,7 @@
 //! Front ends: each reads one dialect into the shared vocabulary and writes outcomes back.
 
 mod a1111;
+mod comfyui;
 mod guardrail;
 mod judge;
 mod moderations;
@@ -31,6 +32,9 @@ pub(crate) fn offered(config: &Config) -> Vec<Front> {
     }
     if config.offers(FrontName::Guardrail) {
         fronts.push(guardrail::front());
+    }
+    if config.offers(FrontName::ComfyUi) {
+        fronts.push(comfyui::front(config));
     }
     fronts
 }

@@ -2,6 +2,7 @@
 
 mod a1111;
 mod builtin;
+mod comfyui;
 mod http;
 mod openai;
 pub(crate) mod sdcpp;
@@ -21,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::builtin::BuiltIn;
+use self::comfyui::ComfyUi;
 use self::sdcpp::SdCpp;
 use crate::config::{ConfigError, UpstreamConfig, UpstreamKind};
 use crate::request::{Dialect, PictureRequest};
@@ -89,9 +91,9 @@ pub fn open(
     match config.kind {
         UpstreamKind::BuiltIn => Ok(Arc::new(BuiltIn::new(config, generator.ok_or_else(missing)?))),
         UpstreamKind::SdCpp => Ok(Arc::new(SdCpp::new(config)?)),
+        UpstreamKind::ComfyUi => Ok(Arc::new(ComfyUi::new(config)?)),
         UpstreamKind::A1111 => Ok(a1111::A1111::new(config)?),
         UpstreamKind::OpenAi => Ok(Arc::new(openai::OpenAi::new(config)?)),
-        _ => Err(missing()),
     }
 }
 
