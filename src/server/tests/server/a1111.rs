@@ -6,6 +6,7 @@ use cluegate_gate::fakes::{picture, shows};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+use crate::a1111_server::soon;
 use crate::support::{Drawn, Gateway, Scripted, Setup, png};
 
 const SWORD: usize = 2;
@@ -215,13 +216,15 @@ async fn progress_and_interrupt_know_the_tenants_own_requests_only() {
     let asked =
         own.post(format!("{}/sdapi/v1/txt2img", gateway.url)).json(&json!({ "batch_size": 2 })).send();
     let asked = tokio::spawn(asked);
-    let begun = loop {
-        let told = get(&own, &gateway, "/sdapi/v1/progress?skip_current_image=true").await;
-        if told["state"]["job"] == "txt2img" {
-            break told;
+    let begun = async {
+        loop {
+            let told = get(&own, &gateway, "/sdapi/v1/progress?skip_current_image=true").await;
+            if told["state"]["job"] == "txt2img" {
+                break told;
+            }
         }
-        tokio::task::yield_now().await;
     };
+    let begun = soon(begun).await;
     assert_eq!((&begun["state"]["job_count"], &begun["current_image"]), (&json!(2), &Value::Null));
     assert!(begun["progress"].as_f64().unwrap() > 0.0);
     assert_eq!(get(&other, &gateway, "/sdapi/v1/progress").await["state"]["job"], "");

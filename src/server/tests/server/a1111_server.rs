@@ -19,6 +19,11 @@ use tokio::sync::{Notify, watch};
 
 use crate::support::png;
 
+/// Waits for `what`, and fails where it hangs.
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(std::time::Duration::from_secs(60), what).await.unwrap()
+}
+
 /// What a script makes of a call.
 pub(crate) enum Answer {
     /// These pictures, after a grid that shows a sword.
@@ -55,14 +60,18 @@ impl Fake {
 
     /// Waits until it draws, or has drawn everything.
     pub(crate) async fn draws(&self, draws: bool) {
-        self.current.subscribe().wait_for(|current| current.is_some() == draws).await.unwrap();
+        let mut current = self.current.subscribe();
+        soon(current.wait_for(|current| current.is_some() == draws)).await.unwrap();
     }
 
     /// Waits until `count` calls were received.
     pub(crate) async fn received(&self, count: usize) {
-        while self.calls.lock().unwrap().len() < count {
-            tokio::task::yield_now().await;
-        }
+        let received = async {
+            while self.calls.lock().unwrap().len() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(received).await;
     }
 
     async fn draw(&self, path: &'static str, body: Value) -> Response {

@@ -8,7 +8,7 @@ use cluegate_gate::fakes::{picture, shows};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::a1111_server::{Answer, start};
+use crate::a1111_server::{Answer, soon, start};
 use crate::support::{Gateway, Setup, png};
 
 const SWORD: usize = 2;
@@ -182,9 +182,12 @@ async fn only_the_call_that_nobody_waits_for_is_interrupted() {
     fake.go_on();
     let theirs = theirs.await.unwrap();
     assert_eq!(reasons(&theirs.json().await.unwrap()), ["safe"]);
-    while fake.interrupts.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
+    let interrupted = async {
+        while fake.interrupts.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(interrupted).await;
     fake.draws(false).await;
     assert_eq!(fake.interrupts.load(Ordering::SeqCst), 1);
 }
@@ -233,13 +236,15 @@ async fn a_bad_preview_ends_its_picture_and_a_good_one_is_shown() {
             tokio::spawn(
                 async move { other.post(url).json(&json!({ "prompt": "slow" })).send().await.unwrap() },
             );
-        let preview = loop {
-            let told = get(&gateway, "/sdapi/v1/progress").await;
-            if told["current_image"].is_string() {
-                break told;
+        let shown = async {
+            loop {
+                let told = get(&gateway, "/sdapi/v1/progress").await;
+                if told["current_image"].is_string() {
+                    break told;
+                }
             }
-            tokio::task::yield_now().await;
         };
+        let preview = soon(shown).await;
         assert!(!shows_sword(&preview["current_image"]));
         assert!(preview["progress"].as_f64().unwrap() >= 0.5);
         let skipped = get(&gateway, "/sdapi/v1/progress?skip_current_image=true").await;
@@ -272,4 +277,36 @@ async fn lists_are_built_anew_and_options_narrowed() {
     assert_eq!(get(&gateway, "/sdapi/v1/scripts").await["txt2img"], json!(["adetailer"]));
     // The server has no such list.
     assert_eq!(get(&gateway, "/sdapi/v1/upscalers").await, json!([]));
+}
+
+/// Real clients from PyPI, unmodified: `tests/clients/run` makes their environment and runs these.
+mod clients {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "needs webuiapi from PyPI: tests/clients/run"]
+    async fn webuiapi() {
+        let script = |body: &Value| match body["prompt"].as_str().unwrap() {
+            "slow" => Answer::UntilInterrupted(picture(&[], 3)),
+            _ => honest(body),
+        };
+        let (fake, upstream) = start(true, script).await;
+        let setup = Setup {
+            head: "previews = [0.5]",
+            tables: "[tenant.t.client]\npreviews = true",
+            config_tables: "[a1111]\nscripts = [\"ADetailer\"]".to_owned(),
+            upstream: Some(upstream),
+            ..Setup::default()
+        };
+        let gateway = Gateway::start(setup).await;
+        let python = std::env::var("CLUEGATE_CLIENTS").unwrap_or_else(|_| "python3".to_owned());
+        let mut client = std::process::Command::new(python);
+        client.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients/webuiapi_client.py"));
+        client.args([&gateway.url, gateway.key.reveal()]).env("NO_PROXY", "127.0.0.1");
+        assert!(tokio::task::spawn_blocking(move || client.status().unwrap()).await.unwrap().success());
+        assert_eq!(fake.interrupts.load(Ordering::SeqCst), 1);
+        let calls = fake.calls.lock().unwrap();
+        assert!(calls.iter().all(|(_, body)| body["save_images"] == false && body["n_iter"] == 1));
+        assert!(calls.iter().any(|(_, body)| body["alwayson_scripts"]["ADetailer"]["args"].is_array()));
+    }
 }
