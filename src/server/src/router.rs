@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::{CONNECTION, TRANSFER_ENCODING};
+use axum::http::header::{ALLOW, CONNECTION, TRANSFER_ENCODING};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -54,9 +54,11 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .fallback(unknown);
     for front in front::offered(&app.config) {
         let render = front.render;
-        let routes = front.routes.into_iter().fold(Router::new(), |routes, Route { path, handler, .. }| {
-            routes.route(path, handler.fallback(wrong_method))
-        });
+        let routes =
+            front.routes.into_iter().fold(Router::new(), |routes, Route { path, methods, handler }| {
+                let refuse = move |method: Method| async move { wrong_method(&method, methods) };
+                routes.route(path, handler.fallback(refuse))
+            });
         let routes = routes.layer(middleware::from_fn_with_state(Arc::clone(app), enter)).layer(
             middleware::map_response(move |response: Response| async move {
                 match response.extensions().get::<Problem>() {
@@ -155,6 +157,12 @@ async fn unknown(request: Request) -> Problem {
     Problem::new(ProblemKind::NotFound, message)
 }
 
-async fn wrong_method(method: Method) -> Problem {
-    Problem::new(ProblemKind::MethodNotAllowed, format!("this route has no method {method}"))
+fn wrong_method(method: &Method, methods: &[&str]) -> Response {
+    let methods = methods.join(", ");
+    let message = format!("this route has no method {method}; it has {methods}");
+    let mut response = Problem::new(ProblemKind::MethodNotAllowed, message).into_response();
+    if let Ok(value) = HeaderValue::try_from(methods) {
+        response.headers_mut().insert(ALLOW, value);
+    }
+    response
 }

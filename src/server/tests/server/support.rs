@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -250,16 +249,6 @@ impl Upstream for Scripted {
     fn ready(&self) -> BoxFuture<'_, Result<(), UpstreamError>> {
         Box::pin(async { Ok(()) })
     }
-}
-
-/// A folder's files, for tests of what is written.
-pub(crate) fn files(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
 }
 
 /// Waits for an event, not for ever.
