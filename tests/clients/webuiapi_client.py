@@ -65,7 +65,7 @@ def pictures():
     check("with its seed", result.info["all_seeds"] == [1003], result.info)
     check("and its infotext", "Seed: 1003" in result.info["infotexts"][0])
 
-    mixed = api.txt2img(prompt="two swords", batch_size=3, n_iter=1, seed=5)
+    mixed = api.txt2img(prompt="a cat, then a sword", batch_size=3, n_iter=1, seed=5)
     told = mixed.info["cluegate"]["pictures"]
     outcomes = [(picture["outcome"], picture["image"]) for picture in told]
     check("one bad picture costs only itself", outcomes == [("released", 0), ("withheld", 1), ("released", 2)], told)
@@ -87,7 +87,7 @@ def refusals():
     refused("saving is refused", 422, "save_images", lambda: api.txt2img(prompt="x", save_images=True))
     refused("a script is refused", 422, "script_name", lambda: api.txt2img(prompt="x", script_name="Loopback"))
     unit = webuiapi.ControlNetUnit(image=Image.new("RGB", (8, 8)))
-    refused("ControlNet is refused", 422, "ControlNet", lambda: api.txt2img(prompt="x", controlnet_units=[unit]))
+    refused("ControlNet is refused", 422, "ControlNet", lambda: api.txt2img(prompt="x", controlnet_units=[unit], alwayson_scripts={}))
     refused("an upscaler's route is refused", 404, "not_found", lambda: api.extra_single_image(unit.image))
     wrong = webuiapi.WebUIApi(baseurl=f"{URL}/sdapi/v1")
     wrong.session.auth = ("anyone", "wrong")

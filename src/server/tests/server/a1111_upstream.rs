@@ -282,12 +282,15 @@ async fn lists_are_built_anew_and_options_narrowed() {
 /// Real clients from PyPI, unmodified: `tests/clients/run` makes their environment and runs these.
 mod clients {
     use super::*;
+    use crate::clients::run;
 
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "needs webuiapi from PyPI: tests/clients/run"]
     async fn webuiapi() {
         let script = |body: &Value| match body["prompt"].as_str().unwrap() {
             "slow" => Answer::UntilInterrupted(picture(&[], 3)),
+            // Where previews are judged each picture has a call of its own.
+            "a cat, then a sword" if body["seed"] == 6 => Answer::Pictures(vec![picture(&[SWORD], 6)]),
             _ => honest(body),
         };
         let (fake, upstream) = start(true, script).await;
@@ -299,11 +302,7 @@ mod clients {
             ..Setup::default()
         };
         let gateway = Gateway::start(setup).await;
-        let python = std::env::var("CLUEGATE_CLIENTS").unwrap_or_else(|_| "python3".to_owned());
-        let mut client = std::process::Command::new(python);
-        client.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients/webuiapi_client.py"));
-        client.args([&gateway.url, gateway.key.reveal()]).env("NO_PROXY", "127.0.0.1");
-        assert!(tokio::task::spawn_blocking(move || client.status().unwrap()).await.unwrap().success());
+        run("webuiapi_client.py", &[&gateway.url, gateway.key.reveal()]).await;
         assert_eq!(fake.interrupts.load(Ordering::SeqCst), 1);
         let calls = fake.calls.lock().unwrap();
         assert!(calls.iter().all(|(_, body)| body["save_images"] == false && body["n_iter"] == 1));

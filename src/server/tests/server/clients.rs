@@ -7,7 +7,7 @@ use cluegate_gate::fakes::picture;
 use crate::support::{Drawn, Gateway, Scripted, Setup, png};
 
 /// Runs `tests/clients/SCRIPT` and shows what it prints.
-async fn run(script: &str, arguments: &[&str]) {
+pub(crate) async fn run(script: &str, arguments: &[&str]) {
     let python = std::env::var("CLUEGATE_CLIENTS").unwrap_or_else(|_| "python3".to_owned());
     let path = format!("{}/../../tests/clients/{script}", env!("CARGO_MANIFEST_DIR"));
     let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
