@@ -71,7 +71,7 @@ impl Upstream for Marked {
             };
             for index in 0..order.count {
                 let file = self.file(salt.wrapping_add(index as u8));
-                let words = format!("{TEXT}{}", BASE64_STANDARD.encode(&file));
+                let words = format!("out of memory: {}", BASE64_STANDARD.encode(&file));
                 for step in 1..4 {
                     let picture = Unjudged::encoded(file.clone());
                     let _ = events.send(Event::Preview { index, step, total: 4, picture }).await;
@@ -446,8 +446,8 @@ async fn a_tenant_finds_nothing_of_another() {
     for name in heard.iter().chain(&decisions) {
         other.named(name).await;
     }
-    // Every released picture of the first tenant was drawn, so it can be told from what stands in for one.
-    for (what, status, bytes) in &other.answers {
+    // The document holds examples of its own.
+    for (what, status, bytes) in other.answers.iter().filter(|(what, ..)| !what.ends_with("/openapi.json")) {
         let text = String::from_utf8_lossy(bytes);
         assert!(image::load_from_memory(bytes).is_err(), "{what} ({status})");
         assert!(!text.contains("a man") && !text.contains("b64_json"), "{what} ({status}): {text}");
