@@ -13,6 +13,7 @@ use cluegate_gate::Reason;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::openai;
 use super::verdict::{Asking, Failed, judgment, read_json, with_decisions};
 use crate::app::App;
 use crate::client::Client;
@@ -32,21 +33,7 @@ const MOST_CLEAN: f64 = 0.49;
 /// The front end.
 pub(crate) fn front() -> Front {
     let routes = vec![Route { path: "/v1/moderations", methods: &["POST"], handler: post(moderate) }];
-    Front { routes, render }
-}
-
-/// OpenAI's error object.
-fn render(problem: &Problem) -> Response {
-    let kind = match problem.kind().status().as_u16() {
-        401 => "authentication_error",
-        403 => "permission_error",
-        429 => "rate_limit_error",
-        400..500 => "invalid_request_error",
-        _ => "server_error",
-    };
-    problem.respond(json!({
-        "error": { "message": problem.message(), "type": kind, "param": null, "code": problem.kind().code() }
-    }))
+    Front { routes, render: openai::render }
 }
 
 /// What a client asks. The forms of `input` are told apart by hand, for errors that name what is wrong.

@@ -382,11 +382,12 @@ async fn a_stream_of_which_nothing_is_released_ends_with_an_error() {
 
 #[tokio::test]
 async fn a_client_that_leaves_a_stream_stops_the_upstream() {
+    // The second call of the upstream hangs.
     let upstream =
-        Scripted::new(|order, index| if index == 1 { Drawn::Hangs } else { draw(order, index, &[]) });
+        Scripted::new(|order, index| if order.first > 0 { Drawn::Hangs } else { draw(order, index, &[]) });
     let setup = Setup { upstream: Some(upstream.clone()), ..Setup::default() };
     let gateway = Gateway::start(setup).await;
-    let body = json!({ "prompt": "p", "n": 2, "stream": true }).to_string();
+    let body = json!({ "prompt": "p", "n": 5, "stream": true }).to_string();
     let host = gateway.url.trim_start_matches("http://");
     let head = format!(
         "POST {GENERATIONS} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
@@ -401,7 +402,7 @@ async fn a_client_that_leaves_a_stream_stops_the_upstream() {
         assert!(socket.read_buf(&mut told).await.unwrap() > 0);
     }
     drop(socket);
-    let cancel = upstream.orders.lock().unwrap()[0].cancel.clone();
+    let cancel = upstream.orders.lock().unwrap()[1].cancel.clone();
     cancel.cancelled().await;
 }
 

@@ -241,7 +241,6 @@ async fn what_the_api_cannot_say_is_refused_by_name_before_anything_is_drawn() {
         (PictureRequest { sampler: Some("x".to_owned()), ..base() }, "sampler"),
         (PictureRequest { scheduler: Some("x".to_owned()), ..base() }, "scheduler"),
         (PictureRequest { native: native(Dialect::A1111, "hr_scale"), ..base() }, "hr_scale"),
-        (PictureRequest { prompt: "<sd_cpp_extra_args>{}".to_owned(), ..base() }, "sd_cpp_extra_args"),
         (source(Source { strength: Some(0.5), pictures: pictures.clone(), mask: None }), "strength"),
         (source(Source::default()), "a picture"),
     ] {

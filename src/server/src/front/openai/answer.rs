@@ -5,7 +5,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::params::Shape;
-use crate::outcome::{DECISION_HEADER, Finished, Outcome, decision_header};
+use crate::front::verdict::with_decisions;
+use crate::outcome::{Finished, Outcome};
 use crate::pictures::{Format, Shown};
 use crate::problem::{Problem, ProblemKind};
 
@@ -40,17 +41,18 @@ impl IntoResponse for Refusal {
 }
 
 /// A problem in this dialect.
-pub(super) fn render(problem: &Problem) -> Response {
+pub(crate) fn render(problem: &Problem) -> Response {
     problem.respond(json!({ "error": error(problem, None) }))
 }
 
 /// The error object. Its `code` is the gate's own: what is no verdict is never called `moderation_blocked`.
 pub(super) fn error(problem: &Problem, param: Option<String>) -> Value {
-    let status = problem.kind().status();
-    let kind = match problem.kind() {
-        ProblemKind::Overloaded | ProblemKind::TooManyGuesses => "rate_limit_error",
-        _ if status.is_server_error() => "server_error",
-        _ => "invalid_request_error",
+    let kind = match problem.kind().status().as_u16() {
+        401 => "authentication_error",
+        403 => "permission_error",
+        429 => "rate_limit_error",
+        400..500 => "invalid_request_error",
+        _ => "server_error",
     };
     json!({ "message": problem.message(), "type": kind, "param": param, "code": problem.kind().code() })
 }
@@ -122,8 +124,8 @@ pub(super) fn respond(
     finished: &Finished,
     shape: &Shape,
     mut hand_over: impl FnMut(&Shown, &str) -> (&'static str, String),
-) -> Result<Response, Refusal> {
-    let mut response = match nothing(finished) {
+) -> Response {
+    let response = match nothing(finished) {
         Some(nothing) => nothing.respond(),
         None => {
             let entries = finished.outcomes.iter().map(|outcome| {
@@ -152,10 +154,7 @@ pub(super) fn respond(
             Json(body).into_response()
         }
     };
-    if let Some(decisions) = decision_header(&finished.outcomes) {
-        response.headers_mut().insert(DECISION_HEADER, decisions);
-    }
-    Ok(response)
+    with_decisions(response, &finished.outcomes)
 }
 
 /// Seconds since 1970.

@@ -1,8 +1,7 @@
-//! Bodies: JSON for generations, `multipart/form-data` for edits, as openai-python sends them (`resources/images.py`).
+//! Forms of edits, `multipart/form-data`, as openai-python sends them (`resources/images.py`).
 
 use axum::extract::multipart::{Field, Multipart, MultipartError, MultipartRejection};
-use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value};
 
@@ -23,21 +22,6 @@ pub(super) struct EditForm {
     pub(super) pictures: Vec<Bytes>,
     /// `mask`.
     pub(super) mask: Option<Bytes>,
-}
-
-/// A JSON object.
-pub(super) fn json(
-    headers: &HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Map<String, Value>, Problem> {
-    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
-        let message = "expected a body of the type application/json";
-        return Err(Problem::new(ProblemKind::UnsupportedType, message));
-    }
-    let body = body.map_err(|rejection| refused(rejection.status(), &rejection.body_text()))?;
-    serde_json::from_slice(&body)
-        .map_err(|error| Problem::bad_request(format!("expected a JSON object as the body: {error}")))
 }
 
 /// A form.

@@ -12,19 +12,20 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::multipart::{Multipart, MultipartRejection};
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, http::header};
-use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+pub(crate) use self::answer::render;
 
 use self::answer::Refusal;
 use self::files::Files;
 use self::params::{Asked, Delivery, Task};
+use super::verdict::read_json;
 use crate::app::App;
 use crate::client::Client;
 use crate::config::Config;
@@ -48,7 +49,7 @@ pub(crate) fn front(config: &Config) -> Front {
         Route { path: files::ROUTE, methods: &["GET"], handler: get(files::file).layer(files) },
         Route { path: "/v1/models", methods: &["GET"], handler: get(models) },
     ];
-    Front { routes, render: answer::render }
+    Front { routes, render }
 }
 
 /// Who asks, and what it takes to answer.
@@ -80,9 +81,9 @@ impl FromRequestParts<Arc<App>> for Caller {
 async fn generate(
     State(app): State<Arc<App>>,
     caller: Caller,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, Refusal> {
-    let fields = body::json(&caller.headers, body)?;
+    let fields: Map<String, Value> = read_json(request).await?;
     answer(&app, caller, params::read(&fields, Task::Generation, speaks_openai(&app)?)?, None).await
 }
 
@@ -122,10 +123,10 @@ async fn answer(
         return Ok(stream::respond(drawing, shape, partial_images));
     }
     let finished = drawing.finish().await?;
-    answer::respond(&finished, &shape, |shown, decision| match &base {
+    Ok(answer::respond(&finished, &shape, |shown, decision| match &base {
         None => ("b64_json", shown.base64()),
         Some(base) => ("url", format!("{base}{}", files.keep(&client.tenant, decision, shown))),
-    })
+    }))
 }
 
 /// Whether the upstream is spoken to in the same words.

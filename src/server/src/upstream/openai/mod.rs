@@ -31,8 +31,6 @@ const PARTIAL_IMAGES: u32 = 3;
 const READY: Duration = Duration::from_secs(10);
 /// Most models that are listed.
 const MODELS: usize = 1000;
-/// In a prompt, stable-diffusion.cpp reads parameters from what follows.
-const EXTRA_ARGS: &str = "<sd_cpp_extra_args";
 
 /// A server with OpenAI's Images API.
 pub(crate) struct OpenAi {
@@ -274,11 +272,6 @@ impl Upstream for OpenAi {
         }
         if request.source.as_ref().is_some_and(|source| source.pictures.is_empty()) {
             return refuse("expected a picture to start from, got none".to_owned());
-        }
-        if request.prompt.contains(EXTRA_ARGS) {
-            return refuse(format!(
-                "the prompt holds `{EXTRA_ARGS}>`, which some servers read parameters from"
-            ));
         }
         Ok(())
     }
