@@ -46,3 +46,16 @@ async fn openai_images() {
     .await;
     run("openai_images.py", &[&gateway.url, gateway.key.reveal()]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs clients from PyPI: tests/clients/run"]
+async fn comfyui_clients() {
+    // Draws a sword where the prompt asks for one, else a person.
+    let upstream = Scripted::new(|order, index| {
+        let objects: &[usize] = if order.request.prompt == "a sword" { &[2] } else { &[3] };
+        Drawn::Bytes(png(&picture(objects, (order.first + index) as u8)))
+    });
+    let head = "placeholder = \"none\"";
+    let gateway = Gateway::start(Setup { head, upstream: Some(upstream), ..Setup::default() }).await;
+    run("comfyui_clients.py", &[&gateway.url, gateway.key.reveal()]).await;
+}
