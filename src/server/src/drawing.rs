@@ -299,7 +299,7 @@ impl Driver {
 
     fn report(&self, progress: Progress, pictures: usize) {
         // Whatever is no number is no progress.
-        let of_order = progress.fraction.max(0.0).min(1.0);
+        let of_order = if progress.fraction > 0.0 { progress.fraction.min(1.0) } else { 0.0 };
         let done = self.decided as f64 + of_order * pictures as f64;
         let fraction = (done / self.session.count().max(1) as f64).min(1.0);
         self.setting.progress.send_replace(Progress { fraction, ..progress });
