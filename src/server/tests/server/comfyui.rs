@@ -233,7 +233,7 @@ async fn what_is_not_the_standard_workflow_is_refused_by_node() {
         assert!(answer["error"]["message"].is_string() && answer["error"]["details"].is_string(), "{answer}");
         let named = answer["node_errors"].as_object().unwrap();
         let first = named.iter().next().map(|(id, errors)| (id.clone(), errors["errors"][0]["type"].clone()));
-        first.map_or_else(|| (String::new(), answer["error"]["type"].clone()), |first| first)
+        first.unwrap_or_else(|| (String::new(), answer["error"]["type"].clone()))
     };
     let named = |node: &str, kind: &str| (node.to_owned(), json!(kind));
     assert_eq!(refused(&|w| w["10"] = w["9"].clone()).await, named("", "prompt_not_supported"));

@@ -60,7 +60,8 @@ async fn what_does_not_end_in_time_is_called_off_and_told_so() {
     assert!(answer.text().await.unwrap().contains("cancelled"));
     let events = within(stream).await.unwrap().unwrap().text().await.unwrap();
     assert!(events.contains("error") && !events.contains("b64_json"), "{events}");
-    for order in orders.orders.lock().unwrap().clone() {
+    let drawn = orders.orders.lock().unwrap().clone();
+    for order in drawn {
         within(order.cancel.cancelled()).await;
     }
     let records = found(|| Some(gateway.log.records()).filter(|records| records.len() == 2)).await;

@@ -102,7 +102,8 @@ async fn a_hanging_upstream_is_answered_for_within_the_deadline() {
         let body: serde_json::Value = answer.json().await.unwrap();
         assert!(body.to_string().contains("deadline_exceeded"), "{body}");
     }
-    for order in orders.orders.lock().unwrap().clone() {
+    let drawn = orders.orders.lock().unwrap().clone();
+    for order in drawn {
         within(order.cancel.cancelled()).await;
     }
     assert!(gateway.log.records().iter().all(|record| record.reason == Reason::RequestTimeout));

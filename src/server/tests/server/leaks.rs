@@ -106,7 +106,7 @@ struct Search {
 impl Search {
     fn new(files: &[Vec<u8>]) -> Self {
         let mut search = Self { parts: HashMap::new() };
-        search.add(TEXT[..18].as_bytes(), "the text");
+        search.add(&TEXT.as_bytes()[..18], "the text");
         for file in files {
             // Behind the header and the text chunk, which clean files share in part.
             let data = &file[file.len() / 2..file.len() / 2 + 48];
