@@ -10,7 +10,7 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Drawn, Gateway, Scripted, Setup, png};
+use crate::support::{Drawn, Gateway, Scripted, Setup, found, png, within};
 
 const GENERATIONS: &str = "/v1/images/generations";
 const EDITS: &str = "/v1/images/edits";
@@ -401,9 +401,10 @@ async fn a_client_that_leaves_a_stream_stops_the_upstream() {
     while !told.windows(9).any(|window| window == b"completed") {
         assert!(socket.read_buf(&mut told).await.unwrap() > 0);
     }
+    // The first call's outcomes are told before the second begins.
+    let second = found(|| upstream.orders.lock().unwrap().get(1).map(|order| order.cancel.clone())).await;
     drop(socket);
-    let cancel = upstream.orders.lock().unwrap()[1].cancel.clone();
-    cancel.cancelled().await;
+    within(second.cancelled()).await;
 }
 
 #[tokio::test]
