@@ -52,7 +52,9 @@ impl Idle {
 
     /// Runs `work` on a thread that waits, or else on a new one.
     fn start(self: &Arc<Self>, mut work: Work) -> io::Result<()> {
-        while let Some(thread) = self.lock().pop() {
+        // Not under the lock: to hand over waits until the thread is there to take it.
+        let next = || self.lock().pop();
+        while let Some(thread) = next() {
             match thread.send(work) {
                 Ok(()) => return Ok(()),
                 // It had waited long enough a moment before.

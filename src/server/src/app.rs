@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluegate_gate::{DrawAgain, Gate, RequestInfo};
+use cluegate_gate::{DrawAgain, Gate, MemberOutcome, RequestInfo};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -186,10 +186,8 @@ impl App {
             let outcome = outcome.map_err(|DrawAgain { .. }| {
                 Problem::new(ProblemKind::Internal, "the gate asked for another try where there is none")
             })?;
-            if let cluegate_gate::MemberOutcome::Held(held) = &outcome
-                && let Err(error) = review.keep(held)
-            {
-                tracing::error!(decision = %held.decision().decision_id, %error, "a held picture could not be kept");
+            if let MemberOutcome::Held(held) = &outcome {
+                review.keep(held);
             }
             Ok::<_, Problem>(Outcome::new(&outcome, format, evidence))
         });

@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use cluegate_gate::{
-    GateError, HeldPicture, Instruction, MemberOutcome, PreviewInstruction, ReleasedPicture, Session,
-};
+use cluegate_gate::{GateError, Instruction, MemberOutcome, PreviewInstruction, ReleasedPicture, Session};
 use cluegate_perception::DecodeOptions;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -58,6 +56,8 @@ pub(crate) enum Update {
 pub(crate) struct Drawing {
     request_id: String,
     count: usize,
+    /// Outcomes so far.
+    told: usize,
     updates: mpsc::Receiver<Update>,
     progress: watch::Receiver<Progress>,
     canceller: Canceller,
@@ -85,9 +85,16 @@ impl Drawing {
         &self.canceller
     }
 
-    /// What happens next; `None` after [`Update::End`], or if the thread died.
+    /// What happens next; `None` after [`Update::End`], or if the thread died before every picture had its outcome: then
+    /// there was no end, and the request is [`cut_short`].
     pub(crate) async fn next(&mut self) -> Option<Update> {
-        self.updates.recv().await
+        let update = self.updates.recv().await?;
+        match update {
+            Update::Outcome(_) => self.told += 1,
+            Update::End { .. } if self.told != self.count => return None,
+            Update::Preview { .. } | Update::End { .. } => {}
+        }
+        Some(update)
     }
 
     /// Waits for all outcomes: as many as pictures asked for, in order.
@@ -110,16 +117,19 @@ impl Drawing {
                 Update::Outcome(outcome) => outcomes.push(outcome),
                 Update::End { failure } => {
                     outcomes.sort_by_key(Outcome::member);
-                    if outcomes.len() == self.count {
-                        return Ok(Finished { outcomes, failure });
-                    }
-                    break;
+                    return Ok(Finished { outcomes, failure });
                 }
             }
         }
-        let message = "the request's thread ended before every picture had its decision; nothing is released";
-        Err(Problem::new(ProblemKind::Internal, message))
+        Err(cut_short())
     }
+}
+
+/// The problem of a request whose updates stopped without an end.
+pub(crate) fn cut_short() -> Problem {
+    let message =
+        "the request's thread ended before every picture had its decision; nothing further is released";
+    Problem::new(ProblemKind::Internal, message)
 }
 
 /// What a drawing needs beside the session.
@@ -144,6 +154,7 @@ pub(crate) fn begin(session: Session, setting: Setting) -> Drawing {
     let drawing = Drawing {
         request_id: session.request_id().to_owned(),
         count: session.count(),
+        told: 0,
         updates,
         progress: setting.progress.subscribe(),
         canceller: Canceller::new(session.call().clone(), setting.token.clone()),
@@ -221,7 +232,7 @@ impl Driver {
         match instruction.into_outcome() {
             Ok(outcome) => {
                 if let MemberOutcome::Held(held) = &outcome {
-                    self.keep_for_review(held);
+                    self.setting.review.keep(held);
                 }
                 let evidence = self.session.policy().client.evidence;
                 let outcome = Outcome::new(&outcome, self.setting.format, evidence);
@@ -240,13 +251,6 @@ impl Driver {
             Err(again) => {
                 Some(Due { member: due.member, attempt: again.attempt, seed: again.seed, avoid: again.avoid })
             }
-        }
-    }
-
-    fn keep_for_review(&self, held: &HeldPicture) {
-        if let Err(error) = self.setting.review.keep(held) {
-            // The requester gets nothing either way.
-            tracing::error!(decision = %held.decision().decision_id, %error, "a held picture could not be kept");
         }
     }
 

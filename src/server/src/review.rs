@@ -16,11 +16,15 @@ impl Review {
         Self { folder }
     }
 
-    /// Keeps a picture. Written under another name and then renamed.
-    ///
-    /// # Errors
-    /// If it cannot be encoded or written.
-    pub(crate) fn keep(&self, held: &HeldPicture) -> io::Result<()> {
+    /// Keeps a picture. One that cannot be kept is reported in the log: the requester gets nothing either way.
+    pub(crate) fn keep(&self, held: &HeldPicture) {
+        if let Err(error) = self.write(held) {
+            tracing::error!(decision = %held.decision().decision_id, %error, "a held picture could not be kept");
+        }
+    }
+
+    /// Writes it under another name, and then renames it.
+    fn write(&self, held: &HeldPicture) -> io::Result<()> {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]

@@ -89,7 +89,7 @@ pub enum PolicyError {
 }
 
 /// A half sentence that names the nearest known word, or nothing.
-pub(crate) fn did_you_mean(nearest: Option<&str>) -> String {
+pub fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |word| format!(" (did you mean `{word}`?)"))
 }
 

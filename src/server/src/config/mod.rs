@@ -9,6 +9,7 @@ mod tests;
 use std::path::PathBuf;
 
 pub use built::{Config, PictureOptions, ServerLimits, UpstreamConfig};
+use cluegate_gate::policy::did_you_mean;
 pub use hosts::FetchHost;
 pub use raw::{
     FrontName, RawA1111, RawComfyUi, RawConfig, RawKeys, RawPictures, RawServerLimits, RawTls, RawUpstream,
@@ -66,8 +67,4 @@ impl RawConfig {
     pub fn with_defaults_toml() -> &'static str {
         include_str!("../../gate.toml")
     }
-}
-
-fn did_you_mean(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |word| format!(" (did you mean `{word}`?)"))
 }

@@ -190,3 +190,18 @@ fn orders_have_consecutive_seeds_and_fit_the_batch() {
     assert_eq!(sizes(&[due(0, 2, 7), due(1, 2, 8)], 8), [1, 1]);
     assert_eq!(sizes(&[due(0, 1, u64::MAX), due(1, 1, 0)], 8), [1, 1]);
 }
+
+/// An end that comes before every picture has its outcome is none, whoever listens: a front that told it would answer
+/// for fewer pictures than were asked for.
+#[tokio::test]
+async fn an_end_without_all_outcomes_is_no_end() {
+    let short = || {
+        let (send, updates) = mpsc::channel(1);
+        send.try_send(Update::End { failure: None }).unwrap();
+        let (token, progress) = (CancellationToken::new(), watch::channel(Progress::default()).1);
+        let canceller = Canceller::new(Default::default(), token);
+        Drawing { request_id: "r".to_owned(), count: 1, told: 0, updates, progress, canceller }
+    };
+    assert!(short().next().await.is_none());
+    assert_eq!(short().finish().await.unwrap_err().kind(), ProblemKind::Internal);
+}

@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 
 use super::Desk;
 use super::jobs::Asked;
-use crate::drawing::{Drawing, Update};
+use crate::drawing::{Drawing, Update, cut_short};
 use crate::outcome::{Finished, Outcome, decision_header};
 use crate::pictures::Shown;
-use crate::problem::{Problem, ProblemKind};
+use crate::problem::Problem;
 use crate::upstream::Progress;
 
 /// Steps that are told of where the upstream counts none.
@@ -141,10 +141,7 @@ impl Teller<'_> {
                         outcomes.sort_by_key(Outcome::member);
                         return Ok(Finished { outcomes, failure });
                     }
-                    None => {
-                        let message = "the prompt's thread ended before every picture had its decision";
-                        return Err(Problem::new(ProblemKind::Internal, message));
-                    }
+                    None => return Err(cut_short()),
                 },
                 changed = progress.changed(), if tells => match changed {
                     Ok(()) => {

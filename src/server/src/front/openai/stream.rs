@@ -11,10 +11,9 @@ use serde_json::{Value, json};
 
 use super::answer::{self, format_name, nothing, now, size};
 use super::params::Shape;
-use crate::drawing::{Drawing, Update};
+use crate::drawing::{Drawing, Update, cut_short};
 use crate::outcome::{Finished, Outcome};
 use crate::pictures::Shown;
-use crate::problem::{Problem, ProblemKind};
 
 /// The answer to a streamed request. When the client goes away it is dropped, and the drawing with it.
 pub(super) fn respond(drawing: Drawing, shape: Shape, partial_images: u32) -> Response {
@@ -58,9 +57,7 @@ impl Streaming {
                 }
                 None => {
                     self.over = true;
-                    let message = "the request's thread ended before every picture had its decision";
-                    let problem = Problem::new(ProblemKind::Internal, message);
-                    self.ready.push_back(failed(answer::error(&problem, None)));
+                    self.ready.push_back(failed(answer::error(&cut_short(), None)));
                 }
             }
         }
