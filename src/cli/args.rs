@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use cluegate_constitution::Setting;
 use cluegate_models::Quantisation;
 use cluegate_models::owlv2::DEFAULT_THRESHOLD;
 
@@ -221,6 +222,9 @@ pub(crate) struct JudgeArgs {
     /// A shipped constitution (scene, general) or a file.
     #[arg(long, value_name = "NAME|FILE", default_value = "scene")]
     pub(crate) constitution: String,
+    /// Another value for a parameter of a rule, within the bounds that the constitution states; may be given several times.
+    #[arg(long = "set", value_name = "RULE.PARAMETER=VALUE")]
+    pub(crate) settings: Vec<Setting>,
     /// The models.
     #[command(flatten)]
     pub(crate) models: ModelArgs,

@@ -32,7 +32,7 @@ impl From<InspectionError> for Failure {
 }
 
 pub(super) fn run(arguments: &JudgeArgs) -> anyhow::Result<Exit> {
-    let constitution = load_constitution(&arguments.constitution)?;
+    let constitution = load_constitution(&arguments.constitution)?.with_parameters(&arguments.settings)?;
     let engine = open_engine(&arguments.models)?;
     let judges = engine.judges(arguments.force).with_rationale(true);
     let revision = constitution.revision();

@@ -8,12 +8,13 @@ use thiserror::Error;
 pub struct ConstitutionError {
     origin: String,
     line: Option<usize>,
-    problem: Problem,
+    // On the heap, so that a result with this error stays small.
+    problem: Box<Problem>,
 }
 
 impl ConstitutionError {
     pub(crate) fn new(origin: &str, line: Option<usize>, problem: Problem) -> Self {
-        Self { origin: origin.to_owned(), line, problem }
+        Self { origin: origin.to_owned(), line, problem: Box::new(problem) }
     }
 
     /// The file, or whatever the caller named as the text's origin.
@@ -153,6 +154,98 @@ pub enum Problem {
         rule: String,
         /// As written.
         value: i64,
+    },
+    /// A brace that belongs to no parameter.
+    #[error(
+        "expected {{name}} of a parameter in {text:?} of rule `{rule}`, but {problem}; for a brace itself write {{{{ or }}}}"
+    )]
+    Brace {
+        /// The rule's id.
+        rule: String,
+        /// The text or statement.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A text that names a parameter which its rule does not have.
+    #[error("unknown parameter `{{{name}}}` in a text of rule `{rule}`; {}{}",
+        nearest.as_ref().map(|near| format!("did you mean `{{{near}}}`? ")).unwrap_or_default(),
+        if known.is_empty() {
+            format!("the rule has none: add [rule.parameter.{name}], or write {{{{ and }}}} for braces")
+        } else {
+            format!("parameters of the rule: {}", known.join(", "))
+        })]
+    UnknownParameter {
+        /// The rule's id.
+        rule: String,
+        /// The parameter's name.
+        name: String,
+        /// The most similar parameter of the rule, if one is similar.
+        nearest: Option<String>,
+        /// All parameters of the rule.
+        known: Vec<String>,
+    },
+    /// A parameter that no text of its rule names: setting it would change nothing.
+    #[error(
+        "expected `{{{name}}}` in the text or a statement of rule `{rule}`, which has a parameter of that name, got none; use it or remove it"
+    )]
+    UnusedParameter {
+        /// The rule's id.
+        rule: String,
+        /// The parameter's name.
+        name: String,
+    },
+    /// A kind of parameter that does not exist.
+    #[error(
+        "expected kind angle, count, share or age of parameter `{name}` of rule `{rule}`, got {value:?}; choose one of them"
+    )]
+    UnknownKind {
+        /// The rule's id.
+        rule: String,
+        /// The parameter's name.
+        name: String,
+        /// As written.
+        value: String,
+    },
+    /// A parameter's value or bound outside its range.
+    #[error("expected {} between {min} and {max} ({unit}), got {value}; {}",
+        if *key == "value" { format!("`{rule}.{name}`") } else { format!("`{key}` of `{rule}.{name}`") },
+        if *key == "value" { "the constitution states these bounds" } else { "correct the parameter's bounds" })]
+    ParameterValue {
+        /// The rule's id.
+        rule: String,
+        /// The parameter's name.
+        name: String,
+        /// `value`, `min` or `max`.
+        key: &'static str,
+        /// What values are, in words.
+        unit: &'static str,
+        /// As given.
+        value: f64,
+        /// Least allowed.
+        min: f64,
+        /// Most allowed.
+        max: f64,
+    },
+    /// A setting that is not of the form `rule.parameter=value`.
+    #[error(
+        "expected RULE.PARAMETER=VALUE, such as spread-legs.angle=60, got {written:?}; correct the setting"
+    )]
+    Setting {
+        /// As written.
+        written: String,
+    },
+    /// A setting for a parameter that the constitution does not have.
+    #[error("expected a parameter of the constitution, got `{path}`; {}{}",
+        nearest.as_ref().map(|near| format!("did you mean `{near}`? ")).unwrap_or_default(),
+        if known.is_empty() { "it has no parameters".to_owned() } else { format!("its parameters: {}", known.join(", ")) })]
+    UnknownSetting {
+        /// The rule and the parameter as asked for.
+        path: String,
+        /// The most similar parameter, if one is similar.
+        nearest: Option<String>,
+        /// All parameters of the constitution.
+        known: Vec<String>,
     },
     /// A threshold outside its range, or not a number.
     #[error(

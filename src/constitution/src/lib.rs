@@ -8,13 +8,18 @@
 //! This crate is pure data: it knows no model and starts nothing.
 
 mod error;
+mod nearest;
+mod parameter;
 mod parse;
 mod raw;
 mod revision;
 mod rule;
 mod shipped;
+mod template;
 
 pub use error::{ConstitutionError, Problem};
+pub use nearest::nearest;
+pub use parameter::{Parameter, ParameterKind, Setting};
 pub use raw::json_schema;
 pub use revision::Revision;
 pub use rule::{Constitution, Precondition, Rule, Severity, Statement, Thresholds};

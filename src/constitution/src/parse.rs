@@ -1,12 +1,17 @@
 //! From text to a checked constitution.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::raw::{CONSTITUTION, RawConstitution, RawPrecondition, RawRule, RawThresholds, Shape};
+use crate::nearest::nearest;
+use crate::parameter::{Parameter, ParameterKind, Written};
+use crate::raw::{
+    CONSTITUTION, RawConstitution, RawParameter, RawPrecondition, RawRule, RawThresholds, Shape,
+};
 use crate::rule::{Constitution, Precondition, Rule, Severity, Statement, Thresholds};
+use crate::template::{Template, is_name};
 use crate::{ConstitutionError, Problem, Revision};
 
 /// The longest text that is read. The fourteen rules of `general` take a hundredth of it.
@@ -65,7 +70,8 @@ impl Source<'_> {
     fn check_keys(&self, table: &DeTable<'_>, shape: &Shape) -> Result<()> {
         for (key, value) in table {
             let written: &str = key.get_ref();
-            let Some((_, inner)) = shape.keys.iter().find(|(known, _)| *known == written) else {
+            let known = shape.keys.iter().find(|(known, _)| *known == written);
+            let Some(inner) = known.map(|(_, inner)| *inner).or(shape.named.map(Some)) else {
                 return Err(self.error(key, unknown_key(written, shape)));
             };
             if let Some(inner) = inner {
@@ -112,11 +118,7 @@ impl Source<'_> {
 
     fn id(&self, what: &'static str, id: Spanned<String>) -> Result<String> {
         let value = id.get_ref();
-        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        let valid = (1..=64).contains(&value.len())
-            && value.starts_with(allowed)
-            && value.chars().all(|c| allowed(c) || c == '-');
-        if valid {
+        if is_name(value) {
             Ok(id.into_inner())
         } else {
             Err(self.error(&id, Problem::InvalidId { what, value: value.clone() }))
@@ -172,42 +174,113 @@ impl Source<'_> {
         if raw.precondition.is_empty() {
             return Err(self.error(&place, Problem::EmptyChain { rule: id }));
         }
-        let preconditions = self.chain(&id, "precondition", raw.precondition)?;
-        let unless = self.chain(&id, "unless", raw.unless)?;
-        Ok(Rule { id, text, objectiveness, severity, preconditions, unless })
+        let parameters = self.parameters(&id, raw.parameter)?;
+        let mut texts = Texts { source: self, rule: &id, parameters: &parameters, statements: Vec::new() };
+        let written = texts.template(&raw.text, &text)?;
+        let preconditions = texts.chain("precondition", raw.precondition)?;
+        let unless = texts.chain("unless", raw.unless)?;
+        let written = Written { text: written, statements: texts.statements };
+        let used = |name: &str| {
+            let all = written.statements.iter().chain([&written.text]);
+            all.flat_map(Template::names).any(|known| known == name)
+        };
+        if let Some(unused) = parameters.iter().find(|parameter| !used(&parameter.name)) {
+            let name = unused.name.clone();
+            return Err(self.error(&place, Problem::UnusedParameter { rule: id, name }));
+        }
+        let mut rule = Rule { id, text, objectiveness, severity, preconditions, unless, parameters, written };
+        rule.substitute();
+        Ok(rule)
     }
 
-    fn chain(
-        &self,
-        rule: &str,
-        link: &'static str,
-        raw: Vec<Spanned<RawPrecondition>>,
-    ) -> Result<Vec<Precondition>> {
+    fn parameters(&self, rule: &str, raw: BTreeMap<String, Spanned<RawParameter>>) -> Result<Vec<Parameter>> {
+        let build = |(name, raw): (String, Spanned<RawParameter>)| {
+            let place = Spanned::new(raw.span(), ());
+            let raw = raw.into_inner();
+            if !is_name(&name) {
+                return Err(self.error(&place, Problem::InvalidId { what: "a parameter name", value: name }));
+            }
+            let kind = ParameterKind::ALL.into_iter().find(|known| known.as_str() == raw.kind.get_ref());
+            let Some(kind) = kind else {
+                let value = raw.kind.get_ref().clone();
+                let problem = Problem::UnknownKind { rule: rule.to_owned(), name, value };
+                return Err(self.error(&raw.kind, problem));
+            };
+            let bound = |bound: &Option<Spanned<f64>>, default| {
+                bound.as_ref().map_or(default, |bound| *bound.get_ref())
+            };
+            let parameter = Parameter {
+                name,
+                kind,
+                value: *raw.value.get_ref(),
+                min: bound(&raw.min, 0.0),
+                max: bound(&raw.max, kind.most()),
+            };
+            parameter.checked(rule).map_err(|(key, problem)| {
+                let at = match key {
+                    "min" => raw.min.as_ref(),
+                    "max" => raw.max.as_ref(),
+                    _ => None,
+                };
+                self.error(at.unwrap_or(&raw.value), problem)
+            })
+        };
+        raw.into_iter().map(build).collect()
+    }
+}
+
+/// The texts of one rule, on their way from the file to the parameters' values.
+struct Texts<'a> {
+    source: &'a Source<'a>,
+    rule: &'a str,
+    parameters: &'a [Parameter],
+    /// Those of the statements so far.
+    statements: Vec<Template>,
+}
+
+impl Texts<'_> {
+    /// Reads `text`, the trimmed content of `at`.
+    fn template(&self, at: &Spanned<String>, text: &str) -> Result<Template> {
+        let (rule, text) = (self.rule.to_owned(), text.to_owned());
+        let template = match Template::parse(&text) {
+            Ok(template) => template,
+            Err(problem) => return Err(self.source.error(at, Problem::Brace { rule, text, problem })),
+        };
+        let known: Vec<String> = self.parameters.iter().map(|known| known.name.clone()).collect();
+        let unknown = template.names().find(|name| !known.iter().any(|known| known == name));
+        let Some(name) = unknown.map(str::to_owned) else { return Ok(template) };
+        let nearest = nearest(&name, known.iter().map(String::as_str)).map(str::to_owned);
+        Err(self.source.error(at, Problem::UnknownParameter { rule, name, nearest, known }))
+    }
+
+    fn chain(&mut self, link: &'static str, raw: Vec<Spanned<RawPrecondition>>) -> Result<Vec<Precondition>> {
         raw.into_iter()
             .map(|precondition| {
                 if precondition.get_ref().any.is_empty() {
-                    let problem = Problem::EmptyPrecondition { rule: rule.to_owned(), link };
-                    return Err(self.error(&precondition, problem));
+                    let problem = Problem::EmptyPrecondition { rule: self.rule.to_owned(), link };
+                    return Err(self.source.error(&precondition, problem));
                 }
-                self.precondition(rule, link, precondition.into_inner())
+                self.precondition(link, precondition.into_inner())
             })
             .collect()
     }
 
-    fn precondition(&self, rule: &str, link: &'static str, raw: RawPrecondition) -> Result<Precondition> {
+    fn precondition(&mut self, link: &'static str, raw: RawPrecondition) -> Result<Precondition> {
         let mut any = Vec::with_capacity(raw.any.len());
         for statement in raw.any {
             let text = statement.statement.get_ref().trim().to_owned();
             if text.is_empty() {
-                let problem = Problem::EmptyStatement { rule: rule.to_owned(), link };
-                return Err(self.error(&statement.statement, problem));
+                let problem = Problem::EmptyStatement { rule: self.rule.to_owned(), link };
+                return Err(self.source.error(&statement.statement, problem));
             }
+            let template = self.template(&statement.statement, &text)?;
+            self.statements.push(template);
             let mut central = Vec::with_capacity(statement.central.len());
             for word in statement.central {
                 let trimmed = word.get_ref().trim().to_owned();
                 if trimmed.is_empty() {
-                    let problem = Problem::EmptyCentralWord { rule: rule.to_owned(), statement: text };
-                    return Err(self.error(&word, problem));
+                    let problem = Problem::EmptyCentralWord { rule: self.rule.to_owned(), statement: text };
+                    return Err(self.source.error(&word, problem));
                 }
                 if !central.contains(&trimmed) {
                     central.push(trimmed);
@@ -222,11 +295,10 @@ impl Source<'_> {
 /// The error for `key`, with the most similar known key if at least half of it is alike.
 fn unknown_key(key: &str, shape: &Shape) -> Problem {
     let known: Vec<&'static str> = shape.keys.iter().map(|(known, _)| *known).collect();
-    let nearest = known
-        .iter()
-        .map(|known| (strsim::normalized_damerau_levenshtein(key, known), *known))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(similarity, _)| *similarity >= 0.5)
-        .map(|(_, known)| known);
-    Problem::UnknownKey { key: key.to_owned(), place: shape.place, nearest, known }
+    Problem::UnknownKey {
+        key: key.to_owned(),
+        place: shape.place,
+        nearest: nearest(key, known.iter().copied()),
+        known,
+    }
 }

@@ -1,9 +1,12 @@
 //! A constitution file as written: types that mirror the TOML, before any check of their content.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::parameter::ParameterKind;
 use crate::rule::Severity;
 
 /// A safety constitution: the rules that a picture must not violate.
@@ -61,7 +64,8 @@ pub(crate) struct RawRule {
     /// Name of the rule, unique in the file: a-z, 0-9 and -.
     #[schemars(with = "String", length(min = 1, max = 64), regex(pattern = r"^[a-z0-9][a-z0-9-]*$"))]
     pub(crate) id: Spanned<String>,
-    /// The objectified rule, one sentence; compared with the picture in the relevance scan.
+    /// The objectified rule, one sentence; compared with the picture in the relevance scan. `{name}` stands for the value
+    /// of a parameter, `{{` and `}}` for braces.
     #[schemars(with = "String", length(min = 1))]
     pub(crate) text: Spanned<String>,
     /// How objective the rule is, 1 to 10.
@@ -70,6 +74,10 @@ pub(crate) struct RawRule {
     /// How bad a violation is.
     #[schemars(with = "Severity")]
     pub(crate) severity: Spanned<String>,
+    /// Numbers in the rule's text and statements that a policy or a command may set, by name.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, RawParameter>", extend("propertyNames" = { "pattern": "^[a-z0-9][a-z0-9-]{0,63}$" }))]
+    pub(crate) parameter: BTreeMap<String, Spanned<RawParameter>>,
     /// The chain: every precondition must hold, asked in this order.
     #[serde(default)]
     #[schemars(with = "Vec<RawPrecondition>", length(min = 1))]
@@ -78,6 +86,26 @@ pub(crate) struct RawRule {
     #[serde(default)]
     #[schemars(with = "Vec<RawPrecondition>")]
     pub(crate) unless: Vec<Spanned<RawPrecondition>>,
+}
+
+/// A number inside a rule.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Parameter")]
+pub(crate) struct RawParameter {
+    /// What it counts or measures.
+    #[schemars(with = "ParameterKind")]
+    pub(crate) kind: Spanned<String>,
+    /// Its value, from `min` to `max`.
+    #[schemars(with = "f64", range(min = 0.0))]
+    pub(crate) value: Spanned<f64>,
+    /// The least that it can be set to. Default 0.
+    #[schemars(with = "Option<f64>", range(min = 0.0))]
+    pub(crate) min: Option<Spanned<f64>>,
+    /// The most that it can be set to. Default the most that its kind allows: 360 degrees, a count of 1000000, 100
+    /// percent, 150 years.
+    #[schemars(with = "Option<f64>", range(min = 0.0))]
+    pub(crate) max: Option<Spanned<f64>>,
 }
 
 /// One link of a chain: it holds if any of its statements holds.
@@ -95,7 +123,7 @@ pub(crate) struct RawPrecondition {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Statement")]
 pub(crate) struct RawStatement {
-    /// The statement, without a full stop.
+    /// The statement, without a full stop. `{name}` stands for the value of a parameter, `{{` and `}}` for braces.
     #[schemars(with = "String", length(min = 1))]
     pub(crate) statement: Spanned<String>,
     /// The objects that the statement turns on, as a detector should look for them.
@@ -110,10 +138,20 @@ pub(crate) struct Shape {
     pub(crate) place: &'static str,
     /// Known keys; a shape where the key holds a table or an array of tables.
     pub(crate) keys: &'static [(&'static str, Option<&'static Shape>)],
+    /// What every key holds, where the file's author chooses the keys.
+    pub(crate) named: Option<&'static Shape>,
 }
 
-const STATEMENT: Shape = Shape { place: "a statement", keys: &[("statement", None), ("central", None)] };
-const PRECONDITION: Shape = Shape { place: "a precondition", keys: &[("any", Some(&STATEMENT))] };
+const STATEMENT: Shape =
+    Shape { place: "a statement", keys: &[("statement", None), ("central", None)], named: None };
+const PRECONDITION: Shape =
+    Shape { place: "a precondition", keys: &[("any", Some(&STATEMENT))], named: None };
+const PARAMETER: Shape = Shape {
+    place: "a parameter",
+    keys: &[("kind", None), ("value", None), ("min", None), ("max", None)],
+    named: None,
+};
+const PARAMETERS: Shape = Shape { place: "[rule.parameter]", keys: &[], named: Some(&PARAMETER) };
 const THRESHOLDS: Shape = Shape {
     place: "[thresholds]",
     keys: &[
@@ -124,6 +162,7 @@ const THRESHOLDS: Shape = Shape {
         ("detection_confidence", None),
         ("small_object_area", None),
     ],
+    named: None,
 };
 const RULE: Shape = Shape {
     place: "a rule",
@@ -132,15 +171,18 @@ const RULE: Shape = Shape {
         ("text", None),
         ("objectiveness", None),
         ("severity", None),
+        ("parameter", Some(&PARAMETERS)),
         ("precondition", Some(&PRECONDITION)),
         ("unless", Some(&PRECONDITION)),
     ],
+    named: None,
 };
 /// The whole file. Told apart from the raw types because serde reports an unknown field without its position and
 /// without the similar one; a test holds both together.
 pub(crate) const CONSTITUTION: Shape = Shape {
     place: "the constitution",
     keys: &[("name", None), ("description", None), ("thresholds", Some(&THRESHOLDS)), ("rule", Some(&RULE))],
+    named: None,
 };
 
 /// The JSON Schema of constitution files, for editors and for other tools; published as
@@ -175,6 +217,7 @@ mod tests {
         let inner = [
             ("Thresholds", &THRESHOLDS),
             ("Rule", &RULE),
+            ("Parameter", &PARAMETER),
             ("Precondition", &PRECONDITION),
             ("Statement", &STATEMENT),
         ];

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Revision;
+use crate::parameter::{Parameter, Written};
 
 /// How bad a violation is, in rising order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -95,10 +96,16 @@ pub struct Rule {
     pub preconditions: Vec<Precondition>,
     /// The exception, a chain of the same form; empty if there is none.
     pub unless: Vec<Precondition>,
+    /// The numbers in text and statements, each in its place there; in the order of their names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<Parameter>,
+    /// The texts before the parameters were put in.
+    #[serde(skip)]
+    pub(crate) written: Written,
 }
 
-/// A checked set of rules with its thresholds and revision. Made only by [`Constitution::parse`] and
-/// [`Constitution::shipped`].
+/// A checked set of rules with its thresholds and revision. Made only by [`Constitution::parse`],
+/// [`Constitution::shipped`] and, from one of those, [`Constitution::with_parameters`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Constitution {
     pub(crate) name: String,
@@ -134,7 +141,8 @@ impl Constitution {
         self.rules.iter().find(|rule| rule.id == id)
     }
 
-    /// Hash over the content; the same for two files that differ in formatting, comments or spelt-out defaults.
+    /// Hash over the content, the parameters' values in their places; the same for two files that differ in formatting,
+    /// comments or spelt-out defaults, and for two that say the same by a parameter and without one.
     pub fn revision(&self) -> Revision {
         self.revision
     }

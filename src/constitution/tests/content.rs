@@ -169,14 +169,15 @@ proptest! {
         }
     }
 
-    /// Any content survives being written as TOML strings, and two different statements never share a revision.
+    /// Any content survives being written as TOML strings with its braces doubled, and two different statements never
+    /// share a revision.
     #[test]
     fn statements_come_back_as_written(first in "\\PC{1,40}", second in "\\PC{1,40}") {
         prop_assume!(!first.trim().is_empty() && !second.trim().is_empty());
         let file = |statement: &str| format!(
             "name = \"t\"\n[[rule]]\nid = \"r\"\ntext = \"t\"\nobjectiveness = 1\nseverity = \"low\"\n\
              [[rule.precondition]]\nany = [{{ statement = {} }}]\n",
-            toml::Value::from(statement)
+            toml::Value::from(statement.replace('{', "{{").replace('}', "}}"))
         );
         let built = Constitution::parse(&file(&first), "test").map_err(|e| TestCaseError::fail(e.to_string()))?;
         prop_assert_eq!(built.rules()[0].preconditions[0].any[0].text.as_str(), first.trim());

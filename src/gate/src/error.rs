@@ -1,10 +1,10 @@
 //! What can go wrong between a host and the gate. A picture that is withheld is no error.
 
-use cluegate_constitution::ConstitutionError;
+use cluegate_constitution::{ConstitutionError, nearest};
 use thiserror::Error;
 
 use crate::LogError;
-use crate::policy::{PolicyError, did_you_mean, nearest};
+use crate::policy::{PolicyError, did_you_mean};
 
 /// A request or a call that the gate refuses. Nothing is released with it.
 #[derive(Debug, Error)]

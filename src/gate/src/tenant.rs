@@ -95,10 +95,12 @@ impl Gate {
 }
 
 impl Policy {
-    /// The constitution that this tenant's pictures are judged by: the policy's rules and thresholds in place.
+    /// The constitution that this tenant's pictures are judged by: the policy's rules, thresholds and parameters in
+    /// place.
     ///
     /// # Errors
-    /// If it cannot be read or used, or the policy names a rule that it does not have.
+    /// If it cannot be read or used, or the policy names a rule or a parameter that it does not have, or sets one outside
+    /// its bounds.
     pub fn load_constitution(&self) -> Result<Constitution, GateError> {
         let unreadable = |path: &str, problem: String| GateError::ConstitutionFile {
             tenant: self.tenant.clone(),
@@ -121,11 +123,15 @@ impl Policy {
         };
         let constitution = Constitution::parse(&text, &origin).map_err(refused)?;
         self.check_rules(&constitution)?;
+        let constitution = constitution.with_parameters(&self.parameters).map_err(refused)?;
         if self.takes_constitution_as_it_is() {
             return Ok(constitution);
         }
         let changed = self.adapt_constitution(&text).map_err(|problem| unreadable(&origin, problem))?;
-        Constitution::parse(&changed, &origin).map_err(refused)
+        let changed = Constitution::parse(&changed, &origin).map_err(refused)?;
+        // What is set in a rule that does not hold for this tenant has been checked, and changes nothing.
+        let settings = self.parameters.iter().filter(|setting| changed.rule(&setting.rule).is_some());
+        changed.with_parameters(&settings.cloned().collect::<Vec<_>>()).map_err(refused)
     }
 }
 

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluegate_constitution::{Constitution, Severity};
+use cluegate_constitution::{Constitution, Setting, Severity, nearest};
 
 use super::raw::{
     Action, AfterTries, OnError, PlaceholderKind, PreviewPoint, RawActions, RawClient, RawLimits,
-    RawPolicies, RawPolicy, RawRedaction, RawThresholds, RedactedObjects, RedactionMethod,
+    RawPolicies, RawPolicy, RawRedaction, RawSetting, RawThresholds, RedactedObjects, RedactionMethod,
 };
 use super::{PolicyError, keys};
 use crate::GateError;
@@ -53,6 +53,8 @@ pub struct Policy {
     pub actions: Actions,
     /// Thresholds that replace the constitution's own.
     pub thresholds: RawThresholds,
+    /// Values that replace those of the constitution's parameters.
+    pub parameters: Vec<Setting>,
     /// What a request may ask for.
     pub limits: Limits,
     /// What the requester may see.
@@ -232,6 +234,7 @@ impl Check<'_> {
             redaction: self.redaction(raw.redact)?,
             actions: Actions::new(raw.action),
             thresholds: raw.thresholds,
+            parameters: self.parameters(raw.parameter)?,
             limits: self.limits(raw.limits)?,
             client: raw.client,
         })
@@ -259,6 +262,28 @@ impl Check<'_> {
         unit("thresholds.beta", raw.beta)?;
         unit("thresholds.detection_confidence", raw.detection_confidence)?;
         unit("thresholds.small_object_area", raw.small_object_area)
+    }
+
+    /// Flattens the settings. Whether the constitution knows them and admits the values is seen where it is read.
+    fn parameters(&self, raw: BTreeMap<String, RawSetting>) -> Result<Vec<Setting>, PolicyError> {
+        let mut settings = Vec::new();
+        for (key, value) in raw {
+            match value {
+                RawSetting::Value(value) => settings.push((key, value)),
+                RawSetting::Rule(values) => {
+                    settings.extend(values.into_iter().map(|(name, value)| (format!("{key}.{name}"), value)));
+                }
+            }
+        }
+        let setting = |(path, value): (String, f64)| {
+            Setting::new(&path, value).map_err(|_| PolicyError::Value {
+                origin: self.origin.to_owned(),
+                path: format!("tenant.{}.parameter", self.tenant),
+                expected: "of the form \"rule.parameter\" = value",
+                found: path,
+            })
+        };
+        settings.into_iter().map(setting).collect()
     }
 
     fn limits(&self, raw: RawLimits) -> Result<Limits, PolicyError> {
@@ -330,7 +355,7 @@ impl Policy {
                     key,
                     rule: rule.clone(),
                     constitution: constitution.name().to_owned(),
-                    nearest: keys::nearest(rule, known).map(str::to_owned),
+                    nearest: nearest(rule, known).map(str::to_owned),
                 });
             }
         }

@@ -1,6 +1,7 @@
 //! Refuses keys that a configuration file does not know, naming the nearest known one. The known keys are read from the
 //! JSON Schema of the raw types, so that there is one list of them only.
 
+use cluegate_constitution::nearest;
 use serde_json::Value as Schema;
 
 /// A key that nothing reads.
@@ -63,15 +64,6 @@ fn resolve<'a>(schema: &'a Schema, root: &'a Schema) -> &'a Schema {
     schema
 }
 
-/// The candidate spelled most like `word`, if at least half of it is alike.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .map(|candidate| (strsim::normalized_damerau_levenshtein(word, candidate), candidate))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(similarity, _)| *similarity >= 0.5)
-        .map(|(_, candidate)| candidate)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,11 +77,5 @@ mod tests {
             |text: &str| find_unknown(&text.parse().unwrap_or_default(), &schema).map(|found| found.path);
         assert_eq!(found("[fixed]\nsteps = 4\n[fixed.override_settings]\na = 1"), None);
         assert_eq!(found("[fixd]\nsteps = 4").as_deref(), Some("fixd"));
-    }
-
-    #[test]
-    fn nearest_is_near_or_none() {
-        assert_eq!(nearest("prevews", ["previews", "tries"].into_iter()), Some("previews"));
-        assert_eq!(nearest("zzzzzz", ["previews", "tries"].into_iter()), None);
     }
 }

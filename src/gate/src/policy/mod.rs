@@ -10,11 +10,10 @@ mod raw;
 use std::path::PathBuf;
 
 pub use built::{Actions, ConstitutionSource, Limits, Policies, Policy, PreviewSchedule, Redaction};
-pub(crate) use keys::nearest;
 pub use keys::{UnknownKey, find_unknown as find_unknown_key};
 pub use raw::{
     Action, AfterTries, OnError, PlaceholderKind, PreviewPoint, RawActions, RawClient, RawLimits,
-    RawPolicies, RawPolicy, RawRedaction, RawSeverityActions, RawThresholds, RedactedObjects,
+    RawPolicies, RawPolicy, RawRedaction, RawSetting, RawSeverityActions, RawThresholds, RedactedObjects,
     RedactionMethod,
 };
 

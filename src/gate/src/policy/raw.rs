@@ -43,6 +43,9 @@ pub struct RawPolicy {
     pub action: RawActions,
     /// Thresholds that replace the constitution's own.
     pub thresholds: RawThresholds,
+    /// Values of the rules' parameters that replace the constitution's own, within the bounds that it states:
+    /// `"spread-legs.angle" = 60`, or `spread-legs.angle = 60`.
+    pub parameter: BTreeMap<String, RawSetting>,
     /// What a request may ask for.
     pub limits: RawLimits,
     /// What the requester may see beside released pictures.
@@ -63,6 +66,7 @@ impl Default for RawPolicy {
             redact: RawRedaction::default(),
             action: RawActions::default(),
             thresholds: RawThresholds::default(),
+            parameter: BTreeMap::new(),
             limits: RawLimits::default(),
             client: RawClient::default(),
         }
@@ -197,6 +201,19 @@ pub struct RawThresholds {
     /// Share of the picture's area under which an object is small, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub small_object_area: Option<f64>,
+}
+
+/// One value, or the values of one rule's parameters: TOML reads `rule.parameter = 1` without quotes as a table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected a number, as in \"rule.parameter\" = 60, or a table of numbers by parameter"
+)]
+pub enum RawSetting {
+    /// The value of `rule.parameter`.
+    Value(f64),
+    /// Values by parameter; the key outside is the rule.
+    Rule(BTreeMap<String, f64>),
 }
 
 /// How an object is hidden.

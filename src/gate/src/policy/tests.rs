@@ -104,7 +104,7 @@ fn unknown_keys_are_refused_with_the_nearest() {
     assert_eq!(
         refused("[tenant.t]\nprevews = []"),
         "policy.toml: unknown key `tenant.t.prevews` (did you mean `previews`?); known here: constitution, rules, on_error, \
-         tries, after_tries, previews, placeholder, log_prompts, redact, action, thresholds, limits, client"
+         tries, after_tries, previews, placeholder, log_prompts, redact, action, thresholds, parameter, limits, client"
     );
     assert!(refused("[tenants.t]").contains("unknown key `tenants` (did you mean `tenant`?)"));
     assert!(
@@ -209,4 +209,46 @@ fn the_constitution_of_a_policy_is_checked_without_a_judge() {
     let policies = Policies::from_toml("[tenant.abc]\n", "test.toml").unwrap();
     let error = policies.require("abd").unwrap_err().to_string();
     assert!(error.contains("did you mean `abc`"), "{error}");
+}
+
+#[test]
+fn a_tenant_sets_parameters_within_their_bounds() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = "name = \"own\"\n[[rule]]\nid = \"crowd\"\ntext = \"More than {people} people.\"\nobjectiveness = 10\n\
+                 severity = \"low\"\n[rule.parameter.people]\nkind = \"count\"\nvalue = 5\nmin = 2\nmax = 50\n\
+                 [[rule.precondition]]\nany = [{ statement = \"more than {people} people are visible\" }]\n\
+                 [[rule]]\nid = \"dog\"\ntext = \"A dog.\"\nobjectiveness = 10\nseverity = \"low\"\n\
+                 [[rule.precondition]]\nany = [{ statement = \"a dog is visible\" }]\n";
+    std::fs::write(folder.path().join("own.toml"), rules).unwrap();
+    let load = |more: &str| {
+        let text = format!("[tenant.t]\nconstitution = \"own.toml\"\n{more}");
+        let path = folder.path().join("policy.toml");
+        std::fs::write(&path, text).unwrap();
+        Policies::load(&path).unwrap().get("t").unwrap().load_constitution().map_err(|e| e.to_string())
+    };
+    let own = load("").unwrap();
+    for written in ["\"crowd.people\" = 20", "crowd.people = 20"] {
+        let set = load(&format!("[tenant.t.parameter]\n{written}")).unwrap();
+        assert_eq!(set.rule("crowd").unwrap().text, "More than 20 people.");
+        assert_eq!(
+            set.rule("crowd").unwrap().preconditions[0].any[0].text,
+            "more than 20 people are visible"
+        );
+        assert_ne!(set.revision(), own.revision());
+    }
+    let one = load("rules = [\"crowd\"]\n[tenant.t.parameter]\ncrowd.people = 20").unwrap();
+    assert_eq!((one.rules().len(), one.rules()[0].text.as_str()), (1, "More than 20 people."));
+    let other = load("rules = [\"dog\"]\n[tenant.t.parameter]\ncrowd.people = 20").unwrap();
+    assert_eq!(other.rules().len(), 1);
+    let outside = load("[tenant.t.parameter]\ncrowd.people = 60").unwrap_err();
+    assert!(outside.contains("`crowd.people` between 2 and 50") && outside.contains("got 60"), "{outside}");
+    let misspelt = load("rules = [\"dog\"]\n[tenant.t.parameter]\ncrowd.poeple = 20").unwrap_err();
+    assert!(misspelt.contains("did you mean `crowd.people`?"), "{misspelt}");
+    let form = refused("[tenant.t.parameter]\nangle = 60");
+    assert_eq!(
+        form,
+        "policy.toml: `tenant.t.parameter` must be of the form \"rule.parameter\" = value, not angle"
+    );
+    let kind = refused("[tenant.t.parameter]\n\"a.b\" = \"many\"");
+    assert!(kind.contains("expected a number, as in"), "{kind}");
 }
