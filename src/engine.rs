@@ -45,6 +45,19 @@ pub enum EngineError {
     /// The prompt templates.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// The prompts of the text model.
+    #[error(transparent)]
+    Prompts(#[from] cluegate_compiler::TemplateError),
+    /// A set without a text model, asked for one.
+    #[error(
+        "{set} has no text model: name a models file with a section [text], with `folder = \"...\"`, `repo = \"org/name\"` \
+         (a checkpoint of the families llama, mistral, qwen2, qwen3, or a judge's), or `urls = [\"http://...\"]` and \
+         `model = \"...\"`"
+    )]
+    NoText {
+        /// The set.
+        set: String,
+    },
     /// The generator.
     #[error("the generator: {0}")]
     Generator(#[from] DiffusionError),
@@ -186,7 +199,7 @@ impl Engine {
             }
         };
         if let Some(section) = suite.elsewhere("text") {
-            // Nothing here asks a text model; who reads the file elsewhere shall not be the first to find a mistake.
+            // An engine asks no text model; whoever opens that one shall not be the first to find a mistake.
             remote(section)?;
         }
         let judge = Judge::new(
@@ -275,7 +288,7 @@ fn open_relevance(suite: &Suite) -> Result<Arc<dyn RelevanceEncoder>, EngineErro
 }
 
 /// What a section says of engines on other machines.
-fn remote(section: &toml::Table) -> Result<RemoteOptions, EngineError> {
+pub(crate) fn remote(section: &toml::Table) -> Result<RemoteOptions, EngineError> {
     section.clone().try_into().map_err(|e| EngineError::Section(e.to_string()))
 }
 

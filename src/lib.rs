@@ -4,19 +4,23 @@
 //!
 //! ```text
 //! perception <- constitution <- judge <- gate          models, workers -> perception
+//!                     ^- compiler
 //!                                 ^       ^             candle_diffusion -> models
 //!                                 +-- this crate --+--> models, workers, candle_diffusion, mini, hub
 //! ```
 //!
 //! - [`Engine`] opens a set of models (the embedded suite, or a models file) and makes a judge of them;
+//! - [`TextModel`] opens the set's text model, for [`compiler`];
 //! - [`CandleGenerator`] lets the gate drive the built-in Stable Diffusion loop;
 //! - everything else is re-exported from the crate that owns it.
 
 pub mod engine;
 pub mod generator;
+pub mod text_model;
 
 pub use cluegate_cache as cache;
 pub use cluegate_candle_diffusion as diffusion;
+pub use cluegate_compiler as compiler;
 pub use cluegate_constitution as constitution;
 pub use cluegate_eval as eval;
 pub use cluegate_gate as gate;
@@ -30,3 +34,4 @@ pub use cluegate_workers as workers;
 
 pub use engine::{Engine, EngineError, EngineOptions, EngineStatistics};
 pub use generator::CandleGenerator;
+pub use text_model::TextModel;

@@ -33,13 +33,17 @@ struct RawSuite {
     relevance: Option<RawRelevance>,
     detector: Option<RawPart>,
     judge: Option<RawPart>,
-    text: Option<RawPart>,
+    text: Option<RawText>,
     generator: Option<RawPart>,
 }
 
 /// Sections whose model may be behind addresses (`urls`) instead of in a folder. What such a section says is not this
 /// crate's business.
-const ELSEWHERE: [&str; 3] = ["relevance", "judge", "text"];
+const ELSEWHERE: [&str; 3] = ["relevance", "judge", TEXT];
+
+/// The section of the text model, and its key for the folder of prompts.
+const TEXT: &str = "text";
+const TEMPLATES: &str = "templates";
 
 /// Takes the sections out of a models file whose models are elsewhere.
 fn take_elsewhere(file: &mut Table) -> BTreeMap<String, Table> {
@@ -70,6 +74,15 @@ struct RawRelevance {
     repo: Option<String>,
     revision: Option<String>,
     threshold: Option<f32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawText {
+    folder: Option<String>,
+    repo: Option<String>,
+    revision: Option<String>,
+    templates: Option<String>,
 }
 
 /// Finds the folder of a repository (`org/name`) at a revision, `main` if none is named. The error says what is not there
@@ -147,7 +160,8 @@ struct Family {
 /// [judge]
 /// folder = "judge"
 /// [text]
-/// folder = "text"          # writes and checks constitutions; may be the judge's folder
+/// folder = "text"          # writes constitutions from prose; may be the judge's folder
+/// templates = "templates"  # optional; the prompts that this model is asked with, relative to this file
 /// [generator]
 /// folder = "generator"
 /// ```
@@ -155,7 +169,8 @@ struct Family {
 /// Instead of a folder a section may name a checkpoint of the Hugging Face hub, which has to be fetched before:
 /// `repo = "Qwen/Qwen2-VL-7B-Instruct"` and `revision = "COMMIT"`.
 ///
-/// `[relevance]`, `[judge]` and `[text]` may instead name addresses, `urls`, of engines on other machines.
+/// `[relevance]`, `[judge]` and `[text]` may instead name addresses, `urls`, of engines on other machines; `[text]` may name
+/// `templates` there too.
 ///
 /// Every part may be missing; asking for it is then an error. A file `domain.json` beside this one states what the
 /// models cannot judge.
@@ -168,6 +183,7 @@ pub struct Suite {
     detector: Part<dyn RegionDetector>,
     judge: Part<dyn LocalLanguageModel>,
     text: Part<dyn LocalLanguageModel>,
+    text_templates: Option<FileTree>,
     generator: Option<FileTree>,
     tree: FileTree,
     elsewhere: BTreeMap<String, Table>,
@@ -231,7 +247,16 @@ impl Suite {
         let path = tree.path_of(name);
         let malformed = |e: toml::de::Error| ModelError::malformed(&path, e.to_string());
         let mut file: Table = toml::from_str(text).map_err(malformed)?;
-        let elsewhere = take_elsewhere(&mut file);
+        let mut elsewhere = take_elsewhere(&mut file);
+        // The prompts of an engine elsewhere lie here.
+        let asked = elsewhere.get_mut(TEXT).and_then(|section| section.remove(TEMPLATES));
+        let mut templates = asked.map(|value| match value {
+            Value::String(folder) => Ok(folder),
+            other => {
+                let detail = format!("[{TEXT}] {TEMPLATES}: expected a folder, got {other}");
+                Err(ModelError::malformed(&path, detail))
+            }
+        });
         // Read from the text where nothing was taken out: then messages show the line.
         let raw: RawSuite =
             if elsewhere.is_empty() { toml::from_str(text) } else { file.try_into() }.map_err(malformed)?;
@@ -245,6 +270,11 @@ impl Suite {
             repo,
             revision,
         });
+        let text = raw.text.map(|RawText { folder, repo, revision, templates: beside }| {
+            templates = beside.map(Ok);
+            RawPart { folder, repo, revision }
+        });
+        let text_templates = templates.transpose()?.map(|folder| tree.folder(&folder)).transpose()?;
         let places = Places { tree, path: &path, find };
         Ok(Self {
             options: LoadOptions::default(),
@@ -253,7 +283,8 @@ impl Suite {
             threshold,
             detector: places.part("detector", raw.detector.as_ref())?,
             judge: places.part("judge", raw.judge.as_ref())?,
-            text: places.part("text", raw.text.as_ref())?,
+            text: places.part(TEXT, text.as_ref())?,
+            text_templates,
             generator: raw.generator.as_ref().map(|part| places.folder("generator", part)).transpose()?,
             tree: tree.clone(),
             elsewhere,
@@ -309,12 +340,22 @@ impl Suite {
         self.judge.get(&self.path, "judge", |folder| Ok(Arc::new(load_judge(folder, &self.options)?)))
     }
 
-    /// The language model of the tools that write and check constitutions. It need not see pictures.
+    /// The language model of the tools that write constitutions. It need not see pictures.
     ///
     /// # Errors
     /// A missing section, an unsupported family, or what its loader refuses.
     pub fn text(&self) -> Result<Arc<dyn LocalLanguageModel>> {
-        self.text.get(&self.path, "text", |folder| Ok(Arc::new(load_text(folder, &self.options)?)))
+        self.text.get(&self.path, TEXT, |folder| Ok(Arc::new(load_text(folder, &self.options)?)))
+    }
+
+    /// Whether the file names a text model, here or behind addresses.
+    pub fn has_text(&self) -> bool {
+        self.text.folder.is_some() || self.elsewhere.contains_key(TEXT)
+    }
+
+    /// The folder of prompts that the text model is to be asked with, if the file names one.
+    pub fn text_templates(&self) -> Option<&FileTree> {
+        self.text_templates.as_ref()
     }
 
     /// Whether the file names a generator. A set that only judges needs none.

@@ -46,6 +46,31 @@ fn a_part_is_loaded_once_by_the_family_that_its_folder_states() {
 }
 
 #[test]
+fn a_text_model_may_bring_its_prompts() {
+    for model in
+        [format!("folder = \"{}\"", goldens("qwen2_vl/model")), "urls = [\"http://gpu:8000\"]".into()]
+    {
+        let folder = suite(&format!("[text]\n{model}\ntemplates = \"prompts\"\n"));
+        assert_eq!(open(&folder).err().unwrap().kind(), ModelErrorKind::MissingFile);
+        std::fs::create_dir(folder.path().join("prompts")).unwrap();
+        std::fs::write(folder.path().join("prompts/central.txt"), "{{ statement }}").unwrap();
+        let suite = open(&folder).unwrap();
+        let templates = suite.text_templates().unwrap();
+        assert!(suite.has_text() && templates.exists("central.txt") && !templates.exists("revise.txt"));
+        assert!(suite.elsewhere("text").is_none_or(|section| section.len() == 1));
+    }
+    for (text, part) in [
+        ("[text]\nurls = []\ntemplates = 3", "[text] templates: expected a folder, got 3"),
+        ("[judge]\nfolder = \".\"\ntemplates = \".\"", "templates"),
+    ] {
+        let error = open(&suite(text)).err().expect(text).to_string();
+        assert!(error.contains(part), "{error}");
+    }
+    let without = open(&suite("[judge]\nurls = []")).unwrap();
+    assert!(!without.has_text() && without.text_templates().is_none());
+}
+
+#[test]
 fn unknown_keys_and_missing_folders_are_refused() {
     for (text, part) in [
         ("[judge]\nfoldr = \"x\"", "foldr"),
