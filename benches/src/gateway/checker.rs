@@ -6,22 +6,40 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use cluegate_gate::fakes;
 use cluegate_perception::{ContentHash, Picture};
 use image::RgbImage;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Shorter texts are no pictures.
-const SHORTEST: usize = 64;
+/// Shorter texts hold nothing of a picture.
+const SHORTEST: usize = 12;
 /// How files of the formats begin that the gate or an upstream writes: PNG, JPEG, WebP (RIFF), GIF.
-const SIGNATURES: [&[u8]; 4] = [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"GIF8"];
+const SIGNATURES: [&[u8]; 4] = [PNG, b"\xff\xd8\xff", b"RIFF", b"GIF8"];
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+/// Base64 without its end.
+const CUT: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
 
-/// Every picture in `body`: files in it as they are, and files in base64 in any string of JSON, of server-sent events, or
-/// of JSON in a string of JSON.
-pub(super) fn pictures_in(body: &[u8]) -> Vec<RgbImage> {
-    let mut found = Vec::new();
+/// What of pictures is in an answer.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Whole ones.
+    pub(super) pictures: Vec<RgbImage>,
+    /// Beginnings of PNG files that cannot be read: parts of pictures. No answer has a use for one.
+    pub(super) parts: u64,
+}
+
+/// Every picture in `body`: files in it as they are, and files in base64 in any string of JSON, of server-sent events, of
+/// JSON in a string of JSON, or among other words.
+pub(super) fn pictures_in(body: &[u8]) -> Held {
+    let mut found = Held::default();
     files_in(body, &mut found);
     match serde_json::from_slice::<Value>(body) {
         Ok(json) => strings_of(&json, &mut found),
@@ -39,36 +57,45 @@ pub(super) fn pictures_in(body: &[u8]) -> Vec<RgbImage> {
 }
 
 /// Files that begin anywhere in `bytes`.
-fn files_in(bytes: &[u8], found: &mut Vec<RgbImage>) {
+fn files_in(bytes: &[u8], found: &mut Held) {
     for from in 0..bytes.len() {
         let rest = &bytes[from..];
-        if SIGNATURES.iter().any(|signature| rest.starts_with(signature))
-            && let Ok(picture) = image::load_from_memory(rest)
-        {
-            found.push(picture.into_rgb8());
+        let Some(signature) = SIGNATURES.iter().find(|signature| rest.starts_with(signature)) else { continue };
+        match image::load_from_memory(rest) {
+            Ok(picture) => found.pictures.push(picture.into_rgb8()),
+            // The other signatures are short enough to be met by chance in a picture's data.
+            Err(_) if *signature == PNG => found.parts += 1,
+            Err(_) => {}
         }
     }
 }
 
-fn strings_of(json: &Value, found: &mut Vec<RgbImage>) {
+fn strings_of(json: &Value, found: &mut Held) {
     match json {
         Value::String(text) => text_of(text, found),
         Value::Array(items) => items.iter().for_each(|item| strings_of(item, found)),
-        Value::Object(fields) => fields.values().for_each(|field| strings_of(field, found)),
+        Value::Object(fields) => fields.iter().for_each(|(name, field)| {
+            text_of(name, found);
+            strings_of(field, found);
+        }),
         _ => {}
     }
 }
 
-fn text_of(text: &str, found: &mut Vec<RgbImage>) {
+fn text_of(text: &str, found: &mut Held) {
     if text.len() < SHORTEST {
         return;
     }
     if let Ok(json @ (Value::Object(_) | Value::Array(_))) = serde_json::from_str::<Value>(text) {
         return strings_of(&json, found);
     }
-    let text = text.split_once("base64,").map_or(text, |(_, data)| data);
-    if let Ok(bytes) = BASE64_STANDARD.decode(text.trim()) {
-        files_in(&bytes, found);
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
+    for stretch in text.as_bytes().split(|byte| !is_base64(byte)) {
+        // What was cut anywhere is read as far as it goes.
+        let stretch = &stretch[..stretch.len() - usize::from(stretch.len() % 4 == 1)];
+        if let Ok(bytes) = CUT.decode(stretch) {
+            files_in(&bytes, found);
+        }
     }
 }
 
@@ -140,6 +167,7 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
+    use base64::prelude::BASE64_STANDARD;
     use serde_json::json;
 
     use super::*;
@@ -161,13 +189,27 @@ mod tests {
                 .into_bytes(),
             format!("event: x\ndata: {}\n\ndata: [DONE]\n\n", json!({ "b64_json": text })).into_bytes(),
             text.clone().into_bytes(),
+            json!({ "error": format!("out of memory at {text}: see the log") }).to_string().into_bytes(),
+            json!({ text.as_str(): 1 }).to_string().into_bytes(),
+            [&[0, 0, 0, 1, 0, 0, 0, 2], &*file].concat(),
         ];
         for body in places {
             let found = pictures_in(&body);
-            assert_eq!(found.len(), 1, "{}", String::from_utf8_lossy(&body[..40]));
-            assert_eq!(Seen::new(found[0].clone(), "test").violates, ["sword"]);
+            assert_eq!((found.pictures.len(), found.parts), (1, 0), "{}", String::from_utf8_lossy(&body[..40]));
+            assert_eq!(Seen::new(found.pictures[0].clone(), "test").violates, ["sword"]);
         }
-        assert!(pictures_in(json!({ "error": "x".repeat(200) }).to_string().as_bytes()).is_empty());
+        for length in [17, 40, 99] {
+            for part in [
+                format!("it said: {}", &text[..length]).into_bytes(),
+                json!({ "message": &text[..length] }).to_string().into_bytes(),
+                file[..length].to_vec(),
+            ] {
+                let found = pictures_in(&part);
+                assert_eq!((found.pictures.len(), found.parts), (0, 1), "{}", String::from_utf8_lossy(&part));
+            }
+        }
+        let harmless = pictures_in(json!({ "error": "x".repeat(200) }).to_string().as_bytes());
+        assert_eq!((harmless.pictures.len(), harmless.parts), (0, 0));
     }
 
     #[test]

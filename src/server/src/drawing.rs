@@ -289,7 +289,8 @@ impl Driver {
         let why = match ended {
             Ok(()) => "the upstream sent fewer pictures than were ordered".to_owned(),
             Err(error) => {
-                let why = error.to_string();
+                let why = error.told().to_owned();
+                tracing::warn!(request = self.session.request_id(), %error, "the upstream drew less than was ordered");
                 self.failure.get_or_insert(error);
                 why
             }

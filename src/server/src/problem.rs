@@ -180,7 +180,7 @@ impl From<UpstreamError> for Problem {
             UpstreamErrorKind::Timeout => ProblemKind::UpstreamTimeout,
             UpstreamErrorKind::Cancelled => ProblemKind::Cancelled,
         };
-        Self::new(kind, error.to_string())
+        Self::new(kind, error.told())
     }
 }
 

@@ -13,9 +13,6 @@ use serde_json::Value;
 use super::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::config::{ConfigError, UpstreamConfig};
 
-/// Characters of a server's own words that are shown.
-const SHOWN: usize = 200;
-
 /// Most bytes of memory that are taken on an answer's word about its length.
 const CLAIMED: usize = 1 << 20;
 
@@ -129,9 +126,8 @@ impl Http {
         };
         // An error's body may be anything, a picture too: only a JSON error's own words are told.
         let body = self.bytes(response).await.unwrap_or_default();
-        let words = serde_json::from_slice::<Value>(&body).ok().and_then(|json| error_words(&json));
-        let words = words.map_or_else(String::new, |words| format!(": {words}"));
-        Err(self.error(kind, &format!("it answered with status {status}{words}")))
+        let said = serde_json::from_slice::<Value>(&body).ok().and_then(|json| error_words(&json));
+        Err(self.error_with(kind, &format!("it answered with status {status}"), &said.unwrap_or_default()))
     }
 
     /// The body of an answer.
@@ -176,34 +172,43 @@ impl Http {
     ) -> Result<T, UpstreamError> {
         let response = self.send(request, deadline).await?;
         let body = self.bytes(response).await?;
-        // The parser's words name a place and types, and quote no picture.
-        serde_json::from_slice(&body)
-            .map_err(|e| self.error(Kind::Malformed, &format!("its answer is not what was expected: {e}")))
+        serde_json::from_slice(&body).map_err(|e| self.nonsense(&e))
     }
 
-    /// An error that names the server.
+    /// An answer that could not be read. The parser's words quote from it.
+    pub(crate) fn nonsense(&self, error: &serde_json::Error) -> UpstreamError {
+        self.error_with(Kind::Malformed, "its answer is not what was expected", &error.to_string())
+    }
+
+    /// An error of this server, in our words.
     pub(crate) fn error(&self, kind: Kind, what: &str) -> UpstreamError {
-        UpstreamError::new(kind, format!("the upstream {}: {what}", self.address()))
+        self.error_with(kind, what, "")
+    }
+
+    /// An error of this server, in our words and in its own, of which clients learn less.
+    pub(crate) fn error_with(&self, kind: Kind, what: &str, said: &str) -> UpstreamError {
+        UpstreamError::of(kind, self.address(), what, said)
     }
 
     fn transport(&self, error: &reqwest::Error) -> UpstreamError {
-        let kind = if error.is_timeout() { Kind::Timeout } else { Kind::Unreachable };
+        let (kind, what) = match error.is_timeout() {
+            true => (Kind::Timeout, "it did not answer in time"),
+            false => (Kind::Unreachable, "it cannot be reached, or broke off"),
+        };
         let mut words = error.to_string();
         let mut cause = std::error::Error::source(error);
         while let Some(inner) = cause {
             words = format!("{words}: {inner}");
             cause = inner.source();
         }
-        self.error(kind, &words)
+        self.error_with(kind, what, &words)
     }
 }
 
-/// What a JSON error says, in the forms that these servers use; shortened.
+/// What a JSON error says, in the forms that these servers use.
 fn error_words(json: &Value) -> Option<String> {
     let places = ["/error/message", "/message", "/detail", "/error"];
-    let words = places.iter().find_map(|place| json.pointer(place)?.as_str())?;
-    let shown: String = words.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
-    Some(shown)
+    places.iter().find_map(|place| json.pointer(place)?.as_str()).map(str::to_owned)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {

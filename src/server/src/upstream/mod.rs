@@ -240,40 +240,81 @@ pub enum UpstreamErrorKind {
     Cancelled,
 }
 
-/// An upstream that did not draw. The message never holds a picture, a secret, or more than a few words of the server's
-/// own.
+/// An upstream that did not draw. As text it is for the operator's log: with the server's address and a few of its words.
+/// No picture and no secret of ours is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message}")]
 pub struct UpstreamError {
     kind: UpstreamErrorKind,
     message: String,
+    told: String,
 }
 
 impl UpstreamError {
-    /// An error; `message` says what was expected, what came, and what to do.
+    /// An error; `message` says what was expected, what came, and what to do, in words that clients may read.
     pub fn new(kind: UpstreamErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: few_words(&message.into()) }
+        let told = few_words(&message.into());
+        Self { kind, message: told.clone(), told }
+    }
+
+    /// An error of the server at `address`, of which `said` are its own words. Clients learn no address, and words of the
+    /// server's only where it blames the request: what else it says may be about its machine, its account or its key.
+    pub(crate) fn of(kind: UpstreamErrorKind, address: &str, what: &str, said: &str) -> Self {
+        let said = match server_words(said) {
+            words if words.is_empty() => words,
+            words => format!(": {words}"),
+        };
+        let may_know = kind == UpstreamErrorKind::Refused;
+        Self {
+            kind,
+            message: few_words(&format!("the upstream {address}: {what}{said}")),
+            told: few_words(&format!("the upstream: {what}{}", if may_know { said.as_str() } else { "" })),
+        }
     }
 
     /// What kind of error.
     pub fn kind(&self) -> UpstreamErrorKind {
         self.kind
     }
+
+    /// What a client may read of it.
+    pub fn told(&self) -> &str {
+        &self.told
+    }
+
+    /// The same as another kind of error.
+    pub(crate) fn as_kind(self, kind: UpstreamErrorKind) -> Self {
+        Self { kind, ..self }
+    }
 }
 
-/// Most characters of a message about an upstream.
+/// Most bytes of a message about an upstream.
 const MESSAGE: usize = 600;
+/// Most bytes of a server's own words in it.
+const SAID: usize = 200;
 /// Longest word in it: longer ones are no words but data, such as a picture in base64.
 const WORD: usize = 120;
+/// And of a stretch in it that could be a line of base64.
+const STRETCH: usize = 32;
 
-/// What may be told of a message in which a server may have had a hand: no control characters, no long words, not much.
+/// What may be told of a message in which a server may have had a hand: no control characters, no data, not much.
 pub(crate) fn few_words(message: &str) -> String {
+    shortened(message, MESSAGE)
+}
+
+/// What may be told of a server's own words. They are cut here and not before: half of a picture in base64 would pass for
+/// a word.
+pub(crate) fn server_words(said: &str) -> String {
+    shortened(said, SAID)
+}
+
+fn shortened(message: &str, most: usize) -> String {
     let words = message.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let mut told = String::new();
     for word in words {
-        let length = word.chars().count();
-        let word = if length > WORD { format!("[{length} characters]") } else { word.to_owned() };
-        if told.len() + word.len() > MESSAGE {
+        let word =
+            if is_data(word) { format!("[{} characters]", word.chars().count()) } else { word.to_owned() };
+        if told.len() + word.len() > most {
             told.push_str(" ...");
             break;
         }
@@ -283,6 +324,15 @@ pub(crate) fn few_words(message: &str) -> String {
         told.push_str(&word);
     }
     told
+}
+
+/// Whether a word is no word: too long, or with a stretch of base64 in it, in either alphabet. Names of hosts, files and
+/// digests, which have no capitals, are words.
+fn is_data(word: &str) -> bool {
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
+    let mut stretches = word.as_bytes().split(|byte| !is_base64(byte));
+    word.chars().count() > WORD
+        || stretches.any(|part| part.len() >= STRETCH && part.iter().any(u8::is_ascii_uppercase))
 }
 
 #[cfg(test)]
@@ -301,5 +351,27 @@ mod tests {
             UpstreamError::new(UpstreamErrorKind::Failed, data).to_string(),
             "failed: [320 characters] at x"
         );
+        // In lines, as `base64` writes it, behind a prefix, and in the alphabet for addresses.
+        let line = "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAABwElEQVR4nO3ZMQ0AAAjE";
+        for data in [
+            format!("failed: {line}\n{line}"),
+            format!("failed: data:image/png;base64,{line}"),
+            format!("failed: {}", line.replace('+', "-").replace('/', "_")),
+            format!("{} {line}", "word ".repeat(35)),
+        ] {
+            let told = server_words(&data);
+            assert!(!told.contains("iVBORw0K") && !told.contains("R4nO3ZMQ0"), "{told}");
+        }
+    }
+
+    #[test]
+    fn clients_learn_no_address_and_what_the_server_says_only_where_it_blames_them() {
+        let error = |kind| UpstreamError::of(kind, "http://10.1.2.3:7860", "it said no", "key sk-1 is spent");
+        let failed = error(UpstreamErrorKind::Failed);
+        assert_eq!(failed.to_string(), "the upstream http://10.1.2.3:7860: it said no: key sk-1 is spent");
+        assert_eq!(failed.told(), "the upstream: it said no");
+        let refused = error(UpstreamErrorKind::Refused);
+        assert_eq!(refused.told(), "the upstream: it said no: key sk-1 is spent");
+        assert_eq!(refused.as_kind(UpstreamErrorKind::Failed).kind(), UpstreamErrorKind::Failed);
     }
 }

@@ -137,7 +137,7 @@ impl SdCpp {
                 }
                 // That it does not know the job is no fault of the client's.
                 Err(error) if error.kind() == Kind::Refused => {
-                    return Err(UpstreamError::new(Kind::Failed, error.to_string()));
+                    return Err(error.as_kind(Kind::Failed));
                 }
                 Err(error) => return Err(error),
             };
@@ -189,14 +189,9 @@ impl SdCpp {
     }
 
     fn failure(&self, job: &Job) -> UpstreamError {
-        let error = job.error.as_ref();
-        let words = |words: Option<&String>| -> String {
-            let shown = words.into_iter().flat_map(|words| words.chars());
-            shown.filter(|c| !c.is_control()).take(200).collect()
-        };
-        let (code, message) =
-            (words(error.map(|error| &error.code)), words(error.map(|error| &error.message)));
-        self.http.error(Kind::Failed, &format!("the job ended as {}: {code}: {message}", job.status))
+        let said = job.error.as_ref().map(|error| format!("{}: {}", error.code, error.message));
+        let what = format!("the job ended as {}", job.status);
+        self.http.error_with(Kind::Failed, &what, &said.unwrap_or_default())
     }
 
     /// Takes the job from the queue. One that is being drawn cannot be stopped: the server says so with 409, and draws on

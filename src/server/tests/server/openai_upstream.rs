@@ -264,9 +264,23 @@ async fn a_server_that_refuses_or_fails_is_quoted_and_nothing_comes_of_it() {
         json!({ "error": { "message": "Your request was rejected.", "code": code } }).to_string()
     };
     let (ok, json) = (200, "application/json");
+    // A picture in lines of base64, behind words that bring its beginning near the place where they are cut.
+    let picture = base64(&[2], 1);
+    let lines: Vec<&str> =
+        picture.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    let lines = format!("cannot draw this: {}", lines.join("\n"));
     for (status, kind, body, expected, code, words) in [
         (400, json, error("moderation_blocked"), 400, "upstream_refused", "Your request was rejected."),
         (429, json, error("rate_limit_exceeded"), 502, "upstream_failed", "429"),
+        (400, json, json!({ "detail": lines }).to_string(), 400, "upstream_refused", "cannot draw this: ["),
+        (
+            ok,
+            json,
+            json!({ "data": "your request was rejected" }).to_string(),
+            502,
+            "upstream_failed",
+            "not what was",
+        ),
         (500, "image/png", "\u{89}PNG not JSON".to_owned(), 502, "upstream_failed", "500"),
         (ok, "text/html", "<html>".to_owned(), 502, "upstream_failed", "not what was expected"),
         (ok, json, "{\"data\":".to_owned(), 502, "upstream_failed", "not what was expected"),
@@ -296,6 +310,11 @@ async fn a_server_that_refuses_or_fails_is_quoted_and_nothing_comes_of_it() {
         let (got, told) = generate(&gateway, json!({ "prompt": "p" })).await;
         assert_eq!((got.as_u16(), &told["error"]["code"]), (expected, &json!(code)), "{body:.80}: {told}");
         assert!(told["error"]["message"].as_str().unwrap().contains(words), "{told}");
+        let told = told.to_string();
+        let address = server.url.trim_start_matches("http://");
+        assert!(!told.contains(address) && !told.contains("iVBORw0K"), "{told}");
+        // What the server says is told where it blames the request.
+        assert_eq!(told.contains("request was rejected"), words.starts_with("Your request"), "{told}");
     }
 }
 
@@ -388,6 +407,20 @@ async fn without_leave_no_partial_image_is_asked_for_or_shown() {
 }
 
 #[tokio::test]
+async fn a_partial_image_of_a_number_that_makes_no_sense_is_a_preview_like_any_other() {
+    let text = stream(&[partial(u32::MAX, &[2]), partial(u32::MAX, &[3]), completed(&[3])]);
+    let server = Replay::always(200, "text/event-stream", text).await;
+    // A sword is only hidden in the finished picture, so that it ends nothing.
+    let tables = "[tenant.t.action.rule]\nsword = \"redact\"\n[tenant.t.client]\npreviews = true";
+    let gateway = gateway(&server.url, "", Setup { tables, ..Setup::default() }).await;
+    let told = streamed(&gateway, json!({ "prompt": "p", "stream": true, "partial_images": 2 })).await;
+    assert_eq!(told.last().unwrap()["type"], "image_generation.completed");
+    for data in &told {
+        assert_eq!(violated(&pixels(&data["b64_json"])), [""; 0]);
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_cannot_stream_may_answer_at_once() {
     let body = json!({ "data": [{ "b64_json": base64(&[3], 0) }] });
     let server = Replay::always(200, "application/json", body.to_string()).await;
@@ -415,7 +448,7 @@ async fn a_stream_that_fails_is_a_failure() {
         (
             error("server_error", "image_generation_server_error"),
             "upstream_failed",
-            "Your words were rejected.",
+            "the upstream: it failed",
         ),
         (stream(&[partial(0, &[3])]), "upstream_failed", "ended before"),
         ("data: {\"type\":\n\n".to_owned(), "upstream_failed", "not what was expected"),

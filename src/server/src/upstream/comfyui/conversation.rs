@@ -24,10 +24,9 @@ use crate::upstream::{Event, Order, Progress, Unjudged, UpstreamError, UpstreamE
 
 /// How long the server may take for each step of stopping our work. An order that is called off has longer.
 const STOP: Duration = Duration::from_secs(3);
-/// Characters of a server's own words that are shown.
-const SHOWN: usize = 200;
-/// Most nodes whose steps are remembered.
+/// Most nodes whose steps are remembered, and the longest id of one, in bytes.
 const STEPPING: usize = 256;
+const LONGEST_ID: usize = 128;
 
 /// What the server says over the WebSocket: ComfyUI `server.py`, `send_json`.
 #[derive(Deserialize)]
@@ -199,9 +198,9 @@ impl<'a> Conversation<'a> {
 
     fn failed(&self, data: &Value) -> UpstreamError {
         let word = |name: &str| data.get(name).and_then(Value::as_str).unwrap_or_default();
-        let words = format!("{}: {}", word("exception_type"), word("exception_message"));
-        let shown: String = words.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
-        self.server.http.error(Kind::Failed, &format!("it failed at a {} node: {shown}", word("node_type")))
+        let said =
+            format!("{} node: {}: {}", word("node_type"), word("exception_type"), word("exception_message"));
+        self.server.http.error_with(Kind::Failed, "it failed at a node", &said)
     }
 
     /// Notes a step: `main.py`, `hijack_progress`, and `comfy_execution/progress.py`.
@@ -213,7 +212,10 @@ impl<'a> Conversation<'a> {
                 return;
             };
             // Nodes without steps of their own count from 0 to 1.
-            if total > 1 && (steps.nodes.len() < STEPPING || steps.nodes.contains_key(node)) {
+            if total > 1
+                && node.len() <= LONGEST_ID
+                && (steps.nodes.len() < STEPPING || steps.nodes.contains_key(node))
+            {
                 steps.nodes.insert(node.to_owned(), (step.min(total), total));
                 steps.last = Some(node.to_owned());
             }
@@ -280,7 +282,10 @@ impl<'a> Conversation<'a> {
                 let event = match file {
                     Some(file) => match fetch(server, &file, deadline).await {
                         Ok(bytes) => Event::Picture { index, picture: Unjudged::encoded(bytes) },
-                        Err(error) => Event::Failed { index, why: error.to_string() },
+                        Err(error) => {
+                            tracing::warn!(%error, "a picture could not be fetched");
+                            Event::Failed { index, why: error.told().to_owned() }
+                        }
                     },
                     None => Event::Failed { index, why: "the upstream gave no such picture out".to_owned() },
                 };
@@ -346,7 +351,7 @@ async fn connect(server: &ComfyUi, client_id: &str) -> Result<WebSocketStream<Up
         .header(SEC_WEBSOCKET_VERSION, "13")
         .header(SEC_WEBSOCKET_KEY, &key);
     let unreachable = |error: reqwest::Error| {
-        http.error(Kind::Unreachable, &format!("no WebSocket could be opened: {}", error.without_url()))
+        http.error_with(Kind::Unreachable, "no WebSocket could be opened", &error.to_string())
     };
     let response = request.send().await.map_err(unreachable)?;
     let status = response.status();
@@ -371,7 +376,7 @@ fn broken(server: &ComfyUi, error: &tokio_tungstenite::tungstenite::Error) -> Up
         Error::Capacity(_) | Error::Protocol(_) | Error::Utf8(_) => Kind::Malformed,
         _ => Kind::Unreachable,
     };
-    server.http.error(kind, &format!("the WebSocket broke: {error}"))
+    server.http.error_with(kind, "the WebSocket broke", &error.to_string())
 }
 
 /// Fetches a file that a prompt made.

@@ -123,7 +123,7 @@ impl OpenAi {
         if !is_event_stream(&response) {
             // A server that cannot stream answers as if it had not been asked to.
             let body = self.http.bytes(response).await?;
-            let answer: Answer = serde_json::from_slice(&body).map_err(|e| self.nonsense(&e))?;
+            let answer: Answer = serde_json::from_slice(&body).map_err(|e| self.http.nonsense(&e))?;
             if let Some(entry) = answer.data.into_iter().next() {
                 self.deliver(index, entry, order.deadline, events).await;
             }
@@ -137,7 +137,7 @@ impl OpenAi {
                     Told::Nothing => {}
                     Told::Partial { number, picture } => {
                         let total = partial + 1;
-                        let step = (number + 1).min(partial);
+                        let step = number.saturating_add(1).min(partial);
                         let fraction = f64::from(step) / f64::from(total);
                         let _ =
                             events.send(Event::Progress(Progress { fraction, ..Progress::default() })).await;
@@ -157,7 +157,7 @@ impl OpenAi {
         if event.data == b"[DONE]" {
             return Ok(Told::Nothing);
         }
-        let frame: Frame = serde_json::from_slice(&event.data).map_err(|e| self.nonsense(&e))?;
+        let frame: Frame = serde_json::from_slice(&event.data).map_err(|e| self.http.nonsense(&e))?;
         let name = frame.kind.as_deref().unwrap_or(&event.name);
         if name == "error" || frame.error.is_some() {
             return Err(self.stream_error(&frame.error.unwrap_or_default()));
@@ -201,7 +201,10 @@ impl OpenAi {
              `b64_json`",
         )?;
         let bytes = async { self.http.bytes(self.http.send(request, deadline).await?).await };
-        bytes.await.map(Unjudged::encoded).map_err(|error| error.to_string())
+        bytes.await.map(Unjudged::encoded).map_err(|error| {
+            tracing::warn!(%error, "a picture could not be fetched");
+            error.told().to_owned()
+        })
     }
 
     /// What a stream says when it fails (`types/shared/error_object.py`): the request's fault where it says so, and the
@@ -215,11 +218,7 @@ impl OpenAi {
             .any(|word| blames(word) || word == "invalid_request_error");
         let words = error["message"].as_str().or(error.as_str()).unwrap_or("it does not say why");
         let kind = if refused { Kind::Refused } else { Kind::Failed };
-        self.http.error(kind, &format!("it failed: {}", few_words(words)))
-    }
-
-    fn nonsense(&self, error: &serde_json::Error) -> UpstreamError {
-        self.http.error(Kind::Malformed, &format!("its answer is not what was expected: {error}"))
+        self.http.error_with(kind, "it failed", words)
     }
 
     async fn draw_all(&self, order: &Order, events: &mpsc::Sender<Event>) -> Result<(), UpstreamError> {
