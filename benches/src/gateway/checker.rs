@@ -60,7 +60,9 @@ pub(super) fn pictures_in(body: &[u8]) -> Held {
 fn files_in(bytes: &[u8], found: &mut Held) {
     for from in 0..bytes.len() {
         let rest = &bytes[from..];
-        let Some(signature) = SIGNATURES.iter().find(|signature| rest.starts_with(signature)) else { continue };
+        let Some(signature) = SIGNATURES.iter().find(|signature| rest.starts_with(signature)) else {
+            continue;
+        };
         match image::load_from_memory(rest) {
             Ok(picture) => found.pictures.push(picture.into_rgb8()),
             // The other signatures are short enough to be met by chance in a picture's data.
@@ -195,7 +197,12 @@ mod tests {
         ];
         for body in places {
             let found = pictures_in(&body);
-            assert_eq!((found.pictures.len(), found.parts), (1, 0), "{}", String::from_utf8_lossy(&body[..40]));
+            assert_eq!(
+                (found.pictures.len(), found.parts),
+                (1, 0),
+                "{}",
+                String::from_utf8_lossy(&body[..40])
+            );
             assert_eq!(Seen::new(found.pictures[0].clone(), "test").violates, ["sword"]);
         }
         for length in [17, 40, 99] {

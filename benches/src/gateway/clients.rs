@@ -1,7 +1,7 @@
 //! Clients of the gate under faults: every front end, all kinds of requests, and some that go away.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -11,6 +11,9 @@ use base64::prelude::BASE64_STANDARD;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::HeaderName;
+use tokio_tungstenite::tungstenite::{self, WebSocket};
 
 use super::checker::{Seen, pictures_in};
 use super::http::{Connection, Message, get, post};
@@ -25,6 +28,8 @@ const GOES: f64 = 0.06;
 const POLLS: usize = 60;
 const BETWEEN: Duration = Duration::from_millis(50);
 
+type Socket = WebSocket<TcpStream>;
+
 /// What became of the requests of one kind.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Count {
@@ -33,6 +38,8 @@ pub(super) struct Count {
     pub(super) failed: u64,
     pub(super) silent: u64,
     pub(super) pictures: u64,
+    /// Beginnings of pictures that cannot be read.
+    pub(super) parts: u64,
 }
 
 /// What all callers saw.
@@ -41,17 +48,30 @@ pub(super) struct Tally(Mutex<(Vec<Seen>, BTreeMap<&'static str, Count>)>);
 
 impl Tally {
     fn note(&self, what: &'static str, answer: Option<&Message>) {
-        let pictures = answer.map(|answer| pictures_in(&answer.body)).unwrap_or_default();
-        let seen: Vec<Seen> = pictures.into_iter().map(|pixels| Seen::new(pixels, what)).collect();
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = inner.1.entry(what).or_default();
-        match answer.map(Message::status) {
+        let status = answer.map(Message::status);
+        self.look(what, answer.map(|answer| answer.body.as_slice()), |count| match status {
             None => count.silent += 1,
             Some(200..300) => count.good += 1,
             Some(400..500) => count.refused += 1,
             Some(_) => count.failed += 1,
-        }
+        });
+        // A header is a place for words of others, too.
+        self.look(what, answer.map(Message::head).as_ref().map(String::as_bytes), |_| {});
+    }
+
+    /// Notes a frame of a WebSocket.
+    fn note_frame(&self, frame: &[u8]) {
+        self.look("ComfyUI frame", Some(frame), |count| count.good += 1);
+    }
+
+    fn look(&self, what: &'static str, bytes: Option<&[u8]>, count_answer: impl FnOnce(&mut Count)) {
+        let held = bytes.map(pictures_in).unwrap_or_default();
+        let seen: Vec<Seen> = held.pictures.into_iter().map(|pixels| Seen::new(pixels, what)).collect();
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = inner.1.entry(what).or_default();
+        count_answer(count);
         count.pictures += seen.len() as u64;
+        count.parts += held.parts;
         inner.0.extend(seen);
     }
 
@@ -171,12 +191,21 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// A workflow of ComfyUI, its history, and the files that it names.
+    /// A workflow of ComfyUI, its events, its history, and the files that it names.
     fn workflow(&mut self, head: &str, tally: &Tally, faults: &Faults) {
-        let body = json!({ "prompt": graph(self.chance.random_range(1..1 << 30)), "client_id": "soak" });
+        let client = format!("soak-{}", self.chance.random_range(0..u64::MAX));
+        // Not every client listens.
+        let socket = match self.chance.random_bool(0.7) {
+            true => open_socket(self.address, head, &client, self.chance.random_bool(0.5)),
+            false => None,
+        };
+        let body = json!({ "prompt": graph(self.chance.random_range(1..1 << 30)), "client_id": client });
         let request = post("/prompt", head, &body.to_string());
         let Some(answer) = self.ask("ComfyUI prompt", &request, tally, faults) else { return };
         let Some(id) = text_at(&answer, "/prompt_id") else { return };
+        if let Some(socket) = socket {
+            listen(socket, &id, tally);
+        }
         for _ in 0..POLLS {
             let history = get(&format!("/history/{id}"), head);
             let Some(answer) = self.ask("ComfyUI history", &history, tally, faults) else { return };
@@ -193,6 +222,35 @@ impl<'a> Caller<'a> {
                     ["filename", "subfolder", "type"].map(|name| format!("{name}={}", field(name))).join("&");
                 self.ask("ComfyUI view", &get(&format!("/view?{query}"), head), tally, faults);
             }
+            return;
+        }
+    }
+}
+
+/// A WebSocket for the events of `client`, which may know that previews have metadata.
+fn open_socket(address: SocketAddr, head: &str, client: &str, metadata: bool) -> Option<Socket> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut request = format!("ws://{address}/ws?clientId={client}").into_client_request().ok()?;
+    for (name, value) in head.lines().filter_map(|line| line.split_once(": ")) {
+        request.headers_mut().insert(HeaderName::try_from(name).ok()?, value.parse().ok()?);
+    }
+    let (mut socket, _) = tungstenite::client(request, stream).ok()?;
+    if metadata {
+        let flags = json!({ "type": "feature_flags", "data": { "supports_preview_metadata": true } });
+        socket.send(tungstenite::Message::text(flags.to_string())).ok()?;
+    }
+    Some(socket)
+}
+
+/// Notes all frames until the prompt `id` has ended, or nothing more is told.
+fn listen(mut socket: Socket, id: &str, tally: &Tally) {
+    while let Ok(frame) = socket.read() {
+        tally.note_frame(&frame.clone().into_data());
+        let event: Value =
+            frame.to_text().ok().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let ours = event["data"]["prompt_id"] == id;
+        if ours && event["type"] == "executing" && event["data"]["node"].is_null() {
             return;
         }
     }

@@ -28,6 +28,12 @@ impl Message {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// First line and headers, in one text.
+    pub(super) fn head(&self) -> String {
+        let lines = self.headers.iter().map(|(name, value)| format!("{name}: {value}\n"));
+        lines.fold(format!("{}\n", self.line), |head, line| head + &line)
+    }
+
     /// The status of an answer; 0 if it has none.
     pub(super) fn status(&self) -> u16 {
         self.line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)

@@ -1,6 +1,7 @@
 //! Mixed load while everything fails that can: upstreams that die, lie and stall, a judge that panics, errs and hangs, a
 //! log whose disk is full, clients that go away. Every picture of every answer is looked at.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +14,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng};
 
 use super::checker::{Log, Seen};
-use super::clients::{Caller, Tally};
+use super::clients::{Caller, Count, Tally};
 use super::overhead::below;
 use super::process::{Faults, Part};
 use super::{GatewayArgs, gate, upstream};
@@ -201,6 +202,49 @@ impl Site {
     }
 }
 
+/// Where pictures have to be seen, for nothing is tested there else.
+const SHOWS: [&str; 7] = [
+    "A1111 txt2img",
+    "OpenAI images",
+    "OpenAI images, streamed",
+    "judge",
+    "sd.cpp poll",
+    "ComfyUI frame",
+    "ComfyUI view",
+];
+/// Faults that have to be met, beside those of the upstream's answers.
+const MET: [&str; 8] = [
+    "upstream killed",
+    "client goes away",
+    "judge error",
+    "judge out of time",
+    "judge panic",
+    "judge hangs",
+    "judge answers about another picture",
+    "log disk full",
+];
+/// Minutes from which on a run is long enough to meet everything.
+const LONG: f64 = 2.0;
+
+/// Refuses a run in which something that should have happened did not.
+fn was_tested(answers: &BTreeMap<&str, Count>, faults: &[(String, u64)], minutes: f64) -> anyhow::Result<()> {
+    let pictures = |what: &str| answers.get(what).map_or(0, |count| count.pictures);
+    ensure!(
+        SHOWS.iter().any(|what| pictures(what) > 0),
+        "no answer held a picture, so that nothing was tested"
+    );
+    if minutes < LONG {
+        return Ok(());
+    }
+    let blind: Vec<&str> = SHOWS.into_iter().filter(|what| pictures(what) == 0).collect();
+    ensure!(blind.is_empty(), "no picture came by these ways, so that they were not tested: {blind:?}");
+    let wrongs = upstream::WRONGS.iter().map(|(_, name)| *name);
+    let missed: Vec<&str> =
+        MET.into_iter().chain(wrongs).filter(|kind| faults.iter().all(|(met, _)| met != kind)).collect();
+    ensure!(missed.is_empty(), "these faults were never injected: {missed:?}");
+    Ok(())
+}
+
 /// Compares what was seen with what was logged, and tells everything.
 fn tell(sites: &[Site], run: Run, minutes: f64, page: &mut Page) -> anyhow::Result<Soak> {
     let mut log = Log::default();
@@ -208,7 +252,10 @@ fn tell(sites: &[Site], run: Run, minutes: f64, page: &mut Page) -> anyhow::Resu
         log.read(&gate::log_of(&site.folder))?;
     }
     let (seen, answers) = run.tally.into_parts();
-    let objections: Vec<String> = seen.iter().filter_map(|seen: &Seen| log.objection(seen)).collect();
+    let mut objections: Vec<String> = seen.iter().filter_map(|seen: &Seen| log.objection(seen)).collect();
+    for (what, count) in &answers {
+        objections.extend((0..count.parts).map(|_| format!("{what}: the beginning of a picture")));
+    }
     let faults = run.faults.all();
     let injected = faults.iter().map(|(_, count)| count).sum();
 
@@ -241,6 +288,6 @@ fn tell(sites: &[Site], run: Run, minutes: f64, page: &mut Page) -> anyhow::Resu
     for objection in objections.iter().take(SHOWN) {
         page.text(objection)?;
     }
-    ensure!(!seen.is_empty(), "no answer held a picture, so that nothing was tested");
+    was_tested(&answers, &faults, minutes)?;
     Ok(Soak { unjudged: objections.len() as u64, faults: injected })
 }

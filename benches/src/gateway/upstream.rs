@@ -132,7 +132,7 @@ fn json_answer(body: &Value) -> Vec<u8> {
 
 /// What the server does wrong with one request.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Wrong {
+pub(super) enum Wrong {
     Nothing,
     Slow,
     Truncated,
@@ -148,7 +148,7 @@ enum Wrong {
 }
 
 /// Each with the name that it is counted by.
-const WRONGS: [(Wrong, &str); 11] = [
+pub(super) const WRONGS: [(Wrong, &str); 11] = [
     (Wrong::Slow, "upstream slow"),
     (Wrong::Truncated, "upstream truncated body"),
     (Wrong::MediaType, "upstream wrong content type"),
@@ -248,8 +248,22 @@ impl World {
             }
             Wrong::ErrorWithPicture => {
                 let picture = BASE64_STANDARD.encode(self.picture(&[2]));
-                let body = json!({ "error": { "message": picture }, "detail": picture, "image": picture });
-                Reply::Send(Arc::new(answer("500 Oops", "application/json", body.to_string().as_bytes())))
+                // Alone, behind words, and in lines.
+                let words = match self.random(|chance| chance.random_range(0..3)) {
+                    0 => picture.clone(),
+                    1 => format!("{}{picture}", "the model failed at ".repeat(5)),
+                    _ => picture
+                        .as_bytes()
+                        .chunks(76)
+                        .map(String::from_utf8_lossy)
+                        .collect::<Vec<_>>()
+                        .join("\n"),
+                };
+                let body = json!({ "error": { "message": words }, "detail": words, "image": picture });
+                // What blames the request is told on.
+                let status = self.random(|chance| chance.random_bool(0.5));
+                let status = if status { "500 Oops" } else { "400 Oops" };
+                Reply::Send(Arc::new(answer(status, "application/json", body.to_string().as_bytes())))
             }
             Wrong::NoJson => Reply::Send(Arc::new(answer(
                 "200 OK",

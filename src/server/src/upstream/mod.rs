@@ -283,7 +283,7 @@ impl UpstreamError {
     }
 
     /// The same as another kind of error.
-    pub(crate) fn as_kind(self, kind: UpstreamErrorKind) -> Self {
+    pub(crate) fn of_kind(self, kind: UpstreamErrorKind) -> Self {
         Self { kind, ..self }
     }
 }
@@ -372,6 +372,6 @@ mod tests {
         assert_eq!(failed.told(), "the upstream: it said no");
         let refused = error(UpstreamErrorKind::Refused);
         assert_eq!(refused.told(), "the upstream: it said no: key sk-1 is spent");
-        assert_eq!(refused.as_kind(UpstreamErrorKind::Failed).kind(), UpstreamErrorKind::Failed);
+        assert_eq!(refused.of_kind(UpstreamErrorKind::Failed).kind(), UpstreamErrorKind::Failed);
     }
 }

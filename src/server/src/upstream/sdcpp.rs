@@ -137,7 +137,7 @@ impl SdCpp {
                 }
                 // That it does not know the job is no fault of the client's.
                 Err(error) if error.kind() == Kind::Refused => {
-                    return Err(error.as_kind(Kind::Failed));
+                    return Err(error.of_kind(Kind::Failed));
                 }
                 Err(error) => return Err(error),
             };
