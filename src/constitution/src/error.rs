@@ -155,6 +155,15 @@ pub enum Problem {
         /// As written.
         value: i64,
     },
+    /// A lint that does not exist, or cannot be set aside.
+    #[error("expected names of lints in `allow`, got {name:?}; {}`cluegate constitution explain lints` lists them",
+        nearest.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default())]
+    UnknownLint {
+        /// As written.
+        name: String,
+        /// The most similar lint, if one is similar.
+        nearest: Option<&'static str>,
+    },
     /// A brace that belongs to no parameter.
     #[error(
         "expected {{name}} of a parameter in {text:?} of rule `{rule}`, but {problem}; for a brace itself write {{{{ or }}}}"

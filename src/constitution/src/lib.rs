@@ -8,6 +8,7 @@
 //! This crate is pure data: it knows no model and starts nothing.
 
 mod error;
+pub mod lint;
 mod nearest;
 mod parameter;
 mod parse;

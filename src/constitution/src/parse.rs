@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::lint::{LINTS, Level};
 use crate::nearest::nearest;
 use crate::parameter::{Parameter, ParameterKind, Written};
 use crate::raw::{
@@ -109,9 +110,10 @@ impl Source<'_> {
             }
             rules.push(built);
         }
+        let allow = self.allow(raw.allow)?;
         let description = raw.description.trim().to_owned();
         let mut constitution =
-            Constitution { name, description, thresholds, rules, revision: Revision::UNSET };
+            Constitution { name, description, thresholds, allow, rules, revision: Revision::UNSET };
         constitution.revision = Revision::of(&constitution);
         Ok(constitution)
     }
@@ -174,6 +176,7 @@ impl Source<'_> {
         if raw.precondition.is_empty() {
             return Err(self.error(&place, Problem::EmptyChain { rule: id }));
         }
+        let allow = self.allow(raw.allow)?;
         let parameters = self.parameters(&id, raw.parameter)?;
         let mut texts = Texts { source: self, rule: &id, parameters: &parameters, statements: Vec::new() };
         let written = texts.template(&raw.text, &text)?;
@@ -188,9 +191,25 @@ impl Source<'_> {
             let name = unused.name.clone();
             return Err(self.error(&place, Problem::UnusedParameter { rule: id, name }));
         }
-        let mut rule = Rule { id, text, objectiveness, severity, preconditions, unless, parameters, written };
+        let mut rule =
+            Rule { id, text, objectiveness, severity, preconditions, unless, parameters, allow, written };
         rule.substitute();
         Ok(rule)
+    }
+
+    /// Names of lints; one that does not exist would set nothing aside.
+    fn allow(&self, raw: Vec<Spanned<String>>) -> Result<Vec<String>> {
+        let known = || LINTS.iter().filter(|lint| lint.level < Level::Error).map(|lint| lint.name);
+        raw.into_iter()
+            .map(|name| {
+                if known().any(|known| known == name.get_ref()) {
+                    return Ok(name.into_inner());
+                }
+                let nearest = nearest(name.get_ref(), known());
+                let problem = Problem::UnknownLint { name: name.get_ref().clone(), nearest };
+                Err(self.error(&name, problem))
+            })
+            .collect()
     }
 
     fn parameters(&self, rule: &str, raw: BTreeMap<String, Spanned<RawParameter>>) -> Result<Vec<Parameter>> {

@@ -21,6 +21,10 @@ pub(crate) struct RawConstitution {
     /// What the constitution is for.
     #[serde(default)]
     pub(crate) description: String,
+    /// Names of lints that `cluegate constitution check` leaves out; say why in a comment.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub(crate) allow: Vec<Spanned<String>>,
     /// Thresholds of the method; each has the paper's value when left out.
     #[serde(default)]
     pub(crate) thresholds: RawThresholds,
@@ -74,6 +78,10 @@ pub(crate) struct RawRule {
     /// How bad a violation is.
     #[schemars(with = "Severity")]
     pub(crate) severity: Spanned<String>,
+    /// Names of lints that are left out for this rule; say why in a comment.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub(crate) allow: Vec<Spanned<String>>,
     /// Numbers in the rule's text and statements that a policy or a command may set, by name.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, RawParameter>", extend("propertyNames" = { "pattern": "^[a-z0-9][a-z0-9-]{0,63}$" }))]
@@ -171,6 +179,7 @@ const RULE: Shape = Shape {
         ("text", None),
         ("objectiveness", None),
         ("severity", None),
+        ("allow", None),
         ("parameter", Some(&PARAMETERS)),
         ("precondition", Some(&PRECONDITION)),
         ("unless", Some(&PRECONDITION)),
@@ -181,7 +190,13 @@ const RULE: Shape = Shape {
 /// without the similar one; a test holds both together.
 pub(crate) const CONSTITUTION: Shape = Shape {
     place: "the constitution",
-    keys: &[("name", None), ("description", None), ("thresholds", Some(&THRESHOLDS)), ("rule", Some(&RULE))],
+    keys: &[
+        ("name", None),
+        ("description", None),
+        ("allow", None),
+        ("thresholds", Some(&THRESHOLDS)),
+        ("rule", Some(&RULE)),
+    ],
     named: None,
 };
 

@@ -99,6 +99,9 @@ pub struct Rule {
     /// The numbers in text and statements, each in its place there; in the order of their names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parameters: Vec<Parameter>,
+    /// Names of the lints that are set aside for this rule.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
     /// The texts before the parameters were put in.
     #[serde(skip)]
     pub(crate) written: Written,
@@ -111,6 +114,8 @@ pub struct Constitution {
     pub(crate) name: String,
     pub(crate) description: String,
     pub(crate) thresholds: Thresholds,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) allow: Vec<String>,
     pub(crate) rules: Vec<Rule>,
     pub(crate) revision: Revision,
 }
@@ -129,6 +134,11 @@ impl Constitution {
     /// Thresholds, defaults filled in.
     pub fn thresholds(&self) -> &Thresholds {
         &self.thresholds
+    }
+
+    /// Names of the lints that are set aside for all rules.
+    pub fn allow(&self) -> &[String] {
+        &self.allow
     }
 
     /// The rules in the order of the file, at least one.
