@@ -191,8 +191,19 @@ impl Source<'_> {
             let name = unused.name.clone();
             return Err(self.error(&place, Problem::UnusedParameter { rule: id, name }));
         }
-        let mut rule =
-            Rule { id, text, objectiveness, severity, preconditions, unless, parameters, allow, written };
+        let consequence = raw.consequence;
+        let mut rule = Rule {
+            id,
+            text,
+            objectiveness,
+            severity,
+            preconditions,
+            unless,
+            consequence,
+            parameters,
+            allow,
+            written,
+        };
         rule.substitute();
         Ok(rule)
     }

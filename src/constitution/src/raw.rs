@@ -94,6 +94,10 @@ pub(crate) struct RawRule {
     #[serde(default)]
     #[schemars(with = "Vec<RawPrecondition>")]
     pub(crate) unless: Vec<Spanned<RawPrecondition>>,
+    /// Whether the statements may speak of what is likely to follow from what the picture shows. The judge then lets the
+    /// model project consequences first, which costs an answer more for each picture. Default false.
+    #[serde(default)]
+    pub(crate) consequence: bool,
 }
 
 /// A number inside a rule.
@@ -183,6 +187,7 @@ const RULE: Shape = Shape {
         ("parameter", Some(&PARAMETERS)),
         ("precondition", Some(&PRECONDITION)),
         ("unless", Some(&PRECONDITION)),
+        ("consequence", None),
     ],
     named: None,
 };

@@ -84,6 +84,11 @@ impl Canonical {
         self.text(rule.severity.as_str());
         self.chain(&rule.preconditions);
         self.chain(&rule.unless);
+        if rule.consequence {
+            // Written only where it is asked for, so that every other constitution keeps its revision. No id of a rule
+            // begins with a plus sign, so that the next rule cannot be taken for it.
+            self.text("+consequence");
+        }
     }
 }
 

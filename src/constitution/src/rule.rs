@@ -96,6 +96,10 @@ pub struct Rule {
     pub preconditions: Vec<Precondition>,
     /// The exception, a chain of the same form; empty if there is none.
     pub unless: Vec<Precondition>,
+    /// Whether the statements may speak of what is likely to follow from what the picture shows (OOD-MMSafe): the judge
+    /// then lets the model project consequences before it asks them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub consequence: bool,
     /// The numbers in text and statements, each in its place there; in the order of their names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parameters: Vec<Parameter>,

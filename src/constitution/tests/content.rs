@@ -91,6 +91,7 @@ fn the_revision_follows_content_and_not_form() {
         scene.replacen("[[rule]]", "[thresholds]\nbeta = 0.6\nsmall_object_area = 1e-2\n[[rule]]", 1),
         scene.replacen("\"a person is visible\"", "'a person is visible'", 1),
         scene.replacen("[[rule]]", "[thresholds]\n[[rule]]", 1),
+        scene.replacen("severity = \"high\"", "severity = \"high\"\nconsequence = false", 1),
     ];
     for text in &unchanged {
         assert_eq!(revision(text), revision(scene));
@@ -105,6 +106,7 @@ fn the_revision_follows_content_and_not_form() {
         ("a person is visible", "a human is visible"),
         ("central = [\"person\"]", "central = [\"person\", \"human\"]"),
         ("central = [\"person\"]", "central = []"),
+        ("severity = \"high\"", "severity = \"high\"\nconsequence = true"),
         (
             "[[rule.precondition]]",
             "[[rule.unless]]\nany = [{ statement = \"it is a toy\" }]\n[[rule.precondition]]",
@@ -119,6 +121,19 @@ fn the_revision_follows_content_and_not_form() {
     }
     let displayed = Constitution::shipped("scene").expect("valid").revision();
     assert_eq!(displayed.to_string(), displayed.to_hex()[..16]);
+}
+
+/// What came to the format later changes no revision of a file that does not use it.
+#[test]
+fn the_revisions_of_old_files_stay() {
+    let of = |name| Constitution::shipped(name).expect("valid").revision().to_string();
+    assert_eq!((of("scene").as_str(), of("general").as_str()), ("ed037de55fcce682", "605e55d689673a3f"));
+    let text = Constitution::shipped_text("scene").expect("shipped");
+    let asking = text.replacen("severity = \"high\"", "severity = \"high\"\nconsequence = true", 1);
+    let asking = Constitution::parse(&asking, "test").unwrap_or_else(|error| panic!("{error}"));
+    let asked: Vec<&str> =
+        asking.rules().iter().filter(|rule| rule.consequence).map(|rule| rule.id.as_str()).collect();
+    assert_eq!(asked, ["on-fire"]);
 }
 
 /// A shipped file with some of its characters replaced, cut or doubled.

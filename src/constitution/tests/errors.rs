@@ -62,7 +62,13 @@ fn unknown_keys_name_the_nearest_known_one_at_every_depth() {
     refused("any = [\n", "all = [\n", 13, key, &["a precondition", "known keys here: any"]);
     refused("central = [\"person\"]", "centre = [\"person\"]", 14, key, &["did you mean `central`?"]);
     refused("central = [\"toy\"]", "zzz = 1", 17, key, &["known keys here: statement, central"]);
-    refused("severity = \"high\"", "severity = \"high\"\nconsequence = true", 12, key, &["`consequence`"]);
+    refused(
+        "severity = \"high\"",
+        "severity = \"high\"\nconsequences = true",
+        12,
+        key,
+        &["mean `consequence`?"],
+    );
 }
 
 #[test]
@@ -72,6 +78,13 @@ fn text_that_is_not_toml_or_of_the_wrong_type_has_line_and_column() {
     refused("name = \"test\"", "name = 7", 1, "Toml", &["string"]);
     refused("id = \"armed\"\n", "", 7, "Toml", &["missing field `id`"]);
     refused("severity = \"high\"\n", "", 7, "Toml", &["missing field `severity`"]);
+    refused(
+        "severity = \"high\"",
+        "severity = \"high\"\nconsequence = 1",
+        12,
+        "Toml",
+        &["boolean", "column 15"],
+    );
     refused("any = [\n", "any = 3\nx = [", 14, "UnknownKey", &[]);
 }
 
