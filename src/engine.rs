@@ -331,6 +331,7 @@ impl EngineJudges {
 impl JudgeProvider for EngineJudges {
     fn inspector(&self, constitution: Constitution) -> Result<Arc<dyn Inspector>, InspectionError> {
         if let Some(domain) = &self.domain {
+            refuse_consequences(&constitution, domain)?;
             refuse_foreign_words(&constitution, domain)?;
         }
         Ok(Arc::new(EngineInspector {
@@ -339,6 +340,24 @@ impl JudgeProvider for EngineJudges {
             pictures: self.pictures.clone(),
             domain: self.domain.clone(),
         }))
+    }
+}
+
+/// Models with a domain were trained for it question by question: none of them has learned to say what is likely to follow.
+fn refuse_consequences(constitution: &Constitution, domain: &Domain) -> Result<(), InspectionError> {
+    match constitution.rules().iter().find(|rule| rule.consequence) {
+        None => Ok(()),
+        Some(rule) => Err(InspectionError::new(
+            OUT_OF_DOMAIN,
+            format!(
+                "the rule {} of the constitution {} asks what is likely to follow from a picture, which these models \
+                 never learned to tell. What they know: {} {}",
+                rule.id,
+                constitution.name(),
+                domain.name(),
+                domain.advice(),
+            ),
+        )),
     }
 }
 
@@ -425,12 +444,17 @@ impl Inspector for EngineInspector {
         self.inspector.models()
     }
 
-    fn inspect(&self, picture: &Picture, call: &Call) -> Result<Report, InspectionError> {
+    fn inspect(
+        &self,
+        picture: &Picture,
+        prompt: Option<&str>,
+        call: &Call,
+    ) -> Result<Report, InspectionError> {
         self.within_bounds(call, || {
             if let Some(domain) = &self.domain {
                 self.refuse_foreign_pictures(picture, domain, call)?;
             }
-            self.inspector.inspect(picture, call)
+            self.inspector.inspect(picture, prompt, call)
         })
     }
 
@@ -438,10 +462,11 @@ impl Inspector for EngineInspector {
         &self,
         picture: &Picture,
         kind: Unfinished,
+        prompt: Option<&str>,
         call: &Call,
     ) -> Result<Report, InspectionError> {
         // A blurred or covered picture lies outside the domain for that alone.
-        self.within_bounds(call, || self.inspector.inspect_unfinished(picture, kind, call))
+        self.within_bounds(call, || self.inspector.inspect_unfinished(picture, kind, prompt, call))
     }
 
     fn locate(
@@ -477,7 +502,7 @@ mod tests {
         let inspector = engine.judges(true).inspector(thorough()).unwrap();
         let judge = |width: u32, height: u32| {
             let pixels = image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 90]));
-            inspector.inspect(&Picture::new(pixels), &Call::default())
+            inspector.inspect(&Picture::new(pixels), None, &Call::default())
         };
         for (width, height) in [(1, 1), (2, 3), (1, 64), (64, 1), (27, 29), (640, 10), (3000, 2000)] {
             let report = judge(width, height).unwrap();
@@ -505,10 +530,10 @@ mod tests {
         let mut relevant = 0;
         for sample in violating.iter().filter(|sample| sample.situation == Situation::Violating) {
             let picture = sample.picture(&world, Style::World).unwrap();
-            let alone = inspector.inspect(&Picture::new(picture.clone()), &Call::default()).unwrap();
+            let alone = inspector.inspect(&Picture::new(picture.clone()), None, &Call::default()).unwrap();
             let mut wide = image::RgbImage::from_pixel(4 * side, side, image::Rgb([120, 160, 90]));
             image::imageops::replace(&mut wide, &picture, 0, 0);
-            let wide = inspector.inspect(&Picture::new(wide), &Call::default()).unwrap();
+            let wide = inspector.inspect(&Picture::new(wide), None, &Call::default()).unwrap();
             for (alone, wide) in alone.rules().iter().zip(wide.rules()) {
                 let [wide, as_alone] = [wide, alone].map(|rule| rule.relevance.unwrap());
                 assert!(wide > as_alone - 1e-3, "{}: {}", sample.id, alone.id);
@@ -519,6 +544,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_likely_to_follow_is_no_question_for_the_embedded_models() {
+        let scene = Constitution::shipped_text("scene").unwrap();
+        // Every word is known to the models: the form of the question is not.
+        let asking = scene.replacen("severity = \"high\"", "severity = \"high\"\nconsequence = true", 1);
+        let asking = Constitution::parse(&asking, "asking.toml").unwrap();
+        let engine = Engine::open(None).unwrap();
+        let error = engine.judges(false).inspector(asking.clone()).err().unwrap();
+        assert_eq!(error.kind(), OUT_OF_DOMAIN, "{error}");
+        assert!(
+            error.to_string().starts_with("the rule on-fire of the constitution scene asks what"),
+            "{error}"
+        );
+        // Whoever insists is served.
+        assert!(engine.judges(true).inspector(asking).is_ok());
+    }
+
+    #[test]
     fn a_picture_outside_the_domain_is_refused_whatever_its_shape() {
         let engine = Engine::open(None).unwrap();
         let inspector = engine.judges(false).inspector(Constitution::shipped("scene").unwrap()).unwrap();
@@ -526,7 +568,7 @@ mod tests {
             let picture = Picture::new(image::RgbImage::from_fn(width, height, |x, y| {
                 image::Rgb([(x * 37) as u8, (y * 91) as u8, (x * y) as u8])
             }));
-            let error = inspector.inspect(&picture, &Call::default()).unwrap_err();
+            let error = inspector.inspect(&picture, None, &Call::default()).unwrap_err();
             assert_eq!(error.kind(), OUT_OF_DOMAIN, "{width} x {height}: {error}");
         }
     }
@@ -539,7 +581,7 @@ mod tests {
         let scene = osbench::samples(&world, osbench::SEED, 1)[0].picture(&world, Style::World).unwrap();
         let engine = Engine::open(None).unwrap();
         let inspector = engine.judges(false).inspector(Constitution::shipped("scene").unwrap()).unwrap();
-        let inspect = |pixels| inspector.inspect(&Picture::new(pixels), &Call::default());
+        let inspect = |pixels| inspector.inspect(&Picture::new(pixels), None, &Call::default());
         assert!(inspect(scene.clone()).is_ok());
         let noise = |x: u32, y: u32| image::Rgb([(x * 37) as u8, (y * 91) as u8, (x * y) as u8]);
         for edge in [0, 2 * side] {

@@ -132,7 +132,7 @@ fn neither_order_nor_callers_nor_tenants_change_a_report() {
     let work: Vec<(usize, usize)> = (0..2).flat_map(|i| (0..pictures.len()).map(move |p| (i, p))).collect();
     let inspect = |&(inspector, picture): &(usize, usize), tenant: usize| {
         let call = Call::new(format!("tenant {tenant}"));
-        untimed(&inspectors[inspector].inspect(&pictures[picture], &call).expect("a report"))
+        untimed(&inspectors[inspector].inspect(&pictures[picture], None, &call).expect("a report"))
     };
     let alone: Vec<_> = work.iter().rev().map(|item| inspect(item, 0)).collect();
     let callers = 16;

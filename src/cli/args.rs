@@ -231,6 +231,9 @@ pub(crate) struct JudgeArgs {
     /// Judge also what the models do not know: pictures and rules outside their domain. The verdict means little.
     #[arg(long)]
     pub(crate) force: bool,
+    /// The words that the pictures were made from, for rules that project consequences.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
     /// Convert files whose look depends on the viewer (orientation tag, transparency, 16 bits, CMYK).
     #[arg(long)]
     pub(crate) convert: bool,

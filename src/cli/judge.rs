@@ -79,7 +79,8 @@ fn judge(
     let picture = read_picture(path, &options)
         .map_err(|error| Failure { reason: "bad-input", message: format!("{error:#}") })?;
     let inspector = inspector.map_err(|error| Failure::from(error.clone()))?;
-    Ok(inspector.inspect(&picture, &Call::default().until(Instant::now() + DEADLINE))?)
+    let call = Call::default().until(Instant::now() + DEADLINE);
+    Ok(inspector.inspect(&picture, arguments.prompt.as_deref(), &call)?)
 }
 
 /// Reads and decodes a picture file. Errors do not name it.
@@ -151,6 +152,9 @@ fn print_text(path: &Path, report: &Report) -> anyhow::Result<()> {
     ))?;
     for rule in report.rules().iter().filter(|rule| rule.outcome == Outcome::Violated) {
         say(format_args!("  {}", rule.id))?;
+        if let Some(projection) = &rule.projection {
+            say(format_args!("    likely to follow: {}", projection.replace(['\r', '\n'], " ")))?;
+        }
         let statements = rule.preconditions.iter().flat_map(|precondition| &precondition.statements);
         for statement in statements.filter(|statement| statement.holds == Some(true)) {
             let score = statement.score.unwrap_or(f64::NAN);

@@ -136,6 +136,8 @@ pub struct World {
     faults: Arc<Mutex<VecDeque<Fault>>>,
     /// The judged pictures that were no finished ones.
     pub unfinished: Arc<Mutex<Vec<Unfinished>>>,
+    /// What the judge was told that each judged picture was made from.
+    pub prompts: Arc<Mutex<Vec<Option<String>>>>,
     /// What the detector answers the gate.
     locate: Find,
 }
@@ -150,7 +152,8 @@ impl World {
     /// A world in which the judge's evidence and the gate get their boxes from these.
     pub fn with_detector(evidence: Find, locate: Find) -> Self {
         let judge = fakes::judge_with_detector(score, evidence).unwrap();
-        Self { judge: Arc::new(judge), faults: Arc::default(), unfinished: Arc::default(), locate }
+        let judge = Arc::new(judge);
+        Self { judge, faults: Arc::default(), unfinished: Arc::default(), prompts: Arc::default(), locate }
     }
 }
 
@@ -168,8 +171,8 @@ impl JudgeProvider for World {
     fn inspector(&self, constitution: Constitution) -> Result<Arc<dyn Inspector>, InspectionError> {
         let prepared = self.judge.prepare(&constitution)?;
         let (judge, faults) = (Arc::clone(&self.judge), Arc::clone(&self.faults));
-        let unfinished = Arc::clone(&self.unfinished);
-        Ok(Arc::new(Scripted { judge, prepared, faults, unfinished, locate: self.locate }))
+        let (unfinished, prompts) = (Arc::clone(&self.unfinished), Arc::clone(&self.prompts));
+        Ok(Arc::new(Scripted { judge, prepared, faults, unfinished, prompts, locate: self.locate }))
     }
 }
 
@@ -178,6 +181,7 @@ struct Scripted {
     prepared: Prepared,
     faults: Arc<Mutex<VecDeque<Fault>>>,
     unfinished: Arc<Mutex<Vec<Unfinished>>>,
+    prompts: Arc<Mutex<Vec<Option<String>>>>,
     locate: Find,
 }
 
@@ -190,9 +194,16 @@ impl Inspector for Scripted {
         BTreeMap::from([("judge".to_owned(), self.judge.models().judge.clone())])
     }
 
-    fn inspect(&self, judged: &Picture, call: &Call) -> Result<Report, InspectionError> {
+    fn inspect(
+        &self,
+        judged: &Picture,
+        prompt: Option<&str>,
+        call: &Call,
+    ) -> Result<Report, InspectionError> {
+        self.prompts.lock().unwrap().push(prompt.map(str::to_owned));
         let fault = self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None);
-        let all = InspectOptions { call: call.clone(), ..InspectOptions::default() };
+        let prompt = prompt.map(Arc::from);
+        let all = InspectOptions { prompt, call: call.clone(), ..InspectOptions::default() };
         match fault {
             Fault::None => Ok(self.judge.inspect(judged, &self.prepared, &all)?),
             Fault::Error => Err(InspectionError::new("out-of-domain", "this is no picture of the world")),
@@ -217,10 +228,11 @@ impl Inspector for Scripted {
         &self,
         picture: &Picture,
         kind: Unfinished,
+        prompt: Option<&str>,
         call: &Call,
     ) -> Result<Report, InspectionError> {
         self.unfinished.lock().unwrap().push(kind);
-        self.inspect(picture, call)
+        self.inspect(picture, prompt, call)
     }
 
     fn locate(

@@ -70,11 +70,17 @@ pub trait Inspector: Send + Sync {
     /// Fingerprints of the models by role, for the log.
     fn models(&self) -> BTreeMap<String, String>;
 
-    /// Judges a picture. May panic or hang: the gate runs it on a thread of its own.
+    /// Judges a picture. `prompt` is what it was made from, if that is known: consequence rules are shown it. May panic or
+    /// hang: the gate runs it on a thread of its own.
     ///
     /// # Errors
     /// If there is no verdict.
-    fn inspect(&self, picture: &Picture, call: &Call) -> Result<Report, InspectionError>;
+    fn inspect(
+        &self,
+        picture: &Picture,
+        prompt: Option<&str>,
+        call: &Call,
+    ) -> Result<Report, InspectionError>;
 
     /// Judges a picture that is no finished one of the generator. The same question as [`Inspector::inspect`], and the
     /// default asks just that; but whether a picture lies in the models' domain can only be told of a finished one, so
@@ -87,10 +93,11 @@ pub trait Inspector: Send + Sync {
         &self,
         picture: &Picture,
         kind: Unfinished,
+        prompt: Option<&str>,
         call: &Call,
     ) -> Result<Report, InspectionError> {
         let _ = kind;
-        self.inspect(picture, call)
+        self.inspect(picture, prompt, call)
     }
 
     /// All places in `picture` of each of `words`, with a confidence of at least `min_confidence`; a detection's query
@@ -164,8 +171,14 @@ impl Inspector for PreparedJudge {
         named.into_iter().map(|(role, fingerprint)| (role.to_owned(), fingerprint.clone())).collect()
     }
 
-    fn inspect(&self, picture: &Picture, call: &Call) -> Result<Report, InspectionError> {
-        let options = InspectOptions { call: call.clone(), ..self.options.clone() };
+    fn inspect(
+        &self,
+        picture: &Picture,
+        prompt: Option<&str>,
+        call: &Call,
+    ) -> Result<Report, InspectionError> {
+        let prompt = prompt.map(Arc::from);
+        let options = InspectOptions { prompt, call: call.clone(), ..self.options.clone() };
         Ok(self.judge.inspect(picture, &self.prepared, &options)?)
     }
 

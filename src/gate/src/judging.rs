@@ -131,9 +131,11 @@ impl Session {
         let (inspector, copy) = (Arc::clone(&self.tenant.inspector), picture.clone());
         let call = self.model_call(deadline);
         let work = call.clone();
+        // A request without words, such as a picture that is to be judged alone, tells nothing of what it was made from.
+        let prompt = Some(self.request.prompt.clone()).filter(|prompt| !prompt.trim().is_empty());
         let answer = self.tenant.watchdog.run(deadline, move || match unfinished {
-            None => inspector.inspect(&copy, &work),
-            Some(kind) => inspector.inspect_unfinished(&copy, kind, &work),
+            None => inspector.inspect(&copy, prompt.as_deref(), &work),
+            Some(kind) => inspector.inspect_unfinished(&copy, kind, prompt.as_deref(), &work),
         });
         // Nobody waits for what is still running.
         call.cancel();

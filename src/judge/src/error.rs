@@ -18,7 +18,8 @@ pub enum JudgeErrorKind {
     NotANumber,
     /// A number lies outside its range, such as a probability of 2.
     OutOfRange,
-    /// An answer lacks what the method needs: neither Yes nor No has any probability, a thought is empty.
+    /// An answer lacks what the method needs: neither Yes nor No has any probability, a thought is empty, a projection is
+    /// empty or cut off.
     MissingAnswer,
     /// A model gave more or fewer answers than there were questions.
     AnswerCount,
@@ -108,6 +109,17 @@ pub enum JudgeError {
         /// What was expected.
         expected: String,
     },
+    /// A projection of consequences that did not come to its end.
+    #[error(
+        "{stage} stage: expected an answer that ends within {limit} tokens, got one that was cut off there; allow more \
+         tokens, or ask for fewer words in the template consequences.txt"
+    )]
+    CutOff {
+        /// The stage.
+        stage: Stage,
+        /// Most tokens of the answer.
+        limit: usize,
+    },
     /// More or fewer answers than questions.
     #[error("{stage} stage: expected {expected} answers, got {came}; the model implementation is wrong")]
     AnswerCount {
@@ -178,7 +190,7 @@ impl JudgeError {
             },
             Self::NotANumber { .. } => JudgeErrorKind::NotANumber,
             Self::OutOfRange { .. } => JudgeErrorKind::OutOfRange,
-            Self::MissingAnswer { .. } => JudgeErrorKind::MissingAnswer,
+            Self::MissingAnswer { .. } | Self::CutOff { .. } => JudgeErrorKind::MissingAnswer,
             Self::AnswerCount { .. } => JudgeErrorKind::AnswerCount,
             Self::Unparseable { .. } => JudgeErrorKind::Unparseable,
             Self::InvalidDetection { .. } => JudgeErrorKind::InvalidDetection,

@@ -129,6 +129,10 @@ pub struct RuleEvidence {
     pub relevance_threshold: f32,
     /// How the rule came out.
     pub outcome: Outcome,
+    /// For a consequence rule what the model projected before its statements were asked: the same for all rules of one
+    /// picture. None for an irrelevant rule and for rules that do not ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projection: Option<String>,
     /// The chain, in order; empty for an irrelevant rule.
     pub preconditions: Vec<PreconditionEvidence>,
     /// The exception's chain; empty if there is none, or if the chain does not hold.

@@ -15,6 +15,8 @@ use crate::{Judge, JudgeOptions, TemplateError, Templates};
 type Relevance = dyn Fn(&str) -> f32 + Send + Sync;
 type Detect = dyn Fn(&Picture, &str) -> Vec<(f32, Region)> + Send + Sync;
 type Score = dyn Fn(Option<&Picture>, &str) -> f64 + Send + Sync;
+type Project = dyn Fn(&Picture, &str) -> String + Send + Sync;
+type ScoreAfter = dyn Fn(Option<&Picture>, &str, &str) -> f64 + Send + Sync;
 type Failure = dyn Fn() -> Option<PerceptionError> + Send + Sync;
 
 /// An encoder whose cosine between any picture and a text is scripted. Its default threshold is 0.22.
@@ -118,6 +120,8 @@ pub struct FakeVlm {
     templates: Templates,
     score: Box<Score>,
     rating: Box<Score>,
+    project: Box<Project>,
+    score_after: Option<Box<ScoreAfter>>,
     failure: Box<Failure>,
     score_calls: AtomicUsize,
     complete_calls: AtomicUsize,
@@ -134,6 +138,8 @@ impl FakeVlm {
             templates,
             score: Box::new(score),
             rating: Box::new(|_, _| 0.0),
+            project: Box::new(|_, _| "It stays as it is.".to_owned()),
+            score_after: None,
             failure: Box::new(|| None),
             score_calls: AtomicUsize::new(0),
             complete_calls: AtomicUsize::new(0),
@@ -144,6 +150,20 @@ impl FakeVlm {
     #[must_use]
     pub fn rating(mut self, rating: impl Fn(Option<&Picture>, &str) -> f64 + Send + Sync + 'static) -> Self {
         self.rating = Box::new(rating);
+        self
+    }
+
+    /// Scripts the projection of consequences from the picture and the end of the question, which holds the prompt; and
+    /// what is scored behind a projection (its second argument) and at the rating of a reasoning behind one. Until then
+    /// nothing changes, and what is asked behind a projection is scored as elsewhere.
+    #[must_use]
+    pub fn projecting(
+        mut self,
+        project: impl Fn(&Picture, &str) -> String + Send + Sync + 'static,
+        score_after: impl Fn(Option<&Picture>, &str, &str) -> f64 + Send + Sync + 'static,
+    ) -> Self {
+        self.project = Box::new(project);
+        self.score_after = Some(Box::new(score_after));
         self
     }
 
@@ -173,12 +193,17 @@ impl FakeVlm {
     }
 
     fn ratio(&self, prompt: &Prompt) -> Result<f64> {
-        let statement = self.templates.statement_of(&prompt.prefix, &prompt.suffix).ok_or_else(|| {
+        let (statement, projection) = self.templates.statement_of(prompt).ok_or_else(|| {
             let message = format!("the fake expected a prompt of its templates, got {:?}", prompt.suffix);
             PerceptionError::new(PerceptionErrorKind::Request, message)
         })?;
-        let script = if prompt.turns.is_empty() { &self.score } else { &self.rating };
-        Ok(script(prompt.prefix.picture.as_ref(), statement))
+        let picture = prompt.prefix.picture.as_ref();
+        if let (Some(projection), Some(score_after)) = (projection, &self.score_after) {
+            return Ok(score_after(picture, projection, statement));
+        }
+        let asked = prompt.turns.len() == usize::from(projection.is_some());
+        let script = if asked { &self.score } else { &self.rating };
+        Ok(script(picture, statement))
     }
 }
 
@@ -198,10 +223,14 @@ impl VisionLanguageModel for FakeVlm {
         self.complete_calls.fetch_add(1, Ordering::Relaxed);
         self.fail(requests.iter().map(|request| &request.prompt))?;
         let answer = |request: &CompletionRequest| {
-            let text = if request.prompt.turns.is_empty() {
+            let prompt = &request.prompt;
+            let picture = prompt.prefix.picture.as_ref();
+            let text = if let Some(picture) = picture.filter(|_| self.templates.asks_for_projection(prompt)) {
+                (self.project)(picture, &prompt.suffix)
+            } else if prompt.answer_start.is_empty() {
                 "I look at the picture part by part.".to_owned()
             } else {
-                let rating = if self.ratio(&request.prompt)? >= 0.5 { "Yes" } else { "No" };
+                let rating = if self.ratio(prompt)? >= 0.5 { "Yes" } else { "No" };
                 format!("{rating}\", \"rationale\": \"that is what the picture shows\"}}")
             };
             Ok(Completion { tokens: text.split(' ').count(), text, finish: FinishReason::Stop })

@@ -7,6 +7,7 @@
 //! another already holds.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use cluegate_constitution::Thresholds;
 
@@ -60,6 +61,8 @@ pub(crate) struct Known<'a> {
     pub(crate) objects: Vec<CentralObjects>,
     pub(crate) scores: HashMap<(usize, Look), f64>,
     pub(crate) reasoned: HashMap<usize, Reasoned>,
+    /// What is likely to follow from the picture, if a relevant rule asks for it.
+    pub(crate) projection: Option<Arc<str>>,
 }
 
 /// Answers that could not be found. The fold asks for one as soon as the algorithm reaches it, and not before.
@@ -99,6 +102,7 @@ impl Known<'_> {
             relevance,
             relevance_threshold: self.prepared.relevance_threshold,
             outcome,
+            projection: self.projection.as_deref().filter(|_| planned.consequence).map(str::to_owned),
             preconditions,
             unless,
         })
@@ -181,9 +185,11 @@ impl Known<'_> {
         Ok(statement)
     }
 
-    /// The line with b: always of the whole picture, since a region is removed from it.
+    /// The line with b: always of the whole picture, since a region is removed from it. Not for a statement that follows a
+    /// projection: that was told of the picture as it is, and would go on telling of what is removed.
     fn region_line(&self, index: usize, statement: &mut StatementEvidence) -> Folded<()> {
-        if !self.stages.region_comparison || statement.region.is_empty() {
+        let follows_projection = self.prepared.plan.statements[index].consequence;
+        if !self.stages.region_comparison || statement.region.is_empty() || follows_projection {
             return Ok(());
         }
         let removed = self.score(index, Look::Removed);

@@ -1,10 +1,12 @@
 //! One inspection: asks in batches what the fold says is missing, and counts and times every call.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use cluegate_constitution::Rule;
 use cluegate_perception::{
-    AnswerScore, Call, CompletionRequest, DetectionRequest, Picture, Prompt, Reply, VisionLanguageModel,
+    AnswerScore, Call, Completion, CompletionRequest, DetectionRequest, FinishReason, Picture, Prompt, Reply,
+    VisionLanguageModel,
 };
 
 use crate::error::JudgeError;
@@ -18,7 +20,7 @@ use crate::rationale;
 use crate::regions::{self, CentralObjects};
 use crate::relevance;
 use crate::report::{Passes, Report, Stage, Timings};
-use crate::templates::RATING_START;
+use crate::templates::{Projection, RATING_START};
 use crate::views::Views;
 
 /// How far a probability may leave 0 to 1 by rounding, when it is a sum over a large vocabulary.
@@ -78,7 +80,7 @@ impl Session {
         stage: Stage,
         prompts: Vec<Prompt>,
         max_tokens: usize,
-    ) -> Result<Vec<String>, JudgeError> {
+    ) -> Result<Vec<Completion>, JudgeError> {
         if prompts.is_empty() {
             return Ok(Vec::new());
         }
@@ -87,7 +89,7 @@ impl Session {
         let answers = self.call(stage, |call| vlm.complete(&requests, call))?;
         check_count(stage, requests.len(), answers.len())?;
         self.count(stage, answers.iter().map(|answer| answer.tokens).sum());
-        Ok(answers.into_iter().map(|answer| answer.text).collect())
+        Ok(answers)
     }
 }
 
@@ -138,6 +140,8 @@ pub(crate) struct Inspection<'a> {
     options: &'a InspectOptions,
     session: Session,
     views: Views<'a>,
+    /// Set once the scan has found a relevant consequence rule.
+    projection: Option<Projection>,
 }
 
 impl<'a> Inspection<'a> {
@@ -148,19 +152,22 @@ impl<'a> Inspection<'a> {
         options: &'a InspectOptions,
     ) -> Self {
         let views = Views::new(picture, judge.options.min_crop_side);
-        Self { judge, picture, prepared, options, session: Session::new(options.call.clone()), views }
+        let session = Session::new(options.call.clone());
+        Self { judge, picture, prepared, options, session, views, projection: None }
     }
 
     pub(crate) fn run(mut self) -> Result<Report, JudgeError> {
         let mut rules = self.scan()?;
         let asked = first_questions(&rules);
         let objects = self.look_for_objects(&rules)?;
+        self.project(&rules)?;
         let mut known = Known {
             prepared: self.prepared,
             stages: self.options.stages,
             objects,
             scores: std::collections::HashMap::new(),
             reasoned: std::collections::HashMap::new(),
+            projection: self.projection.as_ref().map(|projection| Arc::clone(&projection.text)),
         };
         let mut questions = asked;
         loop {
@@ -199,6 +206,7 @@ impl<'a> Inspection<'a> {
                     relevance,
                     relevance_threshold: threshold,
                     outcome: Outcome::Irrelevant,
+                    projection: None,
                     preconditions: Vec::new(),
                     unless: Vec::new(),
                 });
@@ -238,9 +246,38 @@ impl<'a> Inspection<'a> {
             self.options.stages.crop.then_some(self.prepared.constitution.thresholds().small_object_area);
         let objects = plan.statements.iter().map(|statement| {
             let best = statement.words.iter().map(|word| best[*word].clone()).collect();
-            CentralObjects::new(self.picture, best, small)
+            // A projection is told of the whole picture: what follows it is asked of no other.
+            CentralObjects::new(self.picture, best, small.filter(|_| !statement.consequence))
         });
         Ok(objects.collect())
+    }
+
+    /// Lets the model say what is likely to follow from the picture, once, if a relevant rule asks for it. Neither silence
+    /// nor half a sentence says that nothing will happen.
+    fn project(&mut self, rules: &[Pending<'a>]) -> Result<(), JudgeError> {
+        let asks = |pending: &Pending<'_>| pending.evidence.is_none() && pending.planned.consequence;
+        if !rules.iter().any(asks) {
+            return Ok(());
+        }
+        let stage = Stage::Projection;
+        let prompt = self.judge.templates.projection(self.picture.clone(), self.options.prompt.as_deref());
+        let (asked, limit) = (prompt.suffix.clone(), self.judge.options.max_projection_tokens);
+        let answers = self.session.complete(self.judge.vlm.as_ref(), stage, vec![prompt], limit)?;
+        let answer = answers.into_iter().next().filter(|answer| !answer.text.trim().is_empty());
+        let Some(answer) = answer else { return Err(missing_projection()) };
+        if answer.finish == FinishReason::Length {
+            return Err(JudgeError::CutOff { stage, limit });
+        }
+        self.projection = Some(Projection { asked, text: answer.text.trim().into() });
+        Ok(())
+    }
+
+    /// What a statement is asked behind: the projection if it belongs to a consequence rule, and else nothing.
+    fn behind(&self, statement: usize) -> Result<Option<&Projection>, JudgeError> {
+        if !self.prepared.plan.statements[statement].consequence {
+            return Ok(None);
+        }
+        self.projection.as_ref().map(Some).ok_or_else(missing_projection)
     }
 
     /// Asks `questions`, each kind in one batch, and adds the answers to what is known.
@@ -256,14 +293,12 @@ impl<'a> Inspection<'a> {
                 })
                 .collect();
             let templates = &self.judge.templates;
-            let prompts: Vec<Prompt> = keys
-                .iter()
-                .map(|(statement, look)| {
-                    let picture = self.views.see(&known.objects[*statement], *look);
-                    let text = &self.prepared.plan.statements[*statement].text;
-                    Prompt::new(templates.statement_prefix(Some(picture)), templates.statement_suffix(text))
-                })
-                .collect();
+            let mut prompts: Vec<Prompt> = Vec::with_capacity(keys.len());
+            for (statement, look) in &keys {
+                let picture = self.views.see(&known.objects[*statement], *look);
+                let text = &self.prepared.plan.statements[*statement].text;
+                prompts.push(templates.question(Some(picture), text, self.behind(*statement)?));
+            }
             let scores = self.session.score(self.judge.vlm.as_ref(), stage, &prompts)?;
             known.scores.extend(keys.into_iter().zip(scores));
         }
@@ -284,13 +319,11 @@ impl<'a> Inspection<'a> {
         let options = self.judge.options;
         let vlm = self.judge.vlm.as_ref();
         let text = |statement: usize| self.prepared.plan.statements[statement].text.as_str();
-        let first_turns: Vec<Prompt> = statements
-            .iter()
-            .map(|statement| {
-                let picture = self.views.see(&known.objects[*statement], Look::Seen);
-                Prompt::new(templates.reasoning_prefix(picture), templates.reasoning_suffix(text(*statement)))
-            })
-            .collect();
+        let mut first_turns: Vec<Prompt> = Vec::with_capacity(statements.len());
+        for statement in statements {
+            let picture = self.views.see(&known.objects[*statement], Look::Seen);
+            first_turns.push(templates.thought(picture, text(*statement), self.behind(*statement)?));
+        }
         self.session.passes.cascades += statements.len() as u64;
         let thoughts = self.session.complete(
             vlm,
@@ -300,19 +333,24 @@ impl<'a> Inspection<'a> {
         )?;
         let mut second_turns = Vec::with_capacity(statements.len());
         for ((statement, first), thought) in statements.iter().zip(first_turns).zip(&thoughts) {
-            let thought = thought.trim();
+            let thought = thought.text.trim();
             if thought.is_empty() {
                 let expected = format!("a chain of thought about {:?}", text(*statement));
                 return Err(JudgeError::MissingAnswer { stage: Stage::Reasoning, expected });
             }
             let reply = Reply { assistant: thought.to_owned(), user: templates.rating(text(*statement)) };
-            second_turns.push(Prompt { turns: vec![reply], answer_start: RATING_START.to_owned(), ..first });
+            let turns = first.turns.iter().cloned().chain([reply]).collect();
+            second_turns.push(Prompt { turns, answer_start: RATING_START.to_owned(), ..first });
         }
         let ratings = self.session.score(vlm, Stage::Rating, &second_turns)?;
         let mut answers: Vec<Reasoned> = thoughts
             .iter()
             .zip(ratings)
-            .map(|(thought, rating)| Reasoned { thought: thought.trim().to_owned(), rating, rationale: None })
+            .map(|(thought, rating)| Reasoned {
+                thought: thought.text.trim().to_owned(),
+                rating,
+                rationale: None,
+            })
             .collect();
         if self.options.rationale {
             self.rationales(statements, &second_turns, &mut answers)?;
@@ -342,9 +380,9 @@ impl<'a> Inspection<'a> {
             let texts = self.session.complete(vlm, Stage::Rationale, prompts.collect(), limit)?;
             problems.clear();
             for ((at, start), text) in open.iter().zip(&starts).zip(texts) {
-                match rationale::parse(start, &text, answers[*at].yes()) {
+                match rationale::parse(start, &text.text, answers[*at].yes()) {
                     Ok(rationale) => answers[*at].rationale = Some(rationale),
-                    Err(problem) => problems.push((*at, format!("{start}{text}"), problem)),
+                    Err(problem) => problems.push((*at, format!("{start}{}", text.text), problem)),
                 }
             }
             open = problems.iter().map(|(at, ..)| *at).collect();
@@ -385,6 +423,11 @@ impl<'a> Inspection<'a> {
             from_cache: false,
         })
     }
+}
+
+fn missing_projection() -> JudgeError {
+    let expected = "a projection of what is likely to follow from the picture".to_owned();
+    JudgeError::MissingAnswer { stage: Stage::Projection, expected }
 }
 
 /// The first question of every precondition of every relevant rule, each once. Asking them all at once, also those

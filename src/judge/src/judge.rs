@@ -59,7 +59,7 @@ impl Judge {
 
     /// The same judge, keeping reports within `bound` (a report's size is about that of its JSON), so that
     /// [`Self::inspect`] judges the same picture once. The same means: every pixel, the revision of the constitution,
-    /// the models, templates, stages and the rationale. Two inspections of the same at the same time are one, and a
+    /// the models, templates, stages, the rationale, and the prompt if a rule is shown it. Two inspections of the same at the same time are one, and a
     /// report that was found instead of computed says so ([`Report::from_cache`]). Errors are not kept, and nothing is
     /// on disk: a file could forge the permission to release a picture.
     #[must_use]
@@ -113,17 +113,28 @@ impl Judge {
         })
     }
 
-    /// `M(None, c)` of every statement of the plan; those not yet known are asked in one batch.
+    /// `M(None, c)` of every statement of the plan; those not yet known are asked in one batch, and in another those of
+    /// consequence rules.
     fn priors(&self, session: &mut Session, plan: &Plan) -> Result<Vec<f64>, JudgeError> {
-        let statements: Vec<&str> = plan.statements.iter().map(|statement| statement.text.as_str()).collect();
-        let template = self.templates.statement_hash();
-        scores_without_image(&self.cache, &self.models.judge, &template, &statements, |unknown| {
-            let prompt = |text: &&str| {
-                Prompt::new(self.templates.statement_prefix(None), self.templates.statement_suffix(text))
-            };
-            let prompts: Vec<Prompt> = unknown.iter().map(prompt).collect();
-            session.score(self.vlm.as_ref(), Stage::Statements, &prompts)
-        })
+        let mut priors = vec![0.0; plan.statements.len()];
+        for consequence in [false, true] {
+            let of_kind = |index: &usize| plan.statements[*index].consequence == consequence;
+            let indices: Vec<usize> = (0..priors.len()).filter(of_kind).collect();
+            let statements: Vec<&str> =
+                indices.iter().map(|index| plan.statements[*index].text.as_str()).collect();
+            let template = self.templates.prior_hash(consequence);
+            let scores =
+                scores_without_image(&self.cache, &self.models.judge, &template, &statements, |unknown| {
+                    let projection = consequence.then(|| self.templates.neutral_projection());
+                    let prompt = |text: &&str| self.templates.question(None, text, projection.as_ref());
+                    let prompts: Vec<Prompt> = unknown.iter().map(prompt).collect();
+                    session.score(self.vlm.as_ref(), Stage::Statements, &prompts)
+                })?;
+            for (index, score) in indices.into_iter().zip(scores) {
+                priors[index] = score;
+            }
+        }
+        Ok(priors)
     }
 
     /// Judges one picture under every rule of a prepared constitution.
@@ -166,6 +177,8 @@ impl Judge {
             relevance_threshold: prepared.relevance_threshold.to_bits(),
             stages: options.stages,
             rationale: options.rationale,
+            // Whether a consequence rule is relevant is known only when the picture has been looked at.
+            prompt: options.prompt.clone().filter(|_| prepared.plan.projects()),
         };
         verdicts.get_or_judge(key, &options.call, judge)
     }

@@ -1,5 +1,7 @@
 //! What a caller may choose.
 
+use std::sync::Arc;
+
 use cluegate_perception::Call;
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +55,10 @@ pub struct InspectOptions {
     /// Decode a rationale for every statement that reasoning decided. Costs decoded tokens; leave it off when nobody
     /// will read it. The verdict does not depend on it.
     pub rationale: bool,
+    /// The words that the picture was made from, if the host knows them. Only consequence rules are shown them, when
+    /// they project what is likely to follow. They come from whoever is to be judged, who may choose them to sway that
+    /// projection.
+    pub prompt: Option<Arc<str>>,
     /// For whom the models work. After its deadline, or once it is called off, no model is called and the inspection
     /// fails with [`JudgeErrorKind::Timeout`](crate::JudgeErrorKind::Timeout) or
     /// [`JudgeErrorKind::Cancelled`](crate::JudgeErrorKind::Cancelled). How soon a call that has begun ends is the
@@ -65,6 +71,9 @@ pub struct InspectOptions {
 pub struct JudgeOptions {
     /// Most tokens of a chain of thought. A thought that is cut there is rated as it stands.
     pub max_reasoning_tokens: usize,
+    /// Most tokens of a projection of consequences; one that is cut there is an error, for what it did not come to say
+    /// may be the harm.
+    pub max_projection_tokens: usize,
     /// Most tokens of a rationale; one that is cut there cannot be parsed, which is an error.
     pub max_rationale_tokens: usize,
     /// Least side of a crop, in pixels: a smaller region is widened to it within the picture, because vision towers
@@ -74,6 +83,11 @@ pub struct JudgeOptions {
 
 impl Default for JudgeOptions {
     fn default() -> Self {
-        Self { max_reasoning_tokens: 256, max_rationale_tokens: 192, min_crop_side: 32 }
+        Self {
+            max_reasoning_tokens: 256,
+            max_projection_tokens: 256,
+            max_rationale_tokens: 192,
+            min_crop_side: 32,
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cluegate_constitution::{Constitution, Precondition};
+use cluegate_constitution::{Constitution, Precondition, Statement};
 use cluegate_perception::Embedding;
 
 use crate::report::Models;
@@ -35,7 +35,8 @@ impl Prepared {
         self.relevance_threshold
     }
 
-    /// `M(None, c)` of a statement of the constitution, by its text.
+    /// `M(None, c)` of a statement of the constitution, by its text; that of its first rule, where one rule asks it after
+    /// a projection of consequences and another does not.
     pub fn score_without_image(&self, statement: &str) -> Option<f64> {
         let index = self.plan.statements.iter().position(|planned| planned.text == statement)?;
         self.priors.get(index).copied()
@@ -53,10 +54,13 @@ pub(crate) struct Plan {
     pub(crate) rules: Vec<PlannedRule>,
 }
 
-/// A distinct statement: two with the same text but other central words are two, for they differ in region and crop.
+/// A distinct statement: two with the same text but other central words are two, for they differ in region and crop, and
+/// so are two of which only one is asked after a projection of consequences.
 #[derive(Debug)]
 pub(crate) struct PlannedStatement {
     pub(crate) text: String,
+    /// Whether it belongs to a consequence rule.
+    pub(crate) consequence: bool,
     /// Indices of its central words.
     pub(crate) words: Vec<usize>,
 }
@@ -65,15 +69,23 @@ pub(crate) struct PlannedStatement {
 pub(crate) struct PlannedRule {
     pub(crate) preconditions: Chain,
     pub(crate) unless: Chain,
+    /// Whether the rule asks for a projection of consequences.
+    pub(crate) consequence: bool,
 }
 
 impl Plan {
+    /// Whether any rule asks for a projection of consequences.
+    pub(crate) fn projects(&self) -> bool {
+        self.rules.iter().any(|rule| rule.consequence)
+    }
+
     pub(crate) fn new(constitution: &Constitution) -> Self {
         let mut planner = Planner::default();
         for rule in constitution.rules() {
-            let preconditions = planner.chain(&rule.preconditions);
-            let unless = planner.chain(&rule.unless);
-            planner.plan.rules.push(PlannedRule { preconditions, unless });
+            let consequence = rule.consequence;
+            let preconditions = planner.chain(&rule.preconditions, consequence);
+            let unless = planner.chain(&rule.unless, consequence);
+            planner.plan.rules.push(PlannedRule { preconditions, unless, consequence });
         }
         planner.plan
     }
@@ -82,23 +94,22 @@ impl Plan {
 #[derive(Default)]
 struct Planner {
     plan: Plan,
-    statements: HashMap<(String, Vec<usize>), usize>,
+    statements: HashMap<(String, Vec<usize>, bool), usize>,
     words: HashMap<String, usize>,
 }
 
 impl Planner {
-    fn chain(&mut self, chain: &[Precondition]) -> Chain {
-        chain
-            .iter()
-            .map(|link| link.any.iter().map(|s| self.statement(&s.text, &s.central)).collect())
-            .collect()
+    fn chain(&mut self, chain: &[Precondition], consequence: bool) -> Chain {
+        let mut link =
+            |link: &Precondition| link.any.iter().map(|s| self.statement(s, consequence)).collect();
+        chain.iter().map(&mut link).collect()
     }
 
-    fn statement(&mut self, text: &str, central: &[String]) -> usize {
-        let words: Vec<usize> = central.iter().map(|word| self.word(word)).collect();
+    fn statement(&mut self, statement: &Statement, consequence: bool) -> usize {
+        let words: Vec<usize> = statement.central.iter().map(|word| self.word(word)).collect();
         let statements = &mut self.plan.statements;
-        *self.statements.entry((text.to_owned(), words.clone())).or_insert_with(|| {
-            statements.push(PlannedStatement { text: text.to_owned(), words });
+        *self.statements.entry((statement.text.clone(), words.clone(), consequence)).or_insert_with(|| {
+            statements.push(PlannedStatement { text: statement.text.clone(), consequence, words });
             statements.len() - 1
         })
     }

@@ -17,6 +17,8 @@ pub enum Stage {
     Relevance,
     /// The search for central objects.
     Detection,
+    /// The projection of consequences.
+    Projection,
     /// `M(x, c)` and `M(None, c)`.
     Statements,
     /// `M(x minus region, c)`.
@@ -35,6 +37,7 @@ impl Stage {
         match self {
             Self::Relevance => "relevance",
             Self::Detection => "detection",
+            Self::Projection => "projection",
             Self::Statements => "statements",
             Self::Regions => "regions",
             Self::Reasoning => "reasoning",
@@ -57,6 +60,9 @@ pub struct PerStage<T> {
     pub relevance: T,
     /// The search for central objects.
     pub detection: T,
+    /// The projection of consequences; nothing where no consequence rule was relevant.
+    #[serde(default)]
+    pub projection: T,
     /// `M(x, c)`.
     pub statements: T,
     /// `M(x minus region, c)`.
@@ -74,6 +80,7 @@ impl<T> PerStage<T> {
         match stage {
             Stage::Relevance => &mut self.relevance,
             Stage::Detection => &mut self.detection,
+            Stage::Projection => &mut self.projection,
             Stage::Statements => &mut self.statements,
             Stage::Regions => &mut self.regions,
             Stage::Reasoning => &mut self.reasoning,

@@ -34,6 +34,8 @@ pub(crate) struct VerdictKey {
     pub(crate) relevance_threshold: u32,
     pub(crate) stages: Stages,
     pub(crate) rationale: bool,
+    /// The words that the picture was made from, where a rule of the constitution is shown them.
+    pub(crate) prompt: Option<Arc<str>>,
 }
 
 /// The reports of one judge.

@@ -93,3 +93,20 @@ fn previews_are_shown_if_allowed_judged_and_clean() {
     let mut session = unlogged.session(RequestInfo::new("t", "a man", 1, 1)).unwrap();
     assert!(!shown(&mut session, &[]));
 }
+
+/// Consequence rules are shown what a picture was made from; nothing is made up where that is not known.
+#[test]
+fn the_judge_is_told_what_each_picture_was_made_from() {
+    for (prompt, told) in
+        [("a ladder on a wet floor", Some("a ladder on a wet floor")), ("", None), (" \n", None)]
+    {
+        let world = World::new([]);
+        let (gate, _) = gate(&world, "previews = [0.5]", "");
+        let mut session = gate.session(RequestInfo::new("t", prompt, 7, 1)).unwrap();
+        session.preview(0, 10, 20, &picture(&[], 0)).unwrap();
+        session.finished(0, picture(&[], 0)).unwrap();
+        session.close();
+        let told = told.map(str::to_owned);
+        assert_eq!(*world.prompts.lock().unwrap(), [told.clone(), told], "{prompt:?}");
+    }
+}

@@ -21,6 +21,7 @@ pub(super) struct Literal<'a> {
     pub(super) constitution: &'a Constitution,
     pub(super) picture: &'a Picture,
     pub(super) stages: Stages,
+    pub(super) prompt: Option<&'a str>,
 }
 
 impl Literal<'_> {
@@ -35,6 +36,7 @@ impl Literal<'_> {
             relevance: None,
             relevance_threshold: threshold,
             outcome: Outcome::Irrelevant,
+            projection: None,
             preconditions: vec![],
             unless: vec![],
         };
@@ -50,12 +52,18 @@ impl Literal<'_> {
                 return evidence;
             }
         }
+        if rule.consequence {
+            let (_, projection) = self.project();
+            assert!(!projection.is_empty(), "a projection");
+            evidence.projection = Some(projection);
+        }
+        let consequence = rule.consequence;
         let holds;
-        (holds, evidence.preconditions) = self.chain(&rule.preconditions);
+        (holds, evidence.preconditions) = self.chain(&rule.preconditions, consequence);
         evidence.outcome = if holds { Outcome::Violated } else { Outcome::NotViolated };
         if holds && !rule.unless.is_empty() {
             let excepted;
-            (excepted, evidence.unless) = self.chain(&rule.unless);
+            (excepted, evidence.unless) = self.chain(&rule.unless, consequence);
             if excepted {
                 evidence.outcome = Outcome::Excepted;
             }
@@ -63,16 +71,46 @@ impl Literal<'_> {
         evidence
     }
 
-    fn chain(&self, chain: &[Precondition]) -> (bool, Vec<PreconditionEvidence>) {
+    /// What the model says is likely to follow, and the end of the question.
+    fn project(&self) -> (String, String) {
+        let file = include_str!("../../templates/consequences.txt");
+        let (before, after) = file.split_once(" {{ prompt }}").expect("a prompt");
+        let shown = self.prompt.map_or("unknown".to_owned(), |prompt| format!("\"{prompt}\""));
+        let suffix = format!(" {shown}{after}");
+        let prefix = Prefix { picture: Some(self.picture.clone()), text: before.into() };
+        let prompt = Prompt::new(prefix, suffix.clone());
+        let request = CompletionRequest { prompt, max_tokens: 256 };
+        let answer = self.vlm.complete(&[request], &Call::default()).expect("projection").remove(0);
+        (suffix, answer.text.trim().to_owned())
+    }
+
+    /// A question of a consequence rule, after what is likely to follow; without a picture, after nothing in particular.
+    fn after_projection(&self, picture: Option<&Picture>, file: &str, statement: &str) -> Prompt {
+        let (before, after) =
+            include_str!("../../templates/consequences.txt").split_once(" {{ prompt }}").expect("a prompt");
+        let (suffix, assistant) = match picture {
+            Some(_) => self.project(),
+            None => {
+                let neutral = include_str!("../../templates/consequences-neutral.txt");
+                (format!(" unknown{after}"), neutral.to_owned())
+            }
+        };
+        let prefix = Prefix { picture: picture.cloned(), text: before.into() };
+        let user = file.replace("{{ statement }}", statement);
+        Prompt { turns: vec![Reply { assistant, user }], ..Prompt::new(prefix, suffix) }
+    }
+
+    fn chain(&self, chain: &[Precondition], consequence: bool) -> (bool, Vec<PreconditionEvidence>) {
         let mut holds = true;
         let mut evidence = vec![];
         for precondition in chain {
             if holds {
-                let link = self.precondition(precondition);
+                let link = self.precondition(precondition, consequence);
                 holds = link.satisfied.expect("reached");
                 evidence.push(link);
             } else {
-                let statements = precondition.any.iter().map(|statement| self.blank(statement)).collect();
+                let statements =
+                    precondition.any.iter().map(|statement| self.blank(statement, consequence)).collect();
                 evidence.push(PreconditionEvidence { satisfied: None, statements });
             }
         }
@@ -81,14 +119,20 @@ impl Literal<'_> {
 
     /// First the lines with a1 and a2 for each statement, then for each one left open the line with b, then for each
     /// one still open the reasoning; all of it only as long as none holds.
-    fn precondition(&self, precondition: &Precondition) -> PreconditionEvidence {
+    fn precondition(&self, precondition: &Precondition, consequence: bool) -> PreconditionEvidence {
         let mut statements: Vec<StatementEvidence> = vec![];
         for statement in &precondition.any {
-            let mut evidence = self.blank(statement);
+            let mut evidence = self.blank(statement, consequence);
             let (regions, crop) = self.objects(statement);
+            let crop = crop.filter(|_| !consequence);
             evidence.crop = crop.is_some();
             evidence.region = regions;
-            let score = self.score(crop.as_ref().unwrap_or(self.picture), &statement.text);
+            let score = if consequence {
+                let file = include_str!("../../templates/consequences-statement.txt");
+                self.answer(self.after_projection(Some(self.picture), file, &statement.text))
+            } else {
+                self.score(crop.as_ref().unwrap_or(self.picture), &statement.text)
+            };
             evidence.score = Some(score);
             let difference = score - evidence.score_without_image;
             if !self.stages.debias {
@@ -103,13 +147,14 @@ impl Literal<'_> {
             statements.push(evidence);
         }
         for evidence in 0..statements.len() {
-            if statements.iter().all(|s| s.holds != Some(true)) && statements[evidence].holds.is_none() {
+            let open = !consequence && statements[evidence].holds.is_none();
+            if open && statements.iter().all(|s| s.holds != Some(true)) {
                 self.compare_regions(&mut statements[evidence]);
             }
         }
         for (statement, at) in precondition.any.iter().zip(0..) {
             if statements.iter().all(|s| s.holds != Some(true)) && statements[at].holds.is_none() {
-                self.reason(statement, &mut statements[at]);
+                self.reason(statement, &mut statements[at], consequence);
             }
         }
         PreconditionEvidence { satisfied: Some(statements.iter().any(|s| s.holds == Some(true))), statements }
@@ -129,7 +174,7 @@ impl Literal<'_> {
         }
     }
 
-    fn reason(&self, statement: &Statement, evidence: &mut StatementEvidence) {
+    fn reason(&self, statement: &Statement, evidence: &mut StatementEvidence, consequence: bool) {
         if !self.stages.reasoning {
             let holds = evidence.score.expect("scored") > 0.5;
             set(evidence, DecidedBy::Score, holds);
@@ -137,15 +182,18 @@ impl Literal<'_> {
         }
         let (_, crop) = self.objects(statement);
         let seen = crop.unwrap_or_else(|| self.picture.clone());
-        let mut prompt = Prompt::new(
-            self.templates.reasoning_prefix(seen),
-            self.templates.reasoning_suffix(&statement.text),
-        );
+        let mut prompt = if consequence {
+            let file = include_str!("../../templates/consequences-reasoning.txt");
+            self.after_projection(Some(self.picture), file, &statement.text)
+        } else {
+            let prefix = self.templates.reasoning_prefix(seen);
+            Prompt::new(prefix, self.templates.reasoning_suffix(&statement.text))
+        };
         let request = CompletionRequest { prompt: prompt.clone(), max_tokens: 256 };
         let thought =
             self.vlm.complete(&[request], &Call::default()).expect("thought")[0].text.trim().to_owned();
-        prompt.turns =
-            vec![Reply { assistant: thought.clone(), user: self.templates.rating(&statement.text) }];
+        let rate = Reply { assistant: thought.clone(), user: self.templates.rating(&statement.text) };
+        prompt.turns.push(rate);
         prompt.answer_start = "{\"rating\": \"".to_owned();
         let rating = self.vlm.score(&[prompt], &Call::default()).expect("rating")[0].ratio();
         evidence.rating = Some(rating);
@@ -158,7 +206,10 @@ impl Literal<'_> {
     }
 
     fn ask(&self, prefix: Prefix, statement: &str) -> f64 {
-        let prompt = Prompt::new(prefix, self.templates.statement_suffix(statement));
+        self.answer(Prompt::new(prefix, self.templates.statement_suffix(statement)))
+    }
+
+    fn answer(&self, prompt: Prompt) -> f64 {
         self.vlm.score(&[prompt], &Call::default()).expect("score")[0].ratio()
     }
 
@@ -204,8 +255,13 @@ impl Literal<'_> {
         (regions, crop)
     }
 
-    fn blank(&self, statement: &Statement) -> StatementEvidence {
-        let prior = self.ask(self.templates.statement_prefix(None), &statement.text);
+    fn blank(&self, statement: &Statement, consequence: bool) -> StatementEvidence {
+        let prior = if consequence {
+            let file = include_str!("../../templates/consequences-statement.txt");
+            self.answer(self.after_projection(None, file, &statement.text))
+        } else {
+            self.ask(self.templates.statement_prefix(None), &statement.text)
+        };
         let thresholds = self.constitution.thresholds();
         StatementEvidence {
             text: statement.text.clone(),

@@ -1,6 +1,7 @@
 //! Tests of the judge over scripted models.
 
 mod caches;
+mod consequences;
 mod failures;
 mod lines;
 mod literal;

@@ -8,7 +8,7 @@ use cluegate_perception::{
 use proptest::prelude::*;
 
 use super::support::{LARGE, Script, constitution, picture};
-use crate::fakes::{FakeDetector, FakeEncoder};
+use crate::fakes::{FakeDetector, FakeEncoder, FakeVlm};
 use crate::{InspectOptions, Judge, JudgeOptions, TemplateError, Templates};
 
 fn parse(statement: &str) -> std::result::Result<Templates, TemplateError> {
@@ -61,6 +61,25 @@ fn other_template_syntax_is_refused() {
         "{error}"
     );
     assert!(Templates::parse("{{ statement }}?", "{{ statement }}!", "Rate {{ statement }}.").is_ok());
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, text, message) in [
+        (
+            "consequences.txt",
+            "{{ prompt }} and {{ prompt }}",
+            "expected {{ prompt }} at most once, got it 2 times",
+        ),
+        ("consequences.txt", "What of {{ statement }}?", "no other template syntax than {{ prompt }}"),
+        ("consequences-statement.txt", "Is it so?", "expected {{ statement }} once, got it 0 times"),
+        ("consequences-reasoning.txt", "Think.", "expected {{ statement }} once, got it 0 times"),
+        ("consequences-neutral.txt", "{{ prompt }} is unknown.", "expected no template syntax"),
+        ("consequences-neutral.txt", " ", "got a blank file"),
+    ] {
+        std::fs::write(folder.path().join(name), text).expect("written");
+        let error = Templates::load(folder.path()).expect_err(text);
+        assert!(error.to_string().starts_with(&format!("template {name}: ")), "{error}");
+        assert!(error.to_string().contains(message), "{error}");
+        std::fs::remove_file(folder.path().join(name)).expect("removed");
+    }
 }
 
 #[test]
@@ -91,10 +110,10 @@ proptest! {
 }
 
 /// Keeps every batch that it is asked.
-struct Recorder {
+pub(super) struct Recorder {
     inner: Box<dyn VisionLanguageModel>,
-    scored: Mutex<Vec<Vec<Prompt>>>,
-    completed: Mutex<Vec<Vec<CompletionRequest>>>,
+    pub(super) scored: Mutex<Vec<Vec<Prompt>>>,
+    pub(super) completed: Mutex<Vec<Vec<CompletionRequest>>>,
 }
 
 impl VisionLanguageModel for Recorder {
@@ -112,11 +131,13 @@ impl VisionLanguageModel for Recorder {
 }
 
 fn recorded(script: &Script) -> (Judge, Arc<Recorder>) {
-    let vlm = Arc::new(Recorder {
-        inner: Box::new(script.vlm()),
-        scored: Mutex::default(),
-        completed: Mutex::default(),
-    });
+    recording(script.vlm(), script)
+}
+
+/// A judge over `vlm`, of which every batch is kept, and the boxes of `script`.
+pub(super) fn recording(vlm: FakeVlm, script: &Script) -> (Judge, Arc<Recorder>) {
+    let vlm =
+        Arc::new(Recorder { inner: Box::new(vlm), scored: Mutex::default(), completed: Mutex::default() });
     let boxes = script.boxes.clone();
     let templates = Templates::shipped().expect("shipped templates");
     let encoder = Arc::new(FakeEncoder::new(|_| 1.0));

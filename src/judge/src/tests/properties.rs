@@ -6,7 +6,7 @@ use cluegate_perception::{Picture, Region};
 use proptest::prelude::*;
 
 use super::literal::Literal;
-use super::support::{LARGE, SMALL, Said, SaidChain, constitution, picture};
+use super::support::{LARGE, SMALL, Said, SaidChain, any_constitution, constitution, picture};
 use crate::fakes::{self, FakeDetector, FakeEncoder, FakeVlm};
 use crate::{InspectOptions, Judge, JudgeOptions, Outcome, Stages, Templates, Verdict};
 
@@ -27,6 +27,11 @@ fn chain(links: std::ops::Range<usize>) -> impl Strategy<Value = SaidChain> {
 
 fn rules() -> impl Strategy<Value = Vec<(SaidChain, SaidChain)>> {
     prop::collection::vec((chain(1..4), chain(0..3)), 1..5)
+}
+
+/// Rules of which some ask for a projection of consequences.
+fn any_rules() -> impl Strategy<Value = Vec<(SaidChain, SaidChain, bool)>> {
+    prop::collection::vec((chain(1..4), chain(0..3), prop::bool::weighted(0.4)), 1..5)
 }
 
 fn stages() -> impl Strategy<Value = Stages> {
@@ -87,24 +92,31 @@ proptest! {
 
     #[test]
     fn batched_and_literal_give_the_same_evidence(
-        rules in rules(), stages in stages(), seed in any::<u64>(), eager in any::<bool>(),
+        rules in any_rules(), stages in stages(), seed in any::<u64>(), eager in any::<bool>(),
+        prompt in prop::option::of("[a-z ]{0,9}"),
     ) {
         // Small objects need a threshold that the boxes fall under and over.
-        let constitution = constitution(&rules, if eager { "beta = 0.2\nalpha2 = 0.9" } else { "" });
+        let constitution = any_constitution(&rules, if eager { "beta = 0.2\nalpha2 = 0.9" } else { "" });
         let templates = Templates::shipped().expect("templates");
         let encoder = Arc::new(FakeEncoder::new(move |text| {
             [0.1, 0.3, 0.9][draw(seed, &[text.as_bytes()], 3) as usize]
         }));
         let detector = Arc::new(FakeDetector::new(move |_, word| boxes(seed, word)));
         let vlm = FakeVlm::new(templates.clone(), move |seen, text| score(seed, "score", seen, text))
-            .rating(move |seen, text| score(seed, "rating", seen, text));
+            .rating(move |seen, text| score(seed, "rating", seen, text))
+            .projecting(
+                move |seen, asked| format!("{} ", score(seed, asked, Some(seen), "what follows")),
+                move |seen, projection, text| score(seed, projection, seen, text),
+            );
         let vlm = Arc::new(vlm);
         let judge = Judge::new(
             encoder.clone(), detector.clone(), vlm.clone(), templates.clone(), JudgeOptions::default(),
         );
         let picture = picture();
         let prepared = judge.prepare(&constitution).expect("prepared");
-        let options = InspectOptions { stages, ..InspectOptions::default() };
+        let options = InspectOptions {
+            stages, prompt: prompt.as_deref().map(Arc::from), ..InspectOptions::default()
+        };
         let report = judge.inspect(&picture, &prepared, &options).expect("a report");
         prop_assert!(detector.calls() <= 1, "the detector is asked once");
         let literal = Literal {
@@ -115,6 +127,7 @@ proptest! {
             constitution: &constitution,
             picture: &picture,
             stages,
+            prompt: prompt.as_deref(),
         };
         let expected = literal.rules();
         prop_assert_eq!(report.rules(), &expected[..]);

@@ -16,10 +16,20 @@ pub(super) type SaidChain = Vec<Vec<Said>>;
 
 /// A constitution of rules `r0`, `r1`, ... with text `text of r0`, ...
 pub(super) fn constitution(rules: &[(SaidChain, SaidChain)], thresholds: &str) -> Constitution {
+    let rules: Vec<_> =
+        rules.iter().map(|(preconditions, unless)| (preconditions.clone(), unless.clone(), false)).collect();
+    any_constitution(&rules, thresholds)
+}
+
+/// As [`constitution`], with rules that ask for a projection of consequences where the third part says so.
+pub(super) fn any_constitution(rules: &[(SaidChain, SaidChain, bool)], thresholds: &str) -> Constitution {
     let mut text = format!("name = \"test\"\n[thresholds]\n{thresholds}\n");
-    for (number, (preconditions, unless)) in rules.iter().enumerate() {
+    for (number, (preconditions, unless, consequence)) in rules.iter().enumerate() {
         text += &format!("[[rule]]\nid = \"r{number}\"\ntext = \"text of r{number}\"\n");
         text += "objectiveness = 9\nseverity = \"low\"\n";
+        if *consequence {
+            text += "consequence = true\n";
+        }
         for (link, chain) in [("precondition", preconditions), ("unless", unless)] {
             for statements in chain {
                 let any: Vec<String> = statements

@@ -39,7 +39,7 @@ impl Inspector for EndlessInspector {
         self.0.models()
     }
 
-    fn inspect(&self, _: &Picture, call: &Call) -> Result<Report, InspectionError> {
+    fn inspect(&self, _: &Picture, _: Option<&str>, call: &Call) -> Result<Report, InspectionError> {
         self.1.begun.cancel();
         loop {
             if let Err(over) = call.check() {

@@ -46,7 +46,7 @@ impl Inspector for EndlessInspector {
         self.inner.models()
     }
 
-    fn inspect(&self, _: &Picture, call: &Call) -> Result<Report, InspectionError> {
+    fn inspect(&self, _: &Picture, _: Option<&str>, call: &Call) -> Result<Report, InspectionError> {
         self.begun.cancel();
         loop {
             if let Err(over) = call.check() {
