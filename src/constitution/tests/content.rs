@@ -126,8 +126,8 @@ fn the_revision_follows_content_and_not_form() {
 /// What came to the format later changes no revision of a file that does not use it.
 #[test]
 fn the_revisions_of_old_files_stay() {
-    let of = |name| Constitution::shipped(name).expect("valid").revision().to_string();
-    assert_eq!((of("scene").as_str(), of("general").as_str()), ("ed037de55fcce682", "605e55d689673a3f"));
+    let scene = Constitution::shipped("scene").expect("valid");
+    assert_eq!(scene.revision().to_string(), "ed037de55fcce682");
     let text = Constitution::shipped_text("scene").expect("shipped");
     let asking = text.replacen("severity = \"high\"", "severity = \"high\"\nconsequence = true", 1);
     let asking = Constitution::parse(&asking, "test").unwrap_or_else(|error| panic!("{error}"));

@@ -74,7 +74,7 @@ pub struct SessionReport {
 /// withholds what has no decision.
 pub struct Session {
     pub(crate) tenant: Arc<Tenant>,
-    request: RequestInfo,
+    pub(crate) request: RequestInfo,
     request_id: String,
     opened: Instant,
     /// The request's deadline: the requester's or the policy's.
