@@ -39,5 +39,5 @@ pub(crate) fn judge(path: &Path) -> Result<Report, Box<dyn Error>> {
     let engine = Engine::open(None)?;
     let judge = engine.judges(false).inspector(Constitution::shipped("scene")?)?;
     let picture = decode(&std::fs::read(path)?, &DecodeOptions::default())?;
-    Ok(judge.inspect(&picture, &Call::default().until(Instant::now() + Duration::from_secs(30)))?)
+    Ok(judge.inspect(&picture, None, &Call::default().until(Instant::now() + Duration::from_secs(30)))?)
 }

@@ -14,8 +14,7 @@ fn shipped_constitutions_are_valid() {
         let constitution = Constitution::shipped(name).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(constitution.name(), name);
     }
-    let scene = Constitution::shipped("scene").expect("valid");
-    let ids: Vec<&str> = scene.rules().iter().map(|rule| rule.id.as_str()).collect();
+    let scene = shipped("scene");
     let expected = [
         "on-fire",
         "armed",
@@ -30,9 +29,61 @@ fn shipped_constitutions_are_valid() {
         "death",
         "child-alcohol",
     ];
-    assert_eq!(ids, expected);
+    assert_eq!(ids(&scene), expected);
     assert_eq!(scene.rule("armed").map(|rule| rule.severity), Some(Severity::High));
     assert_eq!(Constitution::shipped("general").expect("valid").rules().len(), 14);
+}
+
+fn ids(constitution: &Constitution) -> Vec<&str> {
+    constitution.rules().iter().map(|rule| rule.id.as_str()).collect()
+}
+
+fn shipped(name: &str) -> Constitution {
+    Constitution::shipped(name).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Whoever moves up a level keeps every rule, word for word.
+#[test]
+fn each_level_has_all_of_the_level_below() {
+    let levels: Vec<Constitution> = (1..=5).map(|level| shipped(&format!("level-{level}"))).collect();
+    for pair in levels.windows(2) {
+        let [lower, upper] = pair else { panic!("a pair") };
+        assert_eq!(lower.rules(), &upper.rules()[..lower.rules().len()], "{}", upper.name());
+        assert!(lower.rules().len() < upper.rules().len());
+    }
+}
+
+#[test]
+fn every_category_has_its_states() {
+    let (default, states) = (shipped("nine-categories"), shipped("nine-categories-states"));
+    assert_eq!(default.rules().len(), 9);
+    assert_eq!(default.rules(), &states.rules()[..9], "the state `default` is the same in both");
+    let forbidden = &states.rules()[9..];
+    assert_eq!(forbidden.len(), 9);
+    for (own, any) in default.rules().iter().zip(forbidden) {
+        // What a category allows is an exception; where everything is forbidden there is none.
+        assert!(!own.unless.is_empty(), "{}", own.id);
+        assert!(any.id.starts_with("any-") && any.unless.is_empty(), "{}", any.id);
+    }
+}
+
+#[test]
+fn only_the_example_of_consequences_projects() {
+    for name in shipped_names() {
+        let rules = shipped(name);
+        let asks = rules.rules().iter().filter(|rule| rule.consequence).count();
+        assert_eq!(asks, if name == "consequences" { rules.rules().len() } else { 0 }, "{name}");
+    }
+}
+
+/// One line of the prose for each rule, and no word on how it is to be compiled.
+#[test]
+fn the_prose_has_the_rules_of_its_constitution() {
+    let prose = Constitution::shipped_prose("general").expect("prose");
+    let items: Vec<&str> = prose.lines().filter_map(|line| line.strip_prefix("- ")).collect();
+    assert_eq!(items.len(), ids(&shipped("general")).len());
+    assert!(items.iter().all(|item| item.contains("should") && item.ends_with('.')), "{items:#?}");
+    assert_eq!(Constitution::shipped_prose("scene"), None);
 }
 
 /// `CLUEGATE_UPDATE=1` writes the file instead of comparing.

@@ -161,5 +161,5 @@ fn a_text_beyond_the_limit_is_refused_unread() {
 #[test]
 fn an_unknown_shipped_name_lists_the_known_ones() {
     let error = Constitution::shipped("scenes").expect_err("accepted");
-    assert!(error.to_string().contains("(scene, general)"), "{error}");
+    assert!(error.to_string().contains("(scene, general, nine-categories, "), "{error}");
 }
