@@ -75,7 +75,7 @@ pub(crate) struct Prepared(Arc<dyn Inspector>);
 impl Prepared {
     /// The whole of CLUE for one picture, every stage on.
     pub(crate) fn inspect(&self, picture: &Picture, call: &Call) -> Result<Report, InspectionError> {
-        self.0.inspect(picture, call)
+        self.0.inspect(picture, None, call)
     }
 }
 

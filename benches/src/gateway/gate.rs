@@ -168,19 +168,25 @@ impl Inspector for Counted {
         self.inner.models()
     }
 
-    fn inspect(&self, picture: &Picture, call: &Call) -> Result<Report, InspectionError> {
+    fn inspect(
+        &self,
+        picture: &Picture,
+        prompt: Option<&str>,
+        call: &Call,
+    ) -> Result<Report, InspectionError> {
         self.count();
-        self.inner.inspect(picture, call)
+        self.inner.inspect(picture, prompt, call)
     }
 
     fn inspect_unfinished(
         &self,
         picture: &Picture,
         kind: Unfinished,
+        prompt: Option<&str>,
         call: &Call,
     ) -> Result<Report, InspectionError> {
         self.count();
-        let answer = self.inner.inspect_unfinished(picture, kind, call);
+        let answer = self.inner.inspect_unfinished(picture, kind, prompt, call);
         // The world remembers these for tests; here that would be memory that grows.
         self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).clear();
         answer

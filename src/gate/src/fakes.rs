@@ -128,6 +128,9 @@ pub enum Fault {
     Partial,
 }
 
+/// How many prompts a [`World`] remembers.
+const KEPT_PROMPTS: usize = 8;
+
 type Find = fn(&Picture, &str) -> Vec<(f32, Region)>;
 
 /// The judge of the world, with faults by script: one for each call, none after the last.
@@ -136,7 +139,7 @@ pub struct World {
     faults: Arc<Mutex<VecDeque<Fault>>>,
     /// The judged pictures that were no finished ones.
     pub unfinished: Arc<Mutex<Vec<Unfinished>>>,
-    /// What the judge was told that each judged picture was made from.
+    /// What the judge was told that each judged picture was made from; the last few, the newest first.
     pub prompts: Arc<Mutex<Vec<Option<String>>>>,
     /// What the detector answers the gate.
     locate: Find,
@@ -200,7 +203,10 @@ impl Inspector for Scripted {
         prompt: Option<&str>,
         call: &Call,
     ) -> Result<Report, InspectionError> {
-        self.prompts.lock().unwrap().push(prompt.map(str::to_owned));
+        let mut prompts = self.prompts.lock().unwrap();
+        prompts.truncate(KEPT_PROMPTS - 1);
+        prompts.insert(0, prompt.map(str::to_owned));
+        drop(prompts);
         let fault = self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None);
         let prompt = prompt.map(Arc::from);
         let all = InspectOptions { prompt, call: call.clone(), ..InspectOptions::default() };
