@@ -31,6 +31,11 @@ impl Failure {
         if self.timed_out { Reason::JudgeTimeout } else { Reason::JudgeError }
     }
 
+    /// Whether time ran out.
+    pub(crate) fn is_timeout(&self) -> bool {
+        self.timed_out
+    }
+
     /// A sentence for people.
     pub(crate) fn message(&self) -> String {
         if self.timed_out {

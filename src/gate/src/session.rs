@@ -190,6 +190,8 @@ impl Session {
         if let Some(problem) = picture::shows_nothing(&picture) {
             return self.generator_failed(member, &problem);
         }
+        // Whether the request leaves the judge less time than the policy gives it.
+        let hurried = self.time_left() < self.tenant.policy.limits.judge_deadline;
         let Judged { mut record, result } = self.judge(member, &picture, None);
         record.action = result.as_ref().ok().and_then(|report| self.strictest(report));
         if let Some(member) = self.members.get_mut(member) {
@@ -197,8 +199,13 @@ impl Session {
         }
         Ok(match result {
             Ok(report) => self.follow(member, picture, &report),
-            Err(failure) if !self.is_cancelled() => self.without_verdict(member, picture, &failure),
-            Err(failure) => self.fail(member, Reason::Cancelled, failure.message()),
+            Err(failure) if self.is_cancelled() => self.fail(member, Reason::Cancelled, failure.message()),
+            // A policy that fails open means its judge. Whoever names the deadline must not get pictures unjudged by it.
+            Err(failure) if self.is_over() || (hurried && failure.is_timeout()) => {
+                let reason = if failure.is_timeout() { failure.reason() } else { Reason::RequestTimeout };
+                self.fail(member, reason, failure.message())
+            }
+            Err(failure) => self.without_verdict(member, picture, &failure),
         })
     }
 

@@ -107,8 +107,9 @@ impl App {
             return Err(Problem::bad_request("expected at least 1 picture, got a request for 0"));
         }
         request.refuse_hidden_parameters()?;
+        request.refuse_bombs(&self.config.pictures.decode)?;
         upstream.check(&request)?;
-        let place = self.admission.admit(deadline).await?;
+        let place = self.admission.admit(&client.tenant, deadline).await?;
         // Seeds below 2^32 are taken by every server.
         let seed = request.seed.unwrap_or_else(|| rand::random::<u32>().into());
         let info = RequestInfo {
@@ -156,7 +157,7 @@ impl App {
         brought: Brought,
     ) -> Result<Outcome, Problem> {
         let Brought { picture, prompt, format } = brought;
-        let place = self.admission.admit(deadline).await?;
+        let place = self.admission.admit(&client.tenant, deadline).await?;
         let decode = self.config.pictures.decode;
         // What is no picture needs no decision.
         let decoded = tokio::task::spawn_blocking(move || picture.decode(&decode));

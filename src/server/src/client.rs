@@ -21,7 +21,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// Most addresses whose wrong keys are counted; beyond them the oldest are forgotten.
 const ADDRESSES: usize = 65_536;
 /// Where a key may stand beside `Authorization`.
-const KEY_HEADER: &str = "x-api-key";
+pub(crate) const KEY_HEADER: &str = "x-api-key";
 
 /// Who asks: the owner of the key that came with the request.
 #[derive(Debug, Clone, PartialEq, Eq)]

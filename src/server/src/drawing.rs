@@ -185,21 +185,37 @@ struct Driver {
     decided: usize,
 }
 
-/// What became of the pictures of one order.
+/// The pictures of one order, on their way.
 struct Round {
-    instructions: Vec<Option<Instruction>>,
+    /// Which of them have no instruction yet.
+    open: Vec<bool>,
+    /// What the session wants drawn again.
+    again: Vec<Due>,
     /// Whether a preview ended one of them, so that the upstream may still be drawing it.
     aborted: bool,
+    /// Pictures of the request that were decided before the order.
+    before: usize,
+    /// Cancelled with the last instruction: what the upstream still does it may end in peace.
+    settled: CancellationToken,
 }
 
 impl Round {
     fn is_complete(&self) -> bool {
-        self.instructions.iter().all(Option::is_some)
+        !self.open.contains(&true)
     }
 
-    /// The place of picture `index`, if it is still open.
-    fn open(&mut self, index: u32) -> Option<&mut Option<Instruction>> {
-        self.instructions.get_mut(index as usize).filter(|instruction| instruction.is_none())
+    fn is_open(&self, index: u32) -> bool {
+        self.open.get(index as usize).is_some_and(|open| *open)
+    }
+
+    /// Notes that picture `index` has its instruction.
+    fn close(&mut self, index: u32) {
+        if let Some(open) = self.open.get_mut(index as usize) {
+            *open = false;
+        }
+        if self.is_complete() {
+            self.settled.cancel();
+        }
     }
 }
 
@@ -211,10 +227,7 @@ impl Driver {
         while !due.is_empty() {
             let mut again = Vec::new();
             for group in orders(&due, self.setting.upstream.batch_size()) {
-                let round = self.draw(group);
-                for (due, instruction) in group.iter().zip(round.instructions) {
-                    again.extend(instruction.and_then(|instruction| self.follow(due, instruction)));
-                }
+                again.extend(self.draw(group));
             }
             due = again;
         }
@@ -227,46 +240,56 @@ impl Driver {
         let _ = updates.try_send(Update::End { failure });
     }
 
-    /// Tells the client of a final outcome, or says what to draw again.
-    fn follow(&mut self, due: &Due, instruction: Instruction) -> Option<Due> {
+    /// Does at once what the session says about a picture, so that its client need not wait for the others: tells the
+    /// final outcome, or notes what to draw again. A picture whose instruction the session refused stays open.
+    fn settle(&mut self, due: &Due, index: u32, instruction: Option<Instruction>, round: &mut Round) {
+        let Some(instruction) = instruction else { return };
+        // Before it is told: a client that has all that it asked for may leave, and that must not look like calling off.
+        round.close(index);
         match instruction.into_outcome() {
-            Ok(outcome) => {
-                if let MemberOutcome::Held(held) = &outcome {
-                    self.setting.review.keep(held);
-                }
-                let evidence = self.session.policy().client.evidence;
-                let outcome = Outcome::new(&outcome, self.setting.format, evidence);
-                self.decided += 1;
-                tracing::debug!(
-                    request = self.session.request_id(),
-                    tenant = self.session.policy().tenant,
-                    decision = outcome.decision_id(),
-                    reason = outcome.reason().as_str(),
-                    "decided"
-                );
-                // The client may be gone.
-                let _ = self.updates.try_send(Update::Outcome(outcome));
-                None
-            }
-            Err(again) => {
-                Some(Due { member: due.member, attempt: again.attempt, seed: again.seed, avoid: again.avoid })
-            }
+            Ok(outcome) => self.tell(&outcome),
+            Err(again) => round.again.push(Due {
+                member: due.member,
+                attempt: again.attempt,
+                seed: again.seed,
+                avoid: again.avoid,
+            }),
         }
     }
 
-    /// Orders the pictures of `group` and offers each to the session. One instruction for each.
-    fn draw(&mut self, group: &[Due]) -> Round {
-        let mut round = Round { instructions: group.iter().map(|_| None).collect(), aborted: false };
+    /// Tells the client of a final outcome.
+    fn tell(&mut self, outcome: &MemberOutcome) {
+        if let MemberOutcome::Held(held) = outcome {
+            self.setting.review.keep(held);
+        }
+        let evidence = self.session.policy().client.evidence;
+        let outcome = Outcome::new(outcome, self.setting.format, evidence);
+        self.decided += 1;
+        tracing::debug!(
+            request = self.session.request_id(),
+            tenant = self.session.policy().tenant,
+            decision = outcome.decision_id(),
+            reason = outcome.reason().as_str(),
+            "decided"
+        );
+        // The client may be gone.
+        let _ = self.updates.try_send(Update::Outcome(outcome));
+    }
+
+    /// Orders the pictures of `group`, offers each to the session and does what it says. What is to be drawn again.
+    fn draw(&mut self, group: &[Due]) -> Vec<Due> {
         for due in group {
             // Only for the timings of the log: a member that is decided is seen below.
             let _ = self.session.start_attempt(due.member);
         }
-        let Some(order) = self.order(group) else { return round };
+        let Some(order) = self.order(group) else { return Vec::new() };
         let (cancel, settled) = (order.cancel.clone(), CancellationToken::new());
         let (send, mut events) = mpsc::channel(EVENTS);
         let task = self.start(order, send, settled.clone());
         // Also if a panic ends this thread.
-        let _settled = settled.drop_guard();
+        let _settled = settled.clone().drop_guard();
+        let (open, again, before) = (vec![true; group.len()], Vec::new(), self.decided);
+        let mut round = Round { open, again, aborted: false, before, settled };
         while !round.is_complete() {
             let Some(event) = self.wait(events.recv()) else { break };
             let Some(event) = event else { break };
@@ -281,7 +304,9 @@ impl Driver {
         }
         let ended = if over || round.is_complete() { Ok(()) } else { self.result(task) };
         self.fill(group, &mut round, ended);
-        round
+        // In the order of the pictures, not of their coming.
+        round.again.sort_by_key(|due| due.member);
+        round.again
     }
 
     /// Decides about the pictures that did not come.
@@ -295,17 +320,18 @@ impl Driver {
                 why
             }
         };
-        for (due, open) in group.iter().zip(&mut round.instructions) {
-            if open.is_none() {
-                *open = or_log(self.session.generator_failed(due.member, &why));
+        for (index, due) in (0..).zip(group) {
+            if round.is_open(index) {
+                let failed = or_log(self.session.generator_failed(due.member, &why));
+                self.settle(due, index, failed, round);
             }
         }
     }
 
-    fn report(&self, progress: Progress, pictures: usize) {
+    fn report(&self, progress: Progress, round: &Round) {
         // Whatever is no number is no progress.
         let of_order = if progress.fraction > 0.0 { progress.fraction.min(1.0) } else { 0.0 };
-        let done = self.decided as f64 + of_order * pictures as f64;
+        let done = (round.before as f64 + of_order * round.open.len() as f64).max(self.decided as f64);
         let fraction = (done / self.session.count().max(1) as f64).min(1.0);
         self.setting.progress.send_replace(Progress { fraction, ..progress });
     }
@@ -385,9 +411,9 @@ impl Driver {
     /// Offers an event to the session; `latest` says that no other is waiting yet.
     fn take(&mut self, event: Event, group: &[Due], round: &mut Round, latest: bool) {
         match event {
-            Event::Progress(progress) => self.report(progress, group.len()),
+            Event::Progress(progress) => self.report(progress, round),
             Event::Preview { index, step, total, picture } => {
-                let (Some(due), Some(_)) = (group.get(index as usize), round.open(index)) else { return };
+                let Some(due) = open(group, round, index) else { return };
                 // One that the policy does not ask for is judged only if the client may see it, has room for it, and
                 // nothing newer is there.
                 let shows = self.session.policy().client.previews && latest && self.has_room_for_preview();
@@ -403,12 +429,12 @@ impl Driver {
                     Ok(PreviewInstruction::Continue(None)) | Err(_) => {}
                     Ok(PreviewInstruction::Abort(instruction)) => {
                         round.aborted = true;
-                        round.open(index).map(|open| open.replace(instruction));
+                        self.settle(due, index, Some(instruction), round);
                     }
                 }
             }
             Event::Picture { index, picture } => {
-                let (Some(due), Some(open)) = (group.get(index as usize), round.open(index)) else {
+                let Some(due) = open(group, round, index) else {
                     tracing::warn!(
                         index,
                         "the upstream sent a picture that nobody waits for; it is discarded"
@@ -421,11 +447,12 @@ impl Driver {
                         .session
                         .generator_failed(due.member, &format!("its picture cannot be read: {error}")),
                 };
-                *open = or_log(decided);
+                self.settle(due, index, or_log(decided), round);
             }
             Event::Failed { index, why } => {
-                let (Some(due), Some(open)) = (group.get(index as usize), round.open(index)) else { return };
-                *open = or_log(self.session.generator_failed(due.member, &few_words(&why)));
+                let Some(due) = open(group, round, index) else { return };
+                let failed = or_log(self.session.generator_failed(due.member, &few_words(&why)));
+                self.settle(due, index, failed, round);
             }
         }
     }
@@ -443,6 +470,11 @@ impl Driver {
             let _ = self.updates.try_send(Update::Preview { member, step, total, shown });
         }
     }
+}
+
+/// Picture `index` of an order, if it has no instruction yet.
+fn open<'a>(group: &'a [Due], round: &Round, index: u32) -> Option<&'a Due> {
+    group.get(index as usize).filter(|_| round.is_open(index))
 }
 
 /// The instruction; none if the session refused the call, which a member without a decision does not meet.

@@ -1,9 +1,13 @@
 //! What is asked for, in words that every front and every upstream shares.
 
+use std::io::Cursor;
+
 use bytes::Bytes;
+use cluegate_perception::DecodeOptions;
+use image::ImageReader;
 use serde_json::{Map, Value};
 
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemKind};
 
 /// The mark of parameters in a prompt.
 const HIDDEN: &str = "sd_cpp_extra_args";
@@ -103,6 +107,15 @@ impl PictureRequest {
         Ok(())
     }
 
+    /// Refuses pictures to start from that claim more than they may: perhaps bombs, which must not go on to the upstream.
+    ///
+    /// # Errors
+    /// As [`refuse_bomb`].
+    pub(crate) fn refuse_bombs(&self, limits: &DecodeOptions) -> Result<(), Problem> {
+        let mut pictures = self.source.iter().flat_map(|source| source.pictures.iter().chain(&source.mask));
+        pictures.try_for_each(|picture| refuse_bomb(picture, limits))
+    }
+
     /// The parameters that only `dialect` understands.
     ///
     /// # Errors
@@ -116,5 +129,60 @@ impl PictureRequest {
             }
             _ => Ok(None),
         }
+    }
+}
+
+/// Refuses a client's picture by its head: one of a format that the gate does not read, or of more bytes or pixels than
+/// `limits` allow. Whether the rest can be read is for whoever reads it.
+///
+/// # Errors
+/// `BadRequest`, or `TooLarge`.
+pub(crate) fn refuse_bomb(picture: &[u8], limits: &DecodeOptions) -> Result<(), Problem> {
+    let too_large = |message| Err(Problem::new(ProblemKind::TooLarge, message));
+    if picture.len() > limits.max_bytes {
+        let (found, most) = (picture.len(), limits.max_bytes);
+        return too_large(format!("a picture to start from has {found} bytes; at most {most} are allowed"));
+    }
+    let size = ImageReader::new(Cursor::new(picture)).with_guessed_format().ok();
+    let size = size.and_then(|reader| reader.into_dimensions().ok());
+    let unread = "a picture to start from cannot be read: expected a PNG, JPEG, WebP, GIF or BMP file";
+    let (width, height) = size.ok_or_else(|| Problem::bad_request(unread))?;
+    if u64::from(width) * u64::from(height) > limits.max_pixels {
+        let most = limits.max_pixels;
+        return too_large(format!(
+            "a picture to start from claims {width} x {height} pixels; at most {most} are allowed"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn claims(side: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, side, side);
+        encoder.set_color(png::ColorType::Grayscale);
+        drop(encoder.write_header().unwrap());
+        bytes
+    }
+
+    #[test]
+    fn a_bomb_is_known_by_its_head() {
+        let limits = DecodeOptions { max_bytes: 1000, max_pixels: 4096, convert: true };
+        assert_eq!(refuse_bomb(&claims(64), &limits), Ok(()));
+        let kind = |picture: &[u8]| refuse_bomb(picture, &limits).unwrap_err().kind();
+        assert_eq!(kind(&claims(60_000)), ProblemKind::TooLarge);
+        assert_eq!(kind(&[claims(64), vec![0; 1000]].concat()), ProblemKind::TooLarge);
+        for other in [&b""[..], b"a", b"%PDF-1.7", b"\x89PNG\r\n\x1a\n"] {
+            assert_eq!(kind(other), ProblemKind::BadRequest);
+        }
+        let source =
+            Source { pictures: vec![claims(64).into()], mask: Some(claims(65).into()), strength: None };
+        let request = PictureRequest { source: Some(source), ..PictureRequest::default() };
+        assert_eq!(request.refuse_bombs(&limits).unwrap_err().kind(), ProblemKind::TooLarge);
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::{ALLOW, CONNECTION, TRANSFER_ENCODING};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::header::{ALLOW, AUTHORIZATION, CONNECTION, HOST, ORIGIN, TRANSFER_ENCODING};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::access::Line;
 use crate::app::App;
 use crate::body;
-use crate::client::{Client, Peer};
+use crate::client::{self, Client, Peer};
 use crate::deadline::Deadline;
 use crate::front;
 use crate::openapi;
@@ -86,11 +86,16 @@ async fn enter(State(app): State<Arc<App>>, peer: Peer, request: Request, next: 
             return problem.into_response();
         }
     };
+    if let Err(problem) = same_site(&parts.headers) {
+        body::discard(body).await;
+        return problem.into_response();
+    }
     let deadline = Deadline::of(&parts.headers, app.config.limits.request_timeout);
     let mut response = match app.room.read(body, deadline).await {
         Ok(body::Read { bytes, room }) => {
             parts.extensions.insert(client.clone());
             parts.extensions.insert(deadline);
+            parts.extensions.insert(room.clone());
             let answer = next.run(Request::from_parts(parts, Body::from(bytes)));
             // Whatever the front had in its hands is dropped, which calls its drawing off.
             let answer = AssertUnwindSafe(answer).catch_unwind().await;
@@ -104,6 +109,23 @@ async fn enter(State(app): State<Arc<App>>, peer: Peer, request: Request, next: 
     };
     response.extensions_mut().insert(client);
     response
+}
+
+/// Refuses what a page of another site sends through a browser that knows a key, or needs none. A browser sends some
+/// bodies, and WebSockets, without asking; and it adds what it remembers of HTTP Basic by itself, but no other key.
+fn same_site(headers: &HeaderMap) -> Result<(), Problem> {
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let Some(origin) = text(ORIGIN) else { return Ok(()) };
+    let basic = |value: &str| value.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic "));
+    let own_key =
+        headers.contains_key(client::KEY_HEADER) || text(AUTHORIZATION).is_some_and(|key| !basic(key));
+    let host = origin.split_once("://").map(|(_, host)| host);
+    if own_key || (host.is_some() && host == text(HOST)) {
+        return Ok(());
+    }
+    let message = "the headers `Origin` and `Host` differ; requests of other sites' pages are refused unless they bring \
+                   a key of their own";
+    Err(Problem::new(ProblemKind::Forbidden, message))
 }
 
 /// Names every request, and says the name in the answer.

@@ -1,6 +1,7 @@
 //! Everything that keeps a verdict or a picture away withholds it, each in its own words.
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use cluegate_gate::{GateError, Instruction, PreviewInstruction, Reason, RequestInfo, Session, Withheld};
 use cluegate_perception::Picture;
@@ -78,6 +79,23 @@ fn only_a_policy_that_names_it_fails_open_and_the_picture_is_marked() {
         assert_eq!(released.reason(), Reason::Unjudged);
         assert!(log.records()[0].unjudged);
         assert!(log.records()[0].message.starts_with("released unjudged, as the policy says"));
+    }
+}
+
+#[test]
+fn a_requester_cannot_hurry_a_policy_that_fails_open() {
+    // The judge hangs for 400 ms or says that its time ran out; the policy would give it longer than the requester does.
+    for (fault, given) in [(Fault::Hang, 100), (Fault::OutOfTime, 30_000)] {
+        let limits = "[tenant.t.limits]\njudge_deadline_ms = 60000";
+        let (gate, _) = gate(&World::new([fault]), "on_error = \"release-unjudged\"", limits);
+        let deadline = Some(Instant::now() + Duration::from_millis(given));
+        let mut session = gate.session(RequestInfo { deadline, ..request(1) }).unwrap();
+        let withheld = withheld(session.finished(0, picture(&[1], 0)).unwrap());
+        assert!(
+            matches!(withheld.reason(), Reason::JudgeTimeout | Reason::RequestTimeout),
+            "{fault:?}: {:?}",
+            withheld.reason()
+        );
     }
 }
 

@@ -274,13 +274,10 @@ impl Graph {
 
     /// The texts of the nodes `ids`, each once, in the workflow's order.
     pub(crate) fn words(&self, ids: &BTreeSet<String>) -> String {
-        let mut words: Vec<&str> = Vec::new();
-        for (_, text) in self.nodes.iter().filter(|node| ids.contains(&node.id)).flat_map(texts) {
-            if !text.is_empty() && !words.contains(&text) {
-                words.push(text);
-            }
-        }
-        words.join("\n")
+        let mut seen = BTreeSet::new();
+        let texts = self.nodes.iter().filter(|node| ids.contains(&node.id)).flat_map(texts);
+        let words = texts.map(|(_, text)| text).filter(|text| !text.is_empty() && seen.insert(*text));
+        words.collect::<Vec<_>>().join("\n")
     }
 
     fn bad_inputs(&self, node: &Node) -> Vec<Fault> {

@@ -11,7 +11,7 @@
 //! `process_input_messages`). So a replaced picture is put into both, and where LiteLLM sent no message that holds it,
 //! the call is blocked: the alternative is the unredacted picture under the name of a guardrail that ran.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -74,9 +74,9 @@ impl Asked {
 
     /// Every picture once, `images` first.
     fn pictures(&mut self) -> Result<Vec<String>, Problem> {
-        let mut pictures: Vec<String> = Vec::new();
+        let (mut pictures, mut seen): (Vec<String>, _) = (Vec::new(), HashSet::new());
         let mut add = |named: &str| {
-            if !pictures.iter().any(|known| known == named) {
+            if seen.insert(named.to_owned()) {
                 pictures.push(named.to_owned());
             }
         };

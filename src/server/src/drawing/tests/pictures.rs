@@ -237,3 +237,44 @@ async fn progress_is_a_fraction_whatever_the_upstream_says() {
     assert_eq!(reasons(&drawing.finish().await.unwrap()), [Reason::Safe]);
     within(watch).await.unwrap();
 }
+
+/// What is judged is told, whatever the upstream still draws; and a client that leaves with its last picture calls
+/// nothing off.
+#[tokio::test]
+async fn each_picture_is_told_when_it_is_judged() {
+    let (told, ended) = (CancellationToken::new(), Arc::new(Mutex::new(None)));
+    let (wait, tell) = (told.clone(), Arc::clone(&ended));
+    let upstream = player(move |order: Order, send| {
+        let (wait, tell) = (wait.clone(), Arc::clone(&tell));
+        Box::pin(async move {
+            let _ = send.send(finished(1, &picture(&[2], 1))).await;
+            wait.cancelled().await;
+            let progress = Progress { fraction: 0.1, ..Progress::default() };
+            let _ = send.send(Event::Progress(progress)).await;
+            let _ = send.send(finished(0, &clean(0))).await;
+            send.closed().await;
+            *tell.lock().unwrap() = Some(order.cancel.is_cancelled());
+            Ok(())
+        })
+    });
+    let bench = Bench::new("", &World::new([]), upstream);
+    let mut drawing = bench.draw(2).await;
+    let Some(Update::Outcome(first)) = within(drawing.next()).await else { panic!("no outcome") };
+    assert_eq!((first.member(), first.reason()), (1, Reason::Violation));
+    told.cancel();
+    let Some(Update::Outcome(second)) = within(drawing.next()).await else { panic!("no outcome") };
+    assert_eq!((second.member(), second.reason()), (0, Reason::Safe));
+    // What was decided counts, though the upstream says that it has only begun.
+    assert!(drawing.progress().borrow().fraction >= 0.5);
+    drop(drawing);
+    let cancelled = within(async {
+        loop {
+            if let Some(cancelled) = *ended.lock().unwrap() {
+                break cancelled;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(!cancelled.await);
+    bench.idle().await;
+}

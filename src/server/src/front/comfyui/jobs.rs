@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::Desk;
 use crate::comfyui::graph::Output;
 
 /// What a client asked for.
@@ -64,6 +65,37 @@ enum Stage {
     Ends,
 }
 
+/// A prompt on the list of those that have not ended. Dropped, it is off the list.
+#[derive(Debug)]
+pub(super) struct Listed {
+    desk: Arc<Desk>,
+    asked: Arc<Asked>,
+}
+
+impl Listed {
+    /// Adds a prompt that waits; none if the tenant has one of this id.
+    pub(super) fn add(desk: &Arc<Desk>, asked: &Arc<Asked>) -> Option<Self> {
+        let added = desk.jobs.add(asked);
+        added.then(|| Self { desk: Arc::clone(desk), asked: Arc::clone(asked) })
+    }
+
+    /// Whose list.
+    pub(super) fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    /// The prompt.
+    pub(super) fn asked(&self) -> &Asked {
+        &self.asked
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.desk.jobs.remove(&self.asked);
+    }
+}
+
 impl Jobs {
     /// The next number.
     pub(super) fn number(&self) -> u64 {
@@ -73,7 +105,7 @@ impl Jobs {
     }
 
     /// Adds a prompt that waits. `false` if the tenant has one of this id.
-    pub(super) fn add(&self, asked: &Arc<Asked>) -> bool {
+    fn add(&self, asked: &Arc<Asked>) -> bool {
         let mut state = self.lock();
         let same = |(other, _): &(Arc<Asked>, Stage)| {
             other.tenant == asked.tenant && other.prompt_id == asked.prompt_id
@@ -102,7 +134,7 @@ impl Jobs {
     }
 
     /// Removes it.
-    pub(super) fn remove(&self, asked: &Asked) {
+    fn remove(&self, asked: &Asked) {
         self.lock().jobs.remove(&asked.number);
     }
 

@@ -26,6 +26,11 @@ use crate::request::Dialect;
 /// The classes of the standard workflow, for servers that are no ComfyUI.
 const STANDARD: &str = include_str!("object_info.json");
 
+/// Most parts of the form of an upload: there are four that mean anything.
+const UPLOAD_PARTS: usize = 16;
+/// Most bytes of the entries of one answer about the history.
+const HISTORY_BYTES: usize = 16 << 20;
+
 type Params = Result<Query<HashMap<String, String>>, QueryRejection>;
 
 fn params(params: Params) -> Result<HashMap<String, String>, Problem> {
@@ -56,7 +61,16 @@ pub(super) async fn history(
     let most = most.map_or(entries.len(), |most| usize::try_from(most).unwrap_or(0));
     // Without an offset the newest ones (`execution.py`, `get_history`).
     let skip = usize::try_from(offset).unwrap_or_else(|_| entries.len().saturating_sub(most));
-    let shown = entries.into_iter().skip(skip).take(most).map(|(id, entry)| (id, entry.json.clone()));
+    let mut shown: Vec<_> = entries.into_iter().skip(skip).take(most).collect();
+    // The newest, where all would be too much; the others can be asked for one by one, or by `offset`.
+    let mut bytes = 0;
+    let fit = shown.iter().rev().take_while(|(_, entry)| {
+        bytes += entry.bytes;
+        bytes <= HISTORY_BYTES
+    });
+    let fit = fit.count().max(1);
+    shown.drain(..shown.len().saturating_sub(fit));
+    let shown = shown.into_iter().map(|(id, entry)| (id, entry.json.clone()));
     Ok(Json(Value::Object(shown.collect())))
 }
 
@@ -272,8 +286,12 @@ pub(super) async fn upload(
 ) -> Result<Json<Value>, Problem> {
     same_site(&headers)?;
     let mut form = form.map_err(|e| Problem::new(ProblemKind::UnsupportedType, e.body_text()))?;
-    let mut picture = None;
+    let (mut picture, mut parts) = (None, 0);
     while let Some(field) = form.next_field().await.map_err(|e| broken(&e))? {
+        parts += 1;
+        if parts > UPLOAD_PARTS {
+            return Err(Problem::bad_request(format!("expected a form of at most {UPLOAD_PARTS} parts")));
+        }
         match field.name() {
             Some("image") => picture = Some(field.bytes().await.map_err(|e| broken(&e))?),
             Some("type") => {

@@ -14,9 +14,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::jobs::Asked;
+use super::jobs::{Asked, Listed};
 use super::{Desk, same_site, standard, task};
 use crate::app::App;
+use crate::body::Taken;
 use crate::client::Client;
 use crate::comfyui::graph::{Fault, Graph, Output};
 use crate::comfyui::{LOADERS, UPLOADS, WORKFLOW};
@@ -52,6 +53,7 @@ pub(super) async fn queue(
     Extension(desk): Extension<Arc<Desk>>,
     client: Client,
     deadline: Deadline,
+    taken: Taken,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
@@ -97,37 +99,46 @@ pub(super) async fn queue(
         created: jiff::Timestamp::now().as_millisecond(),
         cancel: CancellationToken::new(),
     });
-    let known = desk.history.get(&asked.tenant, &asked.prompt_id).is_some();
-    if known || !desk.jobs.add(&asked) {
+    // Listed first: a prompt of this id that ends meanwhile is in the history before it is off the list.
+    let listed = Listed::add(&desk, &asked);
+    let Some(listed) = listed.filter(|_| desk.history.get(&asked.tenant, &asked.prompt_id).is_none()) else {
         let details = "there is a prompt of this id; omit it to let the server generate one";
         return Ok(whole("invalid_prompt_id", "prompt_id must be new", details));
-    }
-    start(app, desk, client, deadline, asked, request).await
+    };
+    let caller = Caller { app, client, deadline, taken };
+    start(caller, listed, asked, request).await
+}
+
+/// Who asks, and what it takes to draw.
+struct Caller {
+    app: Arc<App>,
+    client: Client,
+    deadline: Deadline,
+    taken: Taken,
 }
 
 /// Begins to draw, and answers when it is known that the request is taken.
 async fn start(
-    app: Arc<App>,
-    desk: Arc<Desk>,
-    client: Client,
-    deadline: Deadline,
+    Caller { app, client, deadline, taken }: Caller,
+    listed: Listed,
     asked: Arc<Asked>,
     request: PictureRequest,
 ) -> Result<Response, Problem> {
-    let (taken, id) = (Arc::clone(&asked), asked.prompt_id.clone());
+    let id = asked.prompt_id.clone();
     let mut drawing = Box::pin(async move { app.draw(&client, &id, deadline, request, Format::Png).await });
     // What is refused is refused before the first wait, which is the one for a place.
     let first = std::future::poll_fn(|context| Poll::Ready(drawing.as_mut().poll(context))).await;
-    let answer = json!({ "prompt_id": taken.prompt_id, "number": taken.number, "node_errors": {} });
+    let answer = json!({ "prompt_id": asked.prompt_id, "number": asked.number, "node_errors": {} });
     let begun = match first {
         Poll::Ready(Ok(drawing)) => futures_util::future::Either::Left(std::future::ready(Ok(drawing))),
-        Poll::Ready(Err(problem)) => {
-            desk.jobs.remove(&taken);
-            return Err(problem);
-        }
+        Poll::Ready(Err(problem)) => return Err(problem),
         Poll::Pending => futures_util::future::Either::Right(drawing),
     };
-    tokio::spawn(task::run(desk, taken, begun));
+    tokio::spawn(async move {
+        task::run(listed, begun).await;
+        // Until now it held the pictures to start from.
+        drop(taken);
+    });
     Ok(Json(answer).into_response())
 }
 

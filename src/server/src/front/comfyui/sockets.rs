@@ -29,6 +29,8 @@ use crate::problem::{Problem, ProblemKind};
 const LONGEST_MESSAGE: usize = 64 << 10;
 /// Longest client id in bytes.
 const LONGEST_ID: usize = 128;
+/// Messages that wait for a client at most when a preview is put to them: each is a whole picture, and a newer one comes.
+const PREVIEWS: usize = 4;
 /// How often a stopping server looks whether everything has been told.
 const BREATH: Duration = Duration::from_millis(50);
 
@@ -108,6 +110,10 @@ impl Sockets {
     fn put(&self, owner: Owner, out: Out) {
         let mut open = self.lock();
         let Some(socket) = open.get(&owner) else { return };
+        let waiting = socket.out.max_capacity() - socket.out.capacity();
+        if matches!(out, Out::Preview { .. }) && waiting >= PREVIEWS {
+            return;
+        }
         // Previews may be missed. A client that misses events would wait for ever: it is cut off, and may come again.
         if let Err(mpsc::error::TrySendError::Full(Out::Event(_))) = socket.out.try_send(out) {
             tracing::info!(tenant = %owner.0, "a WebSocket's client is too slow; it is cut off");

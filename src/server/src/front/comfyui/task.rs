@@ -8,7 +8,7 @@ use cluegate_gate::Reason;
 use serde_json::{Map, Value, json};
 
 use super::Desk;
-use super::jobs::Asked;
+use super::jobs::{Asked, Listed};
 use crate::drawing::{Drawing, Update, cut_short};
 use crate::outcome::{Finished, Outcome, decision_header};
 use crate::pictures::Shown;
@@ -17,8 +17,8 @@ use crate::upstream::Progress;
 
 /// Steps that are told of where the upstream counts none.
 const HUNDRED: u32 = 100;
-/// What an entry of the history takes beside its workflow, in bytes, about.
-const ENTRY_BYTES: usize = 4096;
+/// What a value of an entry of the history takes beside its text, in bytes, about.
+const VALUE_BYTES: usize = 64;
 
 /// A file that a client may fetch.
 #[derive(Debug)]
@@ -35,18 +35,28 @@ pub(super) struct File {
 pub(super) struct Entry {
     /// As ComfyUI writes it: `execution.py`, `task_done`.
     pub(super) json: Value,
+    /// What it takes in memory, about.
+    pub(super) bytes: usize,
     /// The decisions about its pictures.
     pub(super) decision: Option<HeaderValue>,
 }
 
-/// Draws a prompt to its end.
-pub(super) async fn run(
-    desk: Arc<Desk>,
-    asked: Arc<Asked>,
-    begun: impl Future<Output = Result<Drawing, Problem>> + Send,
-) {
+/// What an entry takes in memory, in bytes, about.
+fn entry_bytes(entry: &Value) -> usize {
+    let inside = match entry {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(entry_bytes).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + entry_bytes(value)).sum(),
+    };
+    VALUE_BYTES + inside
+}
+
+/// Draws a prompt to its end. Whatever happens, it is off the list afterwards.
+pub(super) async fn run(listed: Listed, begun: impl Future<Output = Result<Drawing, Problem>> + Send) {
+    let (desk, asked) = (listed.desk(), listed.asked());
     desk.tell_queue(&asked.tenant);
-    let mut teller = Teller { desk: &desk, asked: &asked, messages: Vec::new(), told: (0, 0) };
+    let mut teller = Teller { desk, asked, messages: Vec::new(), told: (0, 0) };
     let drawing = tokio::select! {
         biased;
         () = asked.cancel.cancelled() => None,
@@ -56,7 +66,7 @@ pub(super) async fn run(
         None => Ok(Finished { outcomes: Vec::new(), failure: None }),
         Some(Err(problem)) => Err(problem),
         Some(Ok(drawing)) => {
-            desk.jobs.begin(&asked);
+            desk.jobs.begin(asked);
             teller.begin();
             teller.follow(drawing).await
         }
@@ -192,13 +202,12 @@ impl Teller<'_> {
             "cluegate": cluegate,
         });
         let json = json!({ "prompt": asked.item(), "outputs": outputs, "status": status, "meta": meta });
-        let bytes = asked.workflow.to_string().len() + ENTRY_BYTES;
-        let entry = Arc::new(Entry { json, decision: decision_header(outcomes) });
+        let bytes = entry_bytes(&json);
+        let entry = Arc::new(Entry { json, bytes, decision: decision_header(outcomes) });
         desk.history.put(&asked.tenant, asked.prompt_id.as_str(), entry, bytes);
         desk.jobs.end(asked);
         desk.tell_queue(&asked.tenant);
         self.executing(None);
-        desk.jobs.remove(asked);
     }
 
     fn last_event(&mut self, interrupted: bool, failure: Option<(&str, String)>, cluegate: &Value) {

@@ -27,6 +27,7 @@ use self::files::Files;
 use self::params::{Asked, Delivery, Task};
 use super::verdict::read_json;
 use crate::app::App;
+use crate::body::Taken;
 use crate::client::Client;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -59,6 +60,7 @@ struct Caller {
     deadline: Deadline,
     headers: HeaderMap,
     files: Arc<Files>,
+    taken: Taken,
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
@@ -67,12 +69,14 @@ impl FromRequestParts<Arc<App>> for Caller {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let Ok(id) = RequestId::from_request_parts(parts, app).await;
         let Ok(deadline) = Deadline::from_request_parts(parts, app).await;
+        let Ok(taken) = Taken::from_request_parts(parts, app).await;
         let files = parts.extensions.get::<Arc<Files>>().cloned();
         Ok(Self {
             client: Client::from_request_parts(parts, app).await?,
             id,
             deadline,
             headers: parts.headers.clone(),
+            taken,
             files: files.ok_or_else(|| Problem::new(ProblemKind::Internal, "the route keeps no files"))?,
         })
     }
@@ -117,10 +121,10 @@ async fn answer(
         Delivery::Url => Some(files::base(&caller.headers, app.config.tls.is_some())?),
         Delivery::Base64 => None,
     };
-    let Caller { client, id, deadline, files, .. } = caller;
+    let Caller { client, id, deadline, files, taken, .. } = caller;
     let drawing = app.draw(&client, id.as_str(), deadline, request, shape.format).await?;
     if let Some(partial_images) = shape.partial_images {
-        return Ok(stream::respond(drawing, shape, partial_images));
+        return Ok(stream::respond(drawing, shape, partial_images, taken));
     }
     let finished = drawing.finish().await?;
     Ok(answer::respond(&finished, &shape, |shown, decision| match &base {

@@ -11,17 +11,19 @@ use serde_json::{Value, json};
 
 use super::answer::{self, format_name, nothing, now, size};
 use super::params::Shape;
+use crate::body::Taken;
 use crate::drawing::{Drawing, Update, cut_short};
 use crate::outcome::{Finished, Outcome};
 use crate::pictures::Shown;
 
 /// The answer to a streamed request. When the client goes away it is dropped, and the drawing with it.
-pub(super) fn respond(drawing: Drawing, shape: Shape, partial_images: u32) -> Response {
+pub(super) fn respond(drawing: Drawing, shape: Shape, partial_images: u32, taken: Taken) -> Response {
     let streaming = Streaming {
         drawing,
         teller: Teller { shape, partial_images, partial: BTreeMap::new(), outcomes: Vec::new(), kept: 0 },
         ready: VecDeque::new(),
         over: false,
+        _taken: taken,
     };
     let events = stream::unfold(streaming, |mut streaming| async move {
         let event = streaming.next().await?;
@@ -35,6 +37,8 @@ struct Streaming {
     teller: Teller,
     ready: VecDeque<(String, Value)>,
     over: bool,
+    /// The pictures to start from are in memory until then.
+    _taken: Taken,
 }
 
 impl Streaming {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::Decisions;
-use crate::drawing::Drawing;
+use crate::drawing::{Drawing, cut_short};
 use crate::kept::Kept;
 use crate::outcome::{Finished, Outcome, decision_header};
 use crate::pictures::Format;
@@ -30,6 +30,15 @@ pub(super) struct Job {
     state: Mutex<State>,
 }
 
+/// A job that somebody works on. Dropped before its end, it has failed.
+pub(super) struct Unended(pub(super) Arc<Job>);
+
+impl Drop for Unended {
+    fn drop(&mut self) {
+        self.0.end(End::from(&cut_short()));
+    }
+}
+
 enum State {
     Queued,
     Generating { started: i64 },
@@ -42,6 +51,12 @@ enum End {
     /// With none: code, words, and the outcomes if there are any.
     Failed(String, String, Vec<Outcome>),
     Cancelled,
+}
+
+/// What an outcome takes: its picture, and the decision with its evidence.
+fn kept_bytes(outcome: &Outcome) -> usize {
+    let decision = serde_json::to_vec(outcome.decision()).map_or(0, |text| text.len());
+    decision + outcome.shown().map_or(0, |shown| shown.bytes().len())
 }
 
 fn now() -> i64 {
@@ -105,7 +120,7 @@ impl Jobs {
             Ok(None) => End::Cancelled,
             Err(problem) => End::from(&problem),
         };
-        let bytes = end.outcomes().iter().filter_map(Outcome::shown).map(|shown| shown.bytes().len()).sum();
+        let bytes = end.outcomes().iter().map(kept_bytes).sum();
         if job.end(end) {
             self.keep(job, bytes);
         }

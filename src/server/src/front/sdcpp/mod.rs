@@ -19,8 +19,9 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 
-use self::jobs::{Job, Jobs};
+use self::jobs::{Job, Jobs, Unended};
 use crate::app::App;
+use crate::body::Taken;
 use crate::client::Client;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -66,9 +67,10 @@ async fn submit(
     client: Client,
     id: RequestId,
     deadline: Deadline,
+    taken: Taken,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let (request, format) = parse::request(&body)?;
+    let (request, format) = parse::request(&body, &app.config.pictures.decode)?;
     let job = jobs.open(&client.tenant);
     let submitted = job.submitted();
     let (cancel, copy) = (job.cancel.clone(), Arc::clone(&app));
@@ -86,11 +88,15 @@ async fn submit(
         return Err(problem);
     }
     tokio::spawn(async move {
+        // Also if anything here panics: nobody waits for ever for a job that nobody works on.
+        let job = Unended(job);
         let drawing = match first {
             Some(drawing) => drawing,
             None => begun.await,
         };
-        jobs.finish(&job, drawing).await;
+        jobs.finish(&job.0, drawing).await;
+        // Until now it held the pictures to start from.
+        drop(taken);
     });
     Ok((StatusCode::ACCEPTED, Json(submitted)).into_response())
 }

@@ -6,11 +6,12 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use cluegate_perception::DecodeOptions;
 use serde_json::{Map, Value, json};
 
 use crate::pictures::Format;
 use crate::problem::Problem;
-use crate::request::{Dialect, Native, PictureRequest, Source};
+use crate::request::{Dialect, Native, PictureRequest, Source, refuse_bomb};
 
 /// Most entries of a list.
 const MOST_ENTRIES: usize = 64;
@@ -93,7 +94,7 @@ const SWITCHED: [&str; 2] = ["hires", "vae_tiling_params"];
 ///
 /// # Errors
 /// `BadRequest`, naming the parameter, what it may be, and what it is.
-pub(super) fn request(body: &[u8]) -> Result<(PictureRequest, Format), Problem> {
+pub(super) fn request(body: &[u8], limits: &DecodeOptions) -> Result<(PictureRequest, Format), Problem> {
     let body: Value = serde_json::from_slice(body)
         .map_err(|error| Problem::bad_request(format!("expected a JSON object: {error}")))?;
     let Value::Object(body) = body else {
@@ -116,7 +117,7 @@ pub(super) fn request(body: &[u8]) -> Result<(PictureRequest, Format), Problem> 
     };
     fields.flag("embed_image_metadata")?;
     let format = fields.format()?;
-    let parameters = fields.native()?;
+    let parameters = fields.native(limits)?;
     if !parameters.is_empty() {
         request.native = Some(Native { dialect: Dialect::SdCpp, parameters });
     }
@@ -229,7 +230,7 @@ impl Fields {
     }
 
     /// What is left, as far as it is known and changes anything.
-    fn native(mut self) -> Result<Map<String, Value>, Problem> {
+    fn native(mut self, limits: &DecodeOptions) -> Result<Map<String, Value>, Problem> {
         for name in SWITCHED {
             let path = format!("{name}.enabled");
             if self.0.get(&path).is_none_or(|value| *value == json!(false)) {
@@ -247,7 +248,7 @@ impl Fields {
             };
             let changes = !value.is_null() && !same(&value, neutral);
             if changes {
-                let value = checked(&path, is, value)?;
+                let value = checked(&path, is, value, limits)?;
                 parameters.insert(path, value);
             }
         }
@@ -273,11 +274,15 @@ fn same(value: &Value, neutral: &str) -> bool {
 }
 
 /// A value of the kind that its parameter may have.
-fn checked(path: &str, is: Is, value: Value) -> Result<Value, Problem> {
+fn checked(path: &str, is: Is, value: Value, limits: &DecodeOptions) -> Result<Value, Problem> {
     let list = |what: &str, each: fn(&Value) -> bool| {
         let entries = value.as_array().filter(|entries| entries.len() <= MOST_ENTRIES);
         let fits = entries.is_some_and(|entries| entries.iter().all(each));
         if fits { Ok(value.clone()) } else { Err(expected(path, what, &value)) }
+    };
+    let harmless = |value: &Value| {
+        let picture = picture(path, value)?;
+        refuse_bomb(&picture, limits).map(|()| BASE64_STANDARD.encode(picture))
     };
     let one =
         |what: &str, fits: bool| if fits { Ok(value.clone()) } else { Err(expected(path, what, &value)) };
@@ -290,12 +295,11 @@ fn checked(path: &str, is: Is, value: Value) -> Result<Value, Problem> {
         Is::Word => one("a name", value.as_str().is_some_and(is_word)),
         Is::Loras => list("a list of at most 64 of {path, multiplier, is_high_noise}", is_lora),
         Is::Nothing => Err(Problem::bad_request(format!("`{path}`: this parameter is not allowed here"))),
-        Is::Picture => Ok(json!(BASE64_STANDARD.encode(picture(path, &value)?))),
+        Is::Picture => Ok(json!(harmless(&value)?)),
         Is::Pictures => {
             let entries = value.as_array().filter(|entries| entries.len() <= MOST_ENTRIES);
             let entries = entries.ok_or_else(|| expected(path, "a list of at most 64 pictures", &value))?;
-            let pictures = entries.iter().map(|entry| Ok(BASE64_STANDARD.encode(picture(path, entry)?)));
-            Ok(json!(pictures.collect::<Result<Vec<String>, Problem>>()?))
+            Ok(json!(entries.iter().map(harmless).collect::<Result<Vec<String>, Problem>>()?))
         }
     }
 }
@@ -398,7 +402,7 @@ mod tests {
                 set(&mut body, path, value);
             }
             let body = Value::Object(body);
-            if let Ok((request, _)) = request(body.to_string().as_bytes()) {
+            if let Ok((request, _)) = request(body.to_string().as_bytes(), &DecodeOptions::default()) {
                 prop_assert!(request.count >= 1 && request.guidance.is_none_or(f64::is_finite));
                 for (path, value) in request.native.map(|native| native.parameters).unwrap_or_default() {
                     let (_, is, neutral) = NATIVE.into_iter().find(|(known, ..)| *known == path).unwrap();
@@ -411,7 +415,7 @@ mod tests {
 
         #[test]
         fn bytes_that_are_no_request_are_refused(body in prop::collection::vec(any::<u8>(), 0..64)) {
-            prop_assert!(request(&body).is_err());
+            prop_assert!(request(&body, &DecodeOptions::default()).is_err());
         }
     }
 }
