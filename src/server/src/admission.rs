@@ -204,6 +204,7 @@ impl State {
             // Its newest: the others have waited longer.
             let displaced = longest.waiting.pop_back()?;
             let _ = displaced.answer.send(Answer::Displaced);
+            tracing::info!(%tenant, "the queue is full; the newest request of whoever waits the most gave way");
             self.waiting -= 1;
         }
         let (number, (answer, receiver)) = (self.number(), oneshot::channel());

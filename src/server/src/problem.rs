@@ -28,6 +28,8 @@ pub enum ProblemKind {
     Forbidden,
     /// There is no such route, or no such thing of this tenant's.
     NotFound,
+    /// There was such a thing of this tenant's, and it is kept no longer.
+    Gone,
     /// The route has no such method.
     MethodNotAllowed,
     /// The body is too large.
@@ -65,6 +67,7 @@ impl ProblemKind {
             Self::TooManyGuesses | Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Gone => StatusCode::GONE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -86,6 +89,7 @@ impl ProblemKind {
             Self::TooManyGuesses => "too_many_wrong_keys",
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
+            Self::Gone => "gone",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TooLarge => "too_large",
             Self::UnsupportedType => "unsupported_media_type",

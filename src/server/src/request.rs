@@ -166,7 +166,10 @@ mod tests {
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, side, side);
         encoder.set_color(png::ColorType::Grayscale);
-        drop(encoder.write_header().unwrap());
+        let mut writer = encoder.write_header().unwrap();
+        // The begin of the data, which a reader of the head looks for.
+        writer.write_chunk(png::chunk::IDAT, &[0x78, 1]).unwrap();
+        drop(writer);
         bytes
     }
 

@@ -30,6 +30,8 @@ const MAX_MS: u64 = 365 * 86_400_000;
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// What addresses that clients are given begin with, if it is not what the client named.
+    pub public_url: Option<Url>,
     /// The policy file.
     pub policy: Option<PathBuf>,
     /// The decision log.
@@ -193,6 +195,7 @@ impl Config {
         });
         Ok(Self {
             listen,
+            public_url: raw.public_url.map(|url| check.url("public_url", &url)).transpose()?,
             policy: raw.policy.map(at),
             log: at(raw.log),
             review: at(raw.review),
@@ -251,7 +254,7 @@ impl Check<'_> {
             (UpstreamKind::BuiltIn, Some(url)) => {
                 return Err(self.error("upstream.url", "absent for the built-in generator", url));
             }
-            (_, url) => Some(self.url(url.as_deref().unwrap_or_default())?),
+            (_, url) => Some(self.url("upstream.url", url.as_deref().unwrap_or_default())?),
         };
         Ok(UpstreamConfig {
             kind: raw.kind,
@@ -268,7 +271,7 @@ impl Check<'_> {
         })
     }
 
-    fn url(&self, text: &str) -> Result<Url, ConfigError> {
+    fn url(&self, path: &str, text: &str) -> Result<Url, ConfigError> {
         let expected = "an address such as http://127.0.0.1:7860, without user, query or fragment";
         let url = Url::parse(text).ok().filter(|url| {
             matches!(url.scheme(), "http" | "https")
@@ -278,7 +281,7 @@ impl Check<'_> {
                 && url.query().is_none()
                 && url.fragment().is_none()
         });
-        url.ok_or_else(|| self.error("upstream.url", expected, format!("{text:?}")))
+        url.ok_or_else(|| self.error(path, expected, format!("{text:?}")))
     }
 
     fn in_work(&self, value: usize) -> Result<usize, ConfigError> {
@@ -368,6 +371,14 @@ mod tests {
         assert!(problem("").contains("`keys` must be present"));
         assert!(problem(&format!("lisen = \"x\"\n{LEAST}")).contains("did you mean `listen`?"));
         assert!(problem(&format!("listen = \"localhost\"\n{LEAST}")).contains("`listen` must be an address"));
+        for url in
+            ["pictures.example.com", "https://a@pictures.example.com", "https://pictures.example.com/?a"]
+        {
+            assert!(
+                problem(&format!("public_url = \"{url}\"\n{LEAST}")).contains("`public_url` must be"),
+                "{url}"
+            );
+        }
         let upstream = |rest: &str| problem(&format!("{LEAST}[upstream]\n{rest}"));
         assert!(upstream("kind = \"a1111\"").contains("`upstream.url` must be an address"));
         for url in ["ftp://x", "http://u:p@x", "x", "http://x?a=1"] {

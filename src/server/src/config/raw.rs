@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 pub struct RawConfig {
     /// Address and port to listen on. Port 0 takes a free one.
     pub listen: String,
+    /// What addresses that clients are given begin with, such as `https://pictures.example.com`, where a proxy stands
+    /// before the gateway; without it, scheme and host as the client named them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
     /// The policy file; without one, the shipped default policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<PathBuf>,
@@ -47,6 +51,7 @@ impl Default for RawConfig {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:7800".to_owned(),
+            public_url: None,
             policy: None,
             log: PathBuf::from("decisions.jsonl"),
             review: PathBuf::from("review"),

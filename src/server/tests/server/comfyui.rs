@@ -479,3 +479,49 @@ async fn a_tenant_has_so_many_sockets_and_the_same_client_one() {
     second.say(json!("x".repeat(70_000))).await;
     while !matches!(second.socket.next().await, None | Some(Ok(Message::Close(_)) | Err(_))) {}
 }
+
+#[tokio::test]
+async fn a_history_that_is_too_large_for_one_answer_shows_the_newest() {
+    let gateway = Gateway::start(Setup { upstream: Some(artist(|_| false)), ..Setup::default() }).await;
+    let mut client = Client::open(&gateway).await;
+    let mut large = workflow(1);
+    large["9"]["_meta"]["title"] = json!("t".repeat(9 << 20));
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let id = client.queue(&large).await;
+        client.events(&id).await;
+        ids.push(id);
+    }
+    let history: Value = client.get("/history").await.json().await.unwrap();
+    let told: Vec<&String> = history.as_object().unwrap().keys().collect();
+    assert_eq!(told, [&ids[1]]);
+    let older: Value = client.get("/history?max_items=1&offset=0").await.json().await.unwrap();
+    assert_eq!(older.as_object().unwrap().keys().collect::<Vec<_>>(), [&ids[0]]);
+}
+
+#[tokio::test]
+async fn an_open_socket_hears_the_end_of_its_prompt_while_the_server_stops() {
+    let go_on = tokio_util::sync::CancellationToken::new();
+    let upstream = Scripted::gated(go_on.clone(), |_, index| Drawn::Picture(picture(&[], index as u8)));
+    let orders = Arc::clone(&upstream);
+    let mut gateway = Gateway::start(Setup { upstream: Some(upstream), ..Setup::default() }).await;
+    let mut client = Client::open(&gateway).await;
+    let id = client.queue(&workflow(1)).await;
+    crate::support::found(|| (orders.orders.lock().unwrap().len() == 1).then_some(())).await;
+    gateway.stop();
+    crate::support::logged("stopping: no further request is taken").await;
+    go_on.cancel();
+    let events = crate::support::within(client.events(&id)).await;
+    assert!(kinds(&events).contains(&"execution_success"), "{events:?}");
+    let closed = crate::support::within(async {
+        loop {
+            match client.socket.next().await {
+                None | Some(Err(_)) => break false,
+                Some(Ok(Message::Close(_))) => break true,
+                Some(Ok(_)) => {}
+            }
+        }
+    });
+    assert!(closed.await, "the connection broke without a word");
+    gateway.stopped().await;
+}

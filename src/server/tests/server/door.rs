@@ -97,3 +97,43 @@ async fn whoever_asks_whether_it_is_ready_neither_busies_the_upstream_nor_learns
     let asked = u64::from(upstream.asked.load(Ordering::SeqCst));
     assert!(asked <= 1 + begin.elapsed().as_secs(), "{asked}");
 }
+
+#[tokio::test]
+async fn a_page_of_another_site_cannot_use_what_a_browser_knows() {
+    let gateway = Gateway::start(Setup::default()).await;
+    let own = gateway.url.clone();
+    let basic = |key: &str| {
+        format!("Basic {}", base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("a:{key}")))
+    };
+    let (remembered, bearer) = (basic(gateway.key.reveal()), format!("Bearer {}", gateway.key.reveal()));
+    for (origin, key, status) in [
+        (Some("http://evil.example"), &remembered, StatusCode::FORBIDDEN),
+        (Some("null"), &remembered, StatusCode::FORBIDDEN),
+        (Some(own.as_str()), &remembered, StatusCode::OK),
+        (None, &remembered, StatusCode::OK),
+        // A page has no key of its own unless somebody gave it one.
+        (Some("http://evil.example"), &bearer, StatusCode::OK),
+    ] {
+        let asked = reqwest::Client::builder().no_proxy().build().unwrap();
+        let mut asked =
+            asked.post(format!("{}/sdapi/v1/interrupt", gateway.url)).header("authorization", key);
+        if let Some(origin) = origin {
+            asked = asked.header("origin", origin);
+        }
+        let answer = asked.header("content-type", "text/plain").body("{}").send().await.unwrap();
+        assert_eq!(answer.status(), status, "{origin:?} {key}");
+    }
+}
+
+#[tokio::test]
+async fn a_prompt_whose_handler_panics_is_off_the_list() {
+    let upstream = Some(Arc::new(Broken::default()) as Arc<dyn Upstream>);
+    let gateway = Gateway::start(Setup { upstream, ..Setup::default() }).await;
+    let client = gateway.client();
+    let body = json!({ "prompt": crate::comfyui::workflow(1) });
+    let answer = client.post(format!("{}/prompt", gateway.url)).json(&body).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let counts: Value =
+        client.get(format!("{}/prompt", gateway.url)).send().await.unwrap().json().await.unwrap();
+    assert_eq!(counts, json!({ "exec_info": { "queue_remaining": 0 } }));
+}

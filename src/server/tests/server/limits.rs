@@ -278,3 +278,109 @@ async fn a_client_that_takes_nothing_is_cut_off() {
     });
     broke.await;
 }
+
+#[tokio::test]
+async fn a_body_that_is_small_as_text_and_large_in_memory_is_refused() {
+    let gateway = start("").await;
+    let ask = |path: &str, body: String| {
+        let asked = gateway.client().post(format!("{}{path}", gateway.url));
+        asked.header("content-type", "application/json").body(body).send()
+    };
+    let bomb = format!("{{\"prompt\": [{}0]}}", "{\"\":0},".repeat(150_000));
+    for path in [ROUTE, "/sdapi/v1/txt2img", "/sdcpp/v1/img_gen", "/prompt", "/v1/moderations"] {
+        let refused = ask(path, bomb.clone()).await.unwrap();
+        assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE, "{path}");
+        assert!(refused.text().await.unwrap().contains("JSON values"), "{path}");
+    }
+    // Values take room, too.
+    let tight = start("bodies_bytes = 1000000").await;
+    let asked =
+        tight.client().post(format!("{}{ROUTE}", tight.url)).header("content-type", "application/json");
+    let many = asked.body(format!("{{\"prompt\": [{}0]}}", "0,".repeat(10_000))).send().await.unwrap();
+    assert_eq!(many.status(), StatusCode::TOO_MANY_REQUESTS);
+}
+
+/// A PNG file of one grey channel that claims this side.
+fn claims(side: u32) -> String {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, side, side);
+    encoder.set_color(png::ColorType::Grayscale);
+    let mut writer = encoder.write_header().unwrap();
+    // The begin of the data, which a reader of the head looks for.
+    writer.write_chunk(png::chunk::IDAT, &[0x78, 1]).unwrap();
+    drop(writer);
+    base64::Engine::encode(&base64::prelude::BASE64_STANDARD, bytes)
+}
+
+#[tokio::test]
+async fn no_bomb_goes_on_to_the_upstream() {
+    let upstream = Scripted::new(|_, index| Drawn::Picture(picture(&[3], index as u8)));
+    let orders = Arc::clone(&upstream);
+    let gateway = Gateway::start(Setup { upstream: Some(upstream), ..Setup::default() }).await;
+    let (bomb, plain) = (claims(60_000), claims(64));
+    for (path, body) in [
+        ("/sdapi/v1/img2img", json!({ "prompt": "a shop", "init_images": [bomb] })),
+        ("/sdapi/v1/img2img", json!({ "prompt": "a shop", "init_images": [plain], "mask": bomb })),
+        ("/sdcpp/v1/img_gen", json!({ "prompt": "a shop", "init_image": bomb })),
+        ("/sdcpp/v1/img_gen", json!({ "prompt": "a shop", "ref_images": [plain, bomb] })),
+        ("/sdcpp/v1/img_gen", json!({ "prompt": "a shop", "control_image": bomb })),
+    ] {
+        let sent = gateway.client().post(format!("{}{path}", gateway.url)).json(&body).send().await.unwrap();
+        assert_eq!(sent.status(), StatusCode::PAYLOAD_TOO_LARGE, "{path}: {}", sent.text().await.unwrap());
+    }
+    assert!(orders.orders.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_job_keeps_the_room_of_its_body_until_it_has_ended() {
+    let upstream = Scripted::new(|_, _| Drawn::Hangs);
+    let orders = Arc::clone(&upstream);
+    let config_tables = "[limits]\nbodies_bytes = 10000\n".to_owned();
+    let gateway = Gateway::start(Setup { config_tables, upstream: Some(upstream), ..Setup::default() }).await;
+    let (client, prompt) = (gateway.client(), "a".repeat(6000));
+    let submit =
+        || client.post(format!("{}/sdcpp/v1/img_gen", gateway.url)).json(&json!({ "prompt": prompt })).send();
+    let first: serde_json::Value = submit().await.unwrap().json().await.unwrap();
+    found(|| (orders.orders.lock().unwrap().len() == 1).then_some(())).await;
+    assert_eq!(submit().await.unwrap().status(), StatusCode::TOO_MANY_REQUESTS);
+    let cancel = format!("{}{}/cancel", gateway.url, first["poll_url"].as_str().unwrap());
+    assert_eq!(client.post(cancel).send().await.unwrap().status(), StatusCode::OK);
+    within(async {
+        while submit().await.unwrap().status() != StatusCode::ACCEPTED {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_tenants_burst_keeps_no_other_out() {
+    let upstream = Scripted::new(|order, index| match order.request.prompt.as_str() {
+        "hangs" => Drawn::Hangs,
+        _ => Drawn::Picture(picture(&[3], index as u8)),
+    });
+    let orders = Arc::clone(&upstream);
+    let config_tables = "[limits]\nin_work = 1\nqueue = 2\n".to_owned();
+    let gateway = Gateway::start(Setup { config_tables, upstream: Some(upstream), ..Setup::default() }).await;
+    let (burst, quiet) = (gateway.client(), gateway.other_client());
+    let submit = |prompt: &str| {
+        burst.post(format!("{}/sdcpp/v1/img_gen", gateway.url)).json(&json!({ "prompt": prompt })).send()
+    };
+    let first: serde_json::Value = submit("hangs").await.unwrap().json().await.unwrap();
+    found(|| (orders.orders.lock().unwrap().len() == 1).then_some(())).await;
+    for _ in 0..2 {
+        assert_eq!(submit("hangs").await.unwrap().status(), StatusCode::ACCEPTED);
+    }
+    assert_eq!(submit("hangs").await.unwrap().status(), StatusCode::TOO_MANY_REQUESTS);
+    let url = format!("{}{ROUTE}", gateway.url);
+    let asked = tokio::spawn(quiet.post(url).json(&json!({ "prompt": "a shop" })).send());
+    // The burst's newest gives way; the first place goes to the other tenant, though the burst came before.
+    let line = found(|| {
+        let lines = crate::support::log_lines();
+        lines.into_iter().find(|line| line.contains("gave way"))
+    });
+    line.await;
+    let cancel = format!("{}{}/cancel", gateway.url, first["poll_url"].as_str().unwrap());
+    assert_eq!(burst.post(cancel).send().await.unwrap().status(), StatusCode::OK);
+    assert_eq!(within(asked).await.unwrap().unwrap().status(), StatusCode::OK);
+}

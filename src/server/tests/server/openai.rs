@@ -419,3 +419,34 @@ async fn models_are_listed() {
         (&json!("sd.safetensors"), &json!("model"))
     );
 }
+
+#[tokio::test]
+async fn addresses_begin_as_the_configuration_says() {
+    let upstream = Scripted::new(|_, index| Drawn::Picture(picture(&[3], index as u8)));
+    let config_head = "public_url = \"https://pictures.example.com/gate/\"\n".to_owned();
+    let gateway = Gateway::start(Setup { config_head, upstream: Some(upstream), ..Setup::default() }).await;
+    let asked = gateway.client().post(format!("{}/v1/images/generations", gateway.url));
+    let asked = asked.json(&json!({ "prompt": "a shop", "response_format": "url" })).send().await.unwrap();
+    let answer: Value = asked.json().await.unwrap();
+    let address = answer["data"][0]["url"].as_str().unwrap();
+    let path = address.strip_prefix("https://pictures.example.com/gate/v1/images/files/").unwrap();
+    let file = gateway.client().get(format!("{}/v1/images/files/{path}", gateway.url)).send().await.unwrap();
+    assert_eq!(file.status(), 200);
+}
+
+#[tokio::test]
+async fn a_model_is_shown_by_its_name() {
+    let upstream = Scripted::new(|_, _| Drawn::Nothing);
+    let config_tables =
+        "[upstream]\nkind = \"a1111\"\nurl = \"http://127.0.0.1:1\"\nmodel = \"org/fine\"\n".to_owned();
+    let gateway = Gateway::start(Setup { config_tables, upstream: Some(upstream), ..Setup::default() }).await;
+    let get = |path: &str| gateway.client().get(format!("{}/v1/models{path}", gateway.url)).send();
+    let list: Value = get("").await.unwrap().json().await.unwrap();
+    for path in ["/org/fine", "/org%2Ffine"] {
+        let model: Value = get(path).await.unwrap().json().await.unwrap();
+        assert_eq!((&model, &model["id"]), (&list["data"][0], &json!("org/fine")));
+    }
+    let unknown = get("/another").await.unwrap();
+    assert_eq!(unknown.status(), 404);
+    assert_eq!(unknown.json::<Value>().await.unwrap()["error"]["code"], "not_found");
+}

@@ -291,3 +291,36 @@ async fn flags(app: &App, line: &mut Line, text: &str) -> Result<(), ()> {
     line.metadata = knows == Some(true);
     line.send(event("feature_flags", &lookups::server_features(app))).await
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use cluegate_gate::fakes::{World, gate, picture};
+    use cluegate_gate::{Instruction, RequestInfo};
+
+    use super::*;
+    use crate::pictures::Format;
+
+    #[test]
+    fn few_previews_wait_for_a_client_and_every_event_does() {
+        let (gate, _) = gate(&World::new([]), "", "");
+        let mut session = gate.session(RequestInfo::new("t", "a shop", 1, 1)).unwrap();
+        let Instruction::Release(released) = session.finished(0, picture(&[], 0)).unwrap() else {
+            unreachable!("a clean picture is released")
+        };
+        let shown = Shown::released(&released, Format::Png).unwrap();
+        let (sockets, tenant) = (Sockets::new(&RawComfyUi::default()), Arc::from("t"));
+        let (_, mut queue) = sockets.add(&(Arc::clone(&tenant), "desk".to_owned()));
+        for _ in 0..50 {
+            sockets.preview(&tenant, "desk", &shown, "3", "p");
+            sockets.tell(&tenant, "desk", "progress", &json!({}));
+        }
+        let mut waiting = Vec::new();
+        while let Ok(out) = queue.try_recv() {
+            waiting.push(matches!(out, Out::Preview { .. }));
+        }
+        assert_eq!(waiting.iter().filter(|preview| !**preview).count(), 50);
+        assert!((1..=PREVIEWS).contains(&waiting.iter().filter(|preview| **preview).count()));
+    }
+}

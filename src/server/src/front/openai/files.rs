@@ -34,11 +34,14 @@ impl Files {
     }
 }
 
-/// Scheme and host of this gate, as the client named it.
+/// What addresses of this gate begin with: as the configuration says, else scheme and host as the client named them.
 ///
 /// # Errors
 /// If it named none.
-pub(super) fn base(headers: &HeaderMap, tls: bool) -> Result<String, Problem> {
+pub(super) fn base(headers: &HeaderMap, config: &Config) -> Result<String, Problem> {
+    if let Some(public) = &config.public_url {
+        return Ok(public.as_str().trim_end_matches('/').to_owned());
+    }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let host =
         host.and_then(|host| host.parse::<Authority>().ok()).filter(|host| !host.as_str().contains('@'));
@@ -47,7 +50,7 @@ pub(super) fn base(headers: &HeaderMap, tls: bool) -> Result<String, Problem> {
             "expected a `Host` header, which addresses of pictures begin with, or `b64_json`",
         )
     })?;
-    Ok(format!("{}://{host}", if tls { "https" } else { "http" }))
+    Ok(format!("{}://{host}", if config.tls.is_some() { "https" } else { "http" }))
 }
 
 /// A kept picture, for its tenant.

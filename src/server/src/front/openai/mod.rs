@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::multipart::{Multipart, MultipartRejection};
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -49,6 +49,8 @@ pub(crate) fn front(config: &Config) -> Front {
         Route { path: "/v1/images/variations", methods: &["POST"], handler: post(vary) },
         Route { path: files::ROUTE, methods: &["GET"], handler: get(files::file).layer(files) },
         Route { path: "/v1/models", methods: &["GET"], handler: get(models) },
+        // A name may have slashes.
+        Route { path: "/v1/models/{*model}", methods: &["GET"], handler: get(model) },
     ];
     Front { routes, render }
 }
@@ -118,7 +120,7 @@ async fn answer(
     let Asked { mut request, shape } = asked;
     request.source = source;
     let base = match shape.delivery {
-        Delivery::Url => Some(files::base(&caller.headers, app.config.tls.is_some())?),
+        Delivery::Url => Some(files::base(&caller.headers, &app.config)?),
         Delivery::Base64 => None,
     };
     let Caller { client, id, deadline, files, taken, .. } = caller;
@@ -138,8 +140,8 @@ fn speaks_openai(app: &App) -> Result<bool, Problem> {
     Ok(app.upstream()?.dialect() == Dialect::OpenAi)
 }
 
-/// `types/model.py`: what the upstream lists, else the configured model.
-async fn models(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+/// What may be asked for: what the upstream lists, else the configured model. Each as `types/model.py` has it.
+async fn known_models(app: &App) -> Result<Vec<Value>, Problem> {
     let upstream = app.upstream()?;
     let listed = match upstream.dialect() {
         Dialect::OpenAi => upstream.describe("models").await?,
@@ -149,10 +151,21 @@ async fn models(State(app): State<Arc<App>>) -> Result<Response, Problem> {
         Some(names) => names.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect(),
         None => app.config.upstream.iter().filter_map(|upstream| upstream.model.clone()).collect(),
     };
-    let data: Vec<Value> = listed
-        .into_iter()
-        .map(|id| json!({ "id": id, "object": "model", "created": 0, "owned_by": upstream.dialect().as_str() }))
-        .collect();
+    let owner = upstream.dialect().as_str();
+    let model = |id| json!({ "id": id, "object": "model", "created": 0, "owned_by": owner });
+    Ok(listed.into_iter().map(model).collect())
+}
+
+async fn models(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let data = known_models(&app).await?;
     let headers = [(header::CACHE_CONTROL, "no-store")];
     Ok((headers, Json(json!({ "object": "list", "data": data }))).into_response())
+}
+
+async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, Problem> {
+    let mut known = known_models(&app).await?.into_iter();
+    let model = known.find(|model| model["id"] == name.as_str());
+    let unknown = "there is no such model here; GET /v1/models lists those that are known";
+    let model = model.ok_or_else(|| Problem::new(ProblemKind::NotFound, unknown))?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(model)).into_response())
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use cluegate_gate::Reason;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::Decisions;
@@ -18,7 +19,12 @@ use crate::problem::Problem;
 /// All tenants' jobs, each tenant's apart.
 pub(super) struct Jobs {
     kept: Kept<Arc<Job>>,
+    /// Of this process, for the marks in names.
+    secret: [u8; 32],
 }
+
+/// Hexadecimal digits of chance in a job's name; as many of its mark follow.
+const DIGITS: usize = 32;
 
 /// One job.
 pub(super) struct Job {
@@ -66,14 +72,15 @@ fn now() -> i64 {
 impl Jobs {
     /// Ended jobs are kept for `keep`, with at most `bytes` of pictures in all.
     pub(super) fn new(keep: Duration, bytes: usize) -> Self {
-        Self { kept: Kept::new(keep, bytes) }
+        Self { kept: Kept::new(keep, bytes), secret: rand::random() }
     }
 
     /// A new job of `tenant`, with a name that cannot be guessed.
     pub(super) fn open(&self, tenant: &Arc<str>) -> Arc<Job> {
+        let chance = format!("{:032x}", rand::random::<u128>());
         let job = Arc::new(Job {
             tenant: Arc::clone(tenant),
-            id: format!("job_{:032x}", rand::random::<u128>()),
+            id: format!("job_{chance}{}", self.mark(tenant, &chance)),
             created: now(),
             cancel: CancellationToken::new(),
             state: Mutex::new(State::Queued),
@@ -84,6 +91,21 @@ impl Jobs {
 
     pub(super) fn get(&self, tenant: &Arc<str>, id: &str) -> Option<Arc<Job>> {
         self.kept.get(tenant, id)
+    }
+
+    /// Whether a name was given to a job of `tenant` by this process. Told by the name alone, so that nothing is kept of
+    /// jobs that are gone.
+    pub(super) fn was_given(&self, tenant: &Arc<str>, id: &str) -> bool {
+        let parts = id.strip_prefix("job_").and_then(|digits| digits.split_at_checked(DIGITS));
+        parts.is_some_and(|(chance, mark)| mark == self.mark(tenant, chance))
+    }
+
+    fn mark(&self, tenant: &str, chance: &str) -> String {
+        let mut hash = Sha256::new_with_prefix(self.secret);
+        // The chance has one length, so that nothing of one part can pass for the other.
+        hash.update(chance);
+        hash.update(tenant);
+        hash.finalize().iter().take(DIGITS / 2).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Where a job stands among those of its tenant that wait, from 1; 0 if it does not wait.
@@ -270,4 +292,25 @@ fn result(outcomes: &[Outcome]) -> Value {
         Format::WebP => "webp",
     };
     json!({ "output_format": name, "images": images.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_job_that_is_gone_is_known_to_its_tenant_alone() {
+        let (kids, news): (Arc<str>, Arc<str>) = (Arc::from("kids"), Arc::from("news"));
+        let jobs = Jobs::new(Duration::ZERO, 1 << 20);
+        let id = jobs.open(&kids).id.clone();
+        assert!(jobs.get(&kids, &id).is_none() && jobs.was_given(&kids, &id));
+        assert!(!jobs.was_given(&news, &id));
+        assert!(!Jobs::new(Duration::ZERO, 1).was_given(&kids, &id), "another process has other jobs");
+        let turned = id.replace(&id[4..5], if &id[4..5] == "0" { "1" } else { "0" });
+        for other in ["", "job_", "job_1", &id[..40], &format!("{id}0"), &turned, "job_\u{e9}\u{e9}"] {
+            assert!(!jobs.was_given(&kids, other), "{other}");
+        }
+    }
 }

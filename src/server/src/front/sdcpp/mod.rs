@@ -2,8 +2,7 @@
 //!
 //! Routes, shapes and statuses are those of `examples/server/routes_sdcpp.cpp`, `async_jobs.cpp` and `api.md` of
 //! leejet/stable-diffusion.cpp at commit 97d2990807fe, with these differences: a tenant sees its own jobs only; a job that
-//! is being drawn can be cancelled; a job that is no longer kept is answered with 404; a job of which nothing was released
-//! has failed, with the code `moderation_blocked` where that is why; what became of each picture stands in `cluegate`.
+//! is being drawn can be cancelled; a job of which nothing was released has failed, with the code `moderation_blocked` where that is why; what became of each picture stands in `cluegate`.
 
 mod jobs;
 mod parse;
@@ -121,7 +120,10 @@ async fn cancel(
 }
 
 fn find(jobs: &Jobs, client: &Client, id: &str) -> Result<Arc<Job>, Problem> {
-    jobs.get(&client.tenant, id).ok_or_else(|| Problem::new(ProblemKind::NotFound, "job not found"))
+    jobs.get(&client.tenant, id).ok_or_else(|| match jobs.was_given(&client.tenant, id) {
+        true => Problem::new(ProblemKind::Gone, "job expired"),
+        false => Problem::new(ProblemKind::NotFound, "job not found"),
+    })
 }
 
 fn answer(job: &Job, position: usize) -> Response {
