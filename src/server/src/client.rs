@@ -165,6 +165,8 @@ fn presented(headers: &HeaderMap) -> Result<Option<String>, &'static str> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::keys::NewKey;
 
@@ -218,5 +220,26 @@ mod tests {
         assert_eq!(authenticator.client(&wrong, close[1]).unwrap_err().kind(), ProblemKind::TooManyGuesses);
         let elsewhere = Peer(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
         assert_eq!(authenticator.client(&wrong, elsewhere).unwrap_err().kind(), ProblemKind::Unauthenticated);
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_is_anybodys_key_or_panics(
+            start in prop::sample::select(vec!["", "Bearer ", "bearer", "Basic ", "basic  ", "Digest "]),
+            rest in prop::collection::vec(any::<u8>(), 0..40),
+            encoded in any::<bool>(),
+            named in prop::sample::select(vec!["authorization", KEY_HEADER]),
+        ) {
+            let key = NewKey::generate();
+            let keys = KeyFile::parse(&key.entry("k", "kids"), "keys").unwrap();
+            let authenticator = Authenticator::new(keys, Some("desk".to_owned()), 3);
+            let rest = if encoded { BASE64_STANDARD.encode(&rest).into_bytes() } else { rest };
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = axum::http::HeaderValue::from_bytes(&[start.as_bytes(), &rest].concat()) {
+                headers.append(named, value);
+                // A wrong key is nobody's: it does not fall back to those who bring none.
+                prop_assert!(authenticator.client(&headers, HERE).is_err());
+            }
+        }
     }
 }

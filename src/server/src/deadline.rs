@@ -40,6 +40,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Deadline {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn seconds(name: &'static str, value: &str) -> f64 {
@@ -61,6 +63,28 @@ mod tests {
             (MILLISECONDS, "inf"),
         ] {
             assert!((99.0..=100.0).contains(&seconds(name, value)), "{name}: {value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_names_a_deadline_beyond_the_servers_or_panics(
+            ms in prop_oneof![
+                any::<f64>().prop_map(|number| number.to_string()),
+                "[-+]?[0-9.eE]{0,24}".prop_map(String::from),
+                prop::collection::vec(any::<u8>(), 0..24).prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            ],
+            seconds in prop::collection::vec(any::<u8>(), 0..24),
+        ) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(MILLISECONDS, ms.as_bytes()), (STAINLESS, seconds.as_slice())] {
+                if let Ok(value) = axum::http::HeaderValue::from_bytes(value) {
+                    headers.append(name, value);
+                }
+            }
+            let begin = Instant::now();
+            let deadline = Deadline::of(&headers, Duration::from_secs(100));
+            prop_assert!(begin <= deadline.0 && deadline.0 <= Instant::now() + Duration::from_secs(100));
         }
     }
 }
