@@ -52,8 +52,7 @@ pub(super) async fn queue(
     State(app): State<Arc<App>>,
     Extension(desk): Extension<Arc<Desk>>,
     client: Client,
-    deadline: Deadline,
-    taken: Taken,
+    (deadline, taken): (Deadline, Taken),
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {

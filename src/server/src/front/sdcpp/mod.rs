@@ -64,9 +64,7 @@ async fn submit(
     State(app): State<Arc<App>>,
     Extension(jobs): Extension<Arc<Jobs>>,
     client: Client,
-    id: RequestId,
-    deadline: Deadline,
-    taken: Taken,
+    (id, deadline, taken): (RequestId, Deadline, Taken),
     body: Bytes,
 ) -> Result<Response, Problem> {
     let (request, format) = parse::request(&body, &app.config.pictures.decode)?;
