@@ -1,4 +1,4 @@
-//! Numbers by what they depend on: in memory, and behind it on disk.
+//! Numbers and texts by what they depend on: in memory, and behind it on disk.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -57,7 +57,7 @@ pub struct Uncomputed {
     pub width: usize,
 }
 
-/// A cache of computed numbers. Clones are handles to the same cache; threads and processes may share its folder.
+/// A cache of computed numbers and texts. Clones are handles to the same cache; threads and processes may share its folder.
 ///
 /// It cannot fail: what cannot be read is computed again, and what cannot be written stays in memory.
 #[derive(Debug, Clone)]
@@ -66,6 +66,7 @@ pub struct Cache(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     memory: Recent<[u8; HASH_BYTES], Arc<[f64]>>,
+    texts: Recent<[u8; HASH_BYTES], Arc<str>>,
     disk: Option<Disk>,
     from_memory: AtomicU64,
     from_disk: AtomicU64,
@@ -109,6 +110,7 @@ impl Cache {
     fn over(disk: Option<Disk>) -> Self {
         Self(Arc::new(Inner {
             memory: Recent::new(MEMORY_BOUND),
+            texts: Recent::new(MEMORY_BOUND),
             disk,
             from_memory: AtomicU64::new(0),
             from_disk: AtomicU64::new(0),
@@ -139,7 +141,13 @@ impl Cache {
             self.0.from_memory.fetch_add(1, Ordering::Relaxed);
             return Some(values);
         }
-        let read = self.0.disk.as_ref().and_then(|disk| disk.read(&key)).map(Arc::from).filter(of_width);
+        let read = self
+            .0
+            .disk
+            .as_ref()
+            .and_then(|disk| disk.read(&key, |bytes| key.decode(bytes)))
+            .map(Arc::from)
+            .filter(of_width);
         match &read {
             Some(values) => {
                 self.remember(&key, values);
@@ -161,8 +169,42 @@ impl Cache {
         let key = Key::new(scope, text);
         self.remember(&key, &values.into());
         if let Some(disk) = &self.0.disk {
-            disk.write(&key, values);
+            disk.write(&key, &key.encode(values));
         }
+    }
+
+    /// What a model wrote when it was asked `text`, if it is known. The scope's width counts for nothing here.
+    pub fn text(&self, scope: &Scope<'_>, text: &str) -> Option<Arc<str>> {
+        let key = Key::of_text(scope, text);
+        if let Some(written) = self.0.texts.get(&key.digest()) {
+            self.0.from_memory.fetch_add(1, Ordering::Relaxed);
+            return Some(written);
+        }
+        let disk = self.0.disk.as_ref();
+        let read = disk.and_then(|disk| disk.read(&key, |bytes| key.decode_text(bytes))).map(Arc::from);
+        match &read {
+            Some(written) => {
+                self.remember_text(&key, written);
+                self.0.from_disk.fetch_add(1, Ordering::Relaxed);
+            }
+            None => {
+                self.0.missed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        read
+    }
+
+    /// Keeps what a model wrote when it was asked `text`.
+    pub fn put_text(&self, scope: &Scope<'_>, text: &str, written: &str) {
+        let key = Key::of_text(scope, text);
+        self.remember_text(&key, &written.into());
+        if let Some(disk) = &self.0.disk {
+            disk.write(&key, &key.encode_text(written));
+        }
+    }
+
+    fn remember_text(&self, key: &Key, written: &Arc<str>) {
+        self.0.texts.insert(key.digest(), Arc::clone(written), ENTRY_OVERHEAD + written.len());
     }
 
     fn remember(&self, key: &Key, values: &Arc<[f64]>) {

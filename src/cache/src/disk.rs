@@ -94,8 +94,12 @@ impl Disk {
         self.folder.join(format!("{name}-{:016x}-{count}.{UNFINISHED_EXTENSION}", self.process))
     }
 
-    /// The values of an entry, if there is a sound one.
-    pub(crate) fn read(&self, key: &Key) -> Option<Vec<f64>> {
+    /// What `decode` finds in the entry of a key, if there is a sound one.
+    pub(crate) fn read<T>(
+        &self,
+        key: &Key,
+        decode: impl FnOnce(&[u8]) -> Result<T, &'static str>,
+    ) -> Option<T> {
         let path = self.path(key);
         let (file, bytes) = match read_file(&path) {
             Ok(read) => read,
@@ -105,7 +109,7 @@ impl Disk {
                 return None;
             }
         };
-        match key.decode(&bytes) {
+        match decode(&bytes) {
             Ok(values) => {
                 // The order in which files go is that of their last use. If the system refuses, it is that of writing.
                 let _ = file.set_modified(SystemTime::now());
@@ -122,16 +126,15 @@ impl Disk {
         }
     }
 
-    /// Writes an entry. After a failure, which is reported once, nothing more is written.
-    pub(crate) fn write(&self, key: &Key, values: &[f64]) {
-        let bytes = key.encode(values);
+    /// Writes an entry's bytes. After a failure, which is reported once, nothing more is written.
+    pub(crate) fn write(&self, key: &Key, bytes: &[u8]) {
         if bytes.len() > MAX_FILE_BYTES.min(self.bound.bytes) || self.writes_off.load(Ordering::Relaxed) {
             return;
         }
-        let written = match self.replace(key, &bytes) {
+        let written = match self.replace(key, bytes) {
             // Somebody cleared the cache while this process runs.
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                create_private(&self.folder).and_then(|()| self.replace(key, &bytes))
+                create_private(&self.folder).and_then(|()| self.replace(key, bytes))
             }
             other => other,
         };

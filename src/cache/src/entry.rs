@@ -8,11 +8,15 @@
 //! 8n  values, f64
 //! 32  BLAKE3 of everything before
 //! ```
+//! or, for a text that a model wrote, "cluegate text\n" at the beginning, and in place of the values its length in bytes
+//! (u64) and its UTF-8.
+//!
 //! Numbers are little-endian. Values are f64 for every kind: it holds an f32 exactly, and one representation is enough.
 
 use crate::cache::Scope;
 
 const MAGIC: &[u8] = b"cluegate numbers\n";
+const TEXT_MAGIC: &[u8] = b"cluegate text\n";
 
 /// Raised whenever the bytes of an entry change their meaning, or a mended error changes the numbers themselves: what was
 /// kept before is then computed again.
@@ -33,11 +37,16 @@ pub(crate) struct Key {
 
 impl Key {
     pub(crate) fn new(scope: &Scope<'_>, text: &str) -> Self {
-        Self::of_program(PROGRAM, scope, text)
+        Self::of_program(PROGRAM, MAGIC, scope, text)
     }
 
-    fn of_program(program: &str, scope: &Scope<'_>, text: &str) -> Self {
-        let mut head = MAGIC.to_vec();
+    /// The key of a text; it shares no name with a key of numbers.
+    pub(crate) fn of_text(scope: &Scope<'_>, text: &str) -> Self {
+        Self::of_program(PROGRAM, TEXT_MAGIC, scope, text)
+    }
+
+    fn of_program(program: &str, magic: &[u8], scope: &Scope<'_>, text: &str) -> Self {
+        let mut head = magic.to_vec();
         head.extend_from_slice(&FORMAT.to_le_bytes());
         for part in [program, scope.kind, scope.model, scope.template, text] {
             head.extend_from_slice(&(part.len() as u64).to_le_bytes());
@@ -56,10 +65,19 @@ impl Key {
     }
 
     pub(crate) fn encode(&self, values: &[f64]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.head.len() + 8 + 8 * values.len() + HASH_BYTES);
+        let content: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.sealed(values.len(), &content)
+    }
+
+    pub(crate) fn encode_text(&self, text: &str) -> Vec<u8> {
+        self.sealed(text.len(), text.as_bytes())
+    }
+
+    fn sealed(&self, count: usize, content: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.head.len() + 8 + content.len() + HASH_BYTES);
         bytes.extend_from_slice(&self.head);
-        bytes.extend_from_slice(&(values.len() as u64).to_le_bytes());
-        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        bytes.extend_from_slice(&(count as u64).to_le_bytes());
+        bytes.extend_from_slice(content);
         let checksum = blake3::hash(&bytes);
         bytes.extend_from_slice(checksum.as_bytes());
         bytes
@@ -67,6 +85,30 @@ impl Key {
 
     /// The values of an entry of this key; what is wrong with the bytes if they are none.
     pub(crate) fn decode(&self, bytes: &[u8]) -> Result<Vec<f64>, &'static str> {
+        let (count, rest) = self.open(bytes)?;
+        let (values, odd) = rest.as_chunks::<8>();
+        if !odd.is_empty() || count != values.len() as u64 {
+            return Err("it holds another number of values than it says");
+        }
+        let values: Vec<f64> = values.iter().map(|value| f64::from_le_bytes(*value)).collect();
+        if values.iter().all(|value| value.is_finite()) {
+            Ok(values)
+        } else {
+            Err("it holds a value that is no number")
+        }
+    }
+
+    /// The text of an entry of this key; what is wrong with the bytes if they are none.
+    pub(crate) fn decode_text(&self, bytes: &[u8]) -> Result<String, &'static str> {
+        let (count, rest) = self.open(bytes)?;
+        if count != rest.len() as u64 {
+            return Err("it holds a text of another length than it says");
+        }
+        String::from_utf8(rest.to_vec()).map_err(|_| "it holds a text that is no UTF-8")
+    }
+
+    /// The count and what follows it, once checksum and key are right.
+    fn open<'a>(&self, bytes: &'a [u8]) -> Result<(u64, &'a [u8]), &'static str> {
         let (content, checksum) =
             bytes.split_last_chunk::<HASH_BYTES>().ok_or("it is too short to be an entry")?;
         if blake3::hash(content) != blake3::Hash::from_bytes(*checksum) {
@@ -76,16 +118,7 @@ impl Key {
             .strip_prefix(self.head.as_slice())
             .ok_or("it holds another key, or was written by another version of this program")?;
         let (count, rest) = rest.split_first_chunk::<8>().ok_or("it ends before its values")?;
-        let (values, odd) = rest.as_chunks::<8>();
-        if !odd.is_empty() || u64::from_le_bytes(*count) != values.len() as u64 {
-            return Err("it holds another number of values than it says");
-        }
-        let values: Vec<f64> = values.iter().map(|value| f64::from_le_bytes(*value)).collect();
-        if values.iter().all(|value| value.is_finite()) {
-            Ok(values)
-        } else {
-            Err("it holds a value that is no number")
-        }
+        Ok((u64::from_le_bytes(*count), rest))
     }
 }
 
@@ -139,7 +172,7 @@ mod tests {
             assert!(reason.contains(part), "{reason}");
         };
         refused(Key::new(&SCOPE, "b").encode(&[1.0]), "another key");
-        refused(Key::of_program("0.0.0-other", &SCOPE, "a").encode(&[1.0]), "another version");
+        refused(Key::of_program("0.0.0-other", MAGIC, &SCOPE, "a").encode(&[1.0]), "another version");
         let mut other_format = key.head.clone();
         other_format[MAGIC.len()] ^= 1;
         refused(sealed([other_format, 0u64.to_le_bytes().to_vec()].concat()), "another version");
@@ -153,7 +186,13 @@ mod tests {
             "another number",
         );
         refused(key.encode(&[f64::NAN]), "no number");
+        refused(key.encode_text("a"), "another number");
+        refused(Key::of_text(&SCOPE, "a").encode_text("a"), "another key");
         refused(Vec::new(), "too short");
+        let text = Key::of_text(&SCOPE, "a");
+        assert!(text.decode_text(&text.sealed(3, b"ab")).unwrap_err().contains("another length"));
+        assert!(text.decode_text(&text.sealed(2, b"\xff\xfe")).unwrap_err().contains("no UTF-8"));
+        assert!(text.decode_text(&key.encode(&[1.0])).unwrap_err().contains("another key"));
     }
 
     proptest! {
@@ -162,6 +201,8 @@ mod tests {
             let values: Vec<f64> = bits.into_iter().map(f64::from_bits).filter(|v| v.is_finite()).collect();
             let key = Key::new(&SCOPE, &text);
             prop_assert_eq!(key.decode(&key.encode(&values)).unwrap().map_bits(), values.map_bits());
+            let key = Key::of_text(&SCOPE, &text);
+            prop_assert_eq!(key.decode_text(&key.encode_text(&text)).unwrap(), text);
         }
 
         #[test]
@@ -182,6 +223,7 @@ mod tests {
         #[test]
         fn any_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(Key::new(&SCOPE, "a").decode(&bytes).is_err());
+            prop_assert!(Key::of_text(&SCOPE, "a").decode_text(&bytes).is_err());
         }
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! # What is kept on disk
 //! Numbers that depend on a model and a text, and on no picture: the model's answer without a picture (`M(None, c)`,
-//! CLUE s 3.4), the embedding of a rule's text, the embedding of a detector's query. An entry is named by everything
+//! CLUE s 3.4), the embedding of a rule's text, the embedding of a detector's query; and texts that a model wrote when a
+//! constitution was compiled. An entry is named by everything
 //! that it depends on: the kind of number, the fingerprint of the model, the hash of the prompt template, the text, and
 //! the version of this program.
 //!

@@ -59,6 +59,24 @@ fn a_second_start_computes_nothing() {
 }
 
 #[test]
+fn a_text_outlives_the_process_and_is_no_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Cache::open(folder.path());
+    first.put_text(&SCOPE, "a", "what was written\n\u{e9}");
+    assert_eq!(first.get(&SCOPE, "a"), None);
+    let second = Cache::open(folder.path());
+    for _ in 0..2 {
+        assert_eq!(second.text(&SCOPE, "a").as_deref(), Some("what was written\n\u{e9}"));
+    }
+    assert_eq!((second.counts(), second.text(&SCOPE, "b")), (Counts { memory: 1, disk: 1, missed: 0 }, None));
+    fs::write(only_file(&second), b"damaged").unwrap();
+    assert_eq!(Cache::open(folder.path()).text(&SCOPE, "a"), None);
+    let memory = Cache::in_memory();
+    memory.put_text(&SCOPE, "a", "b");
+    assert_eq!(memory.text(&SCOPE, "a").as_deref(), Some("b"));
+}
+
+#[test]
 fn every_part_of_the_key_counts() {
     let folder = tempfile::tempdir().unwrap();
     for cache in [Cache::in_memory(), Cache::open(folder.path())] {

@@ -55,6 +55,141 @@ fn is_abbreviation(before: &str) -> bool {
     ABBREVIATIONS.contains(&word.as_str())
 }
 
+/// The words of a text in small letters with single spaces between them, without punctuation: what two texts that say the
+/// same have in common.
+pub(crate) fn plain_words(text: &str) -> String {
+    let small = text.to_lowercase().replace('\u{2019}', "'");
+    let words = small.split(|c: char| !c.is_alphanumeric() && c != '\'');
+    words.map(|word| word.trim_matches('\'')).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// Words that carry no subject of a rule.
+const FILLERS: [&str; 84] = [
+    "the",
+    "a",
+    "an",
+    "of",
+    "or",
+    "and",
+    "in",
+    "on",
+    "at",
+    "to",
+    "for",
+    "with",
+    "without",
+    "from",
+    "by",
+    "as",
+    "than",
+    "that",
+    "which",
+    "who",
+    "whose",
+    "is",
+    "are",
+    "be",
+    "been",
+    "being",
+    "was",
+    "were",
+    "has",
+    "have",
+    "had",
+    "do",
+    "does",
+    "not",
+    "no",
+    "never",
+    "any",
+    "all",
+    "some",
+    "such",
+    "should",
+    "must",
+    "may",
+    "can",
+    "cannot",
+    "shall",
+    "will",
+    "would",
+    "could",
+    "image",
+    "images",
+    "picture",
+    "pictures",
+    "photo",
+    "photos",
+    "content",
+    "show",
+    "shows",
+    "showing",
+    "shown",
+    "depict",
+    "depicts",
+    "depicting",
+    "contain",
+    "contains",
+    "containing",
+    "display",
+    "displays",
+    "include",
+    "includes",
+    "feature",
+    "this",
+    "these",
+    "those",
+    "it",
+    "its",
+    "their",
+    "they",
+    "there",
+    "if",
+    "unless",
+    "except",
+    "anyone",
+    "visible",
+];
+
+/// The words of a text that may carry its subject, in their order, each as it is written.
+pub(crate) fn subject_words(text: &str) -> Vec<String> {
+    let words = plain_words(text);
+    let carries = |word: &&str| !FILLERS.contains(word) && word.chars().any(char::is_alphabetic);
+    words.split(' ').filter(carries).map(str::to_owned).collect()
+}
+
+/// What two forms of an English word have in common, roughly: `burning` and `burned`, `knives` and `knife`.
+pub(crate) fn stem(word: &str) -> String {
+    let word = word.strip_suffix("'s").unwrap_or(word);
+    let irregular = match word {
+        "people" | "persons" | "human" | "humans" | "anyone" | "someone" => Some("person"),
+        "men" => Some("man"),
+        "women" => Some("woman"),
+        "children" | "kids" => Some("child"),
+        _ => None,
+    };
+    if let Some(stem) = irregular {
+        return stem.to_owned();
+    }
+    const LEAST: usize = 3;
+    let cut = ["ingly", "ings", "ing", "edly", "ied", "ies", "ed", "ves", "es", "ly", "s", "e", "y"];
+    let end = cut.iter().find(|end| word.len() >= end.len() + LEAST && word.ends_with(**end));
+    let mut stem = end.map_or(word, |end| &word[..word.len() - end.len()]).to_owned();
+    if end == Some(&"ves") {
+        stem.push('f');
+    }
+    // running: the doubled letter goes too.
+    let letters: Vec<char> = stem.chars().rev().take(2).collect();
+    if matches!(end, Some(&("ing" | "ed")))
+        && letters.len() == 2
+        && letters[0] == letters[1]
+        && stem.len() > LEAST
+    {
+        stem.pop();
+    }
+    stem
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -73,6 +208,25 @@ mod tests {
         assert_eq!(of("Well... No."), ["Well...", "No."]);
         assert_eq!(of("\u{732b}\u{3002}\u{72ac}\u{3002}"), ["\u{732b}\u{3002}", "\u{72ac}\u{3002}"]);
         assert_eq!(of("   "), [""; 0]);
+    }
+
+    #[test]
+    fn words_are_compared_by_their_stems() {
+        for (a, b) in [
+            ("burning", "burned"),
+            ("knives", "knife"),
+            ("people", "person"),
+            ("bodies", "body"),
+            ("running", "run"),
+        ] {
+            assert_eq!(stem(a), stem(b), "{a} {b}");
+        }
+        assert_ne!(stem("dog"), stem("cat"));
+        assert_eq!(
+            subject_words("The image should not show a person's Knife, or 3 dogs."),
+            ["person's", "knife", "dogs"]
+        );
+        assert_eq!(plain_words("  Don\u{2019}t -- \"SHOW\" it! "), "don't show it");
     }
 
     proptest! {
