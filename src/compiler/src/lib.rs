@@ -21,6 +21,7 @@
 //! checkpoint, an engine on another machine, a recording, a script in tests.
 
 mod ask;
+mod compilation;
 mod compile;
 pub mod grammar;
 mod guard;
@@ -34,10 +35,11 @@ mod text;
 mod write;
 
 pub use ask::{Asked, Failure, FailureKind};
-pub use compile::{
-    Cause, Compilation, CompileError, Compiled, CompiledStatement, Compiler, Failed, Link, Note, NoteKind,
-    Options, Wording,
+pub use compilation::{
+    Cause, Compilation, CompileError, Compiled, CompiledStatement, Failed, Link, Note, NoteKind, Options,
+    Wording,
 };
+pub use compile::Compiler;
 pub use record::{
     Decision, Earlier, MAX_RECORD_BYTES, ModelName, Record, RecordError, Review, Reviews, constitution,
 };

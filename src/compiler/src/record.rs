@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::ask::Asked;
-use crate::compile::{Compilation, Compiled, CompiledStatement, Link, Options};
+use crate::compilation::{Compilation, Compiled, CompiledStatement, Link, Options};
 use crate::grammar::Formula;
 use crate::write;
 

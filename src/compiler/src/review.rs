@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::compile::{Cause, Compilation, Compiled, Failed, Link};
+use crate::compilation::{Cause, Compilation, Compiled, Failed, Link};
 use crate::record::{Decision, Review};
 
 /// Colours for terminals, or none.

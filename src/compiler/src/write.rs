@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use cluegate_constitution::{Parameter, Severity};
 use toml::Value;
 
-use crate::compile::{Compiled, Link};
+use crate::compilation::{Compiled, Link};
 
 /// Characters of a source that its comment shows.
 const SHOWN: usize = 300;

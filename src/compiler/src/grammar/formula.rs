@@ -50,6 +50,11 @@ impl Formula {
     }
 }
 
+/// Whether an exception consists of the word that there is none.
+fn says_none(text: &str) -> bool {
+    ["none", "nothing"].iter().any(|none| text.eq_ignore_ascii_case(none))
+}
+
 /// Whether a statement says that something is not there.
 fn denies(statement: &str) -> bool {
     const WORDS: [&str; 6] = ["no", "not", "never", "without", "nobody", "nothing"];
@@ -153,6 +158,10 @@ impl<'a> Parser<'a> {
                 parser.at = start;
                 let chain = parser.expression(0)?;
                 unless = parser.chain(chain)?;
+                if unless.iter().flatten().all(|statement| says_none(statement)) {
+                    parser.repairs.insert(Repair::EmptyException);
+                    unless.clear();
+                }
             }
         }
         parser.skip_space();
@@ -209,8 +218,7 @@ impl<'a> Parser<'a> {
     fn empty_exception(&mut self) -> bool {
         self.skip_space();
         let rest = self.rest().trim_end_matches(['.', ' ', '\n']);
-        let empty = ["none", "[none]", "[[none]]", "[]", "nothing"];
-        let found = empty.iter().any(|empty| rest.eq_ignore_ascii_case(empty));
+        let found = says_none(rest) || rest == "[]";
         if found {
             self.at = self.text.len();
         }
