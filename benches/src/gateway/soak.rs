@@ -252,9 +252,10 @@ fn tell(sites: &[Site], run: Run, minutes: f64, page: &mut Page) -> anyhow::Resu
         log.read(&gate::log_of(&site.folder))?;
     }
     let (seen, answers) = run.tally.into_parts();
-    let mut objections: Vec<String> = seen.iter().filter_map(|seen: &Seen| log.objection(seen)).collect();
+    let object = |seen: &Seen| Some((seen.by, log.objection(seen)?));
+    let mut objections: Vec<(&str, String)> = seen.iter().filter_map(object).collect();
     for (what, count) in &answers {
-        objections.extend((0..count.parts).map(|_| format!("{what}: the beginning of a picture")));
+        objections.extend((0..count.parts).map(|_| (*what, format!("{what}: the beginning of a picture"))));
     }
     let faults = run.faults.all();
     let injected = faults.iter().map(|(_, count)| count).sum();
@@ -266,9 +267,11 @@ fn tell(sites: &[Site], run: Run, minutes: f64, page: &mut Page) -> anyhow::Resu
     }
     table.row("all", [u64::to_string(&injected)]);
     page.table(table)?;
-    let mut table = Table::new(&["asked for", "2xx", "4xx", "5xx", "no answer", "pictures"]);
+    let mut table =
+        Table::new(&["asked for", "2xx", "4xx", "5xx", "no answer", "pictures", "of them objected to"]);
     for (what, count) in &answers {
-        let figures = [count.good, count.refused, count.failed, count.silent, count.pictures];
+        let objected = objections.iter().filter(|(by, _)| by == what).count() as u64;
+        let figures = [count.good, count.refused, count.failed, count.silent, count.pictures, objected];
         table.row(*what, figures.map(|figure: u64| figure.to_string()));
     }
     page.table(table)?;
@@ -285,7 +288,7 @@ fn tell(sites: &[Site], run: Run, minutes: f64, page: &mut Page) -> anyhow::Resu
         seen.len(),
         objections.len()
     ))?;
-    for objection in objections.iter().take(SHOWN) {
+    for (_, objection) in objections.iter().take(SHOWN) {
         page.text(objection)?;
     }
     was_tested(&answers, &faults, minutes)?;
