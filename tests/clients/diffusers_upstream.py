@@ -59,9 +59,10 @@ def pixels(encoded):
     return Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
 
 
-# Each front asks for one picture and returns (pictures, the whole answer, the header of decisions).
-def sdcpp(url, key, seeded):
-    body = {"prompt": PROMPT} | ({"seed": SEED, "sample_params": {"sample_steps": STEPS}} if seeded else {})
+# Each front asks for one picture, of a size if it is named, and returns (pictures, the whole answer, the header of decisions).
+def sdcpp(url, key, seeded, side=None):
+    size = {"width": side, "height": side} if side else {}
+    body = {"prompt": PROMPT} | size | ({"seed": SEED, "sample_params": {"sample_steps": STEPS}} if seeded else {})
     status, job, _ = call(f"{url}/sdcpp/v1/img_gen", body, key)
     assert status == 202, job
     while True:
@@ -73,14 +74,16 @@ def sdcpp(url, key, seeded):
         time.sleep(0.1)
 
 
-def a1111(url, key, seeded):
-    body = {"prompt": PROMPT} | ({"seed": SEED, "steps": STEPS} if seeded else {})
+def a1111(url, key, seeded, side=None):
+    size = {"width": side, "height": side} if side else {}
+    body = {"prompt": PROMPT} | size | ({"seed": SEED, "steps": STEPS} if seeded else {})
     status, told, headers = call(f"{url}/sdapi/v1/txt2img", body, key)
     return [image for image in told.get("images") or [] if image], told, headers
 
 
-def openai(url, key, _):
-    status, told, headers = call(f"{url}/v1/images/generations", {"prompt": PROMPT, "response_format": "b64_json"}, key)
+def openai(url, key, _, side=None):
+    body = {"prompt": PROMPT, "response_format": "b64_json"} | ({"size": f"{side}x{side}"} if side else {})
+    status, told, headers = call(f"{url}/v1/images/generations", body, key)
     assert status in (200, 400), told
     return [image["b64_json"] for image in told.get("data", [])], told, headers
 
@@ -168,4 +171,5 @@ def main(cluegate, *kinds):
             process.kill()
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -127,8 +127,10 @@ fn openai(files: &[Vec<u8>]) -> Value {
 }
 
 fn json_answer(body: &Value) -> Vec<u8> {
-    answer("200 OK", "application/json", body.to_string().as_bytes())
+    answer("200 OK", JSON, body.to_string().as_bytes())
 }
+
+const JSON: &str = "application/json";
 
 /// What the server does wrong with one request.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -166,6 +168,9 @@ const WRONG: f64 = 0.15;
 /// Share of pictures that violate a rule.
 const VIOLATING: f64 = 0.4;
 
+/// Writes an answer with these files, of as many pictures as were asked for.
+type Write<'a> = &'a dyn Fn(&[Vec<u8>], usize) -> String;
+
 struct World {
     chance: Mutex<SmallRng>,
     /// Pictures so far: each is unlike all others.
@@ -183,18 +188,31 @@ impl World {
         match request.path() {
             "/sdapi/v1/txt2img" => {
                 let count = number("batch_size") * number("n_iter");
-                self.draw(count, |files, count| {
+                let write = |files: &[Vec<u8>], count: usize| {
                     if count > 1 && files.len() == count {
                         // A grid, which nobody asked for.
                         let grid = self.picture(&[2]);
-                        return a1111(&[std::slice::from_ref(&grid), files].concat(), count);
+                        return a1111(&[std::slice::from_ref(&grid), files].concat(), count).to_string();
                     }
-                    a1111(files, files.len())
-                })
+                    a1111(files, files.len()).to_string()
+                };
+                self.draw(count, (JSON, &write))
+            }
+            "/v1/images/generations" if asked["stream"] == true => {
+                let partial = number("partial_images");
+                self.draw(1, ("text/event-stream", &|files, _| self.streamed(files, partial)))
             }
             "/v1/images/generations" => {
                 let count = number("n");
-                self.draw(count, |files, _| openai(files))
+                self.draw(count, (JSON, &|files, _| openai(files).to_string()))
+            }
+            // What is asked for by name has to be there.
+            "/sdapi/v1/sd-models" => {
+                let model = json!([{ "title": "m", "model_name": "m", "filename": "m.safetensors" }]);
+                Reply::Send(Arc::new(json_answer(&model)))
+            }
+            "/sdapi/v1/schedulers" => {
+                Reply::Send(Arc::new(json_answer(&json!([{ "name": "normal", "label": "Normal" }]))))
             }
             "/sdapi/v1/progress" | "/internal/progress" => {
                 let step = self.random(|chance| chance.random_range(1..20));
@@ -212,7 +230,21 @@ impl World {
         }
     }
 
-    fn draw(&self, count: usize, write: impl Fn(&[Vec<u8>], usize) -> Value) -> Reply {
+    /// A stream of OpenAI Images: previews, and the picture.
+    fn streamed(&self, files: &[Vec<u8>], partial: usize) -> String {
+        let event = |kind: &str, number: usize, file: &[u8]| {
+            let data = json!({ "type": kind, "partial_image_index": number, "b64_json": BASE64_STANDARD.encode(file) });
+            format!("event: {kind}\ndata: {data}\n\n")
+        };
+        let previews: String = (0..partial)
+            .map(|number| event("image_generation.partial_image", number, &self.any_picture()))
+            .collect();
+        let finished = files.iter().map(|file| event("image_generation.completed", 0, file));
+        finished.fold(previews, |stream, event| stream + &event)
+    }
+
+    /// An answer of this media type with so many pictures.
+    fn draw(&self, count: usize, (media_type, write): (&str, Write)) -> Reply {
         let wrong = self
             .random(|chance| chance.random_bool(WRONG).then(|| WRONGS[chance.random_range(0..WRONGS.len())]));
         let wrong = wrong.map_or(Wrong::Nothing, |(wrong, name)| {
@@ -237,14 +269,14 @@ impl World {
             }
             _ => {}
         }
-        let body = write(&files, count).to_string();
-        let whole = answer("200 OK", "application/json", body.as_bytes());
+        let body = write(&files, count);
+        let whole = answer("200 OK", media_type, body.as_bytes());
         match wrong {
             Wrong::Truncated => Reply::SendAndClose(whole[..whole.len() - body.len() / 2].to_vec()),
             Wrong::MediaType => Reply::Send(Arc::new(answer("200 OK", "image/png", &self.picture(&[2])))),
             Wrong::NoBase64 => {
                 let broken = body.replace("iVBORw0KGgo", "iVB*Rw0KGgo");
-                Reply::Send(Arc::new(answer("200 OK", "application/json", broken.as_bytes())))
+                Reply::Send(Arc::new(answer("200 OK", media_type, broken.as_bytes())))
             }
             Wrong::ErrorWithPicture => {
                 let picture = BASE64_STANDARD.encode(self.picture(&[2]));
@@ -263,13 +295,12 @@ impl World {
                 // What blames the request is told on.
                 let status = self.random(|chance| chance.random_bool(0.5));
                 let status = if status { "500 Oops" } else { "400 Oops" };
-                Reply::Send(Arc::new(answer(status, "application/json", body.to_string().as_bytes())))
+                Reply::Send(Arc::new(answer(status, JSON, body.to_string().as_bytes())))
             }
-            Wrong::NoJson => Reply::Send(Arc::new(answer(
-                "200 OK",
-                "application/json",
-                &body.as_bytes()[..body.len() - 1],
-            ))),
+            Wrong::NoJson => {
+                let broken = body.replacen("\":", "\"", 1);
+                Reply::Send(Arc::new(answer("200 OK", media_type, broken.as_bytes())))
+            }
             Wrong::Silence => Reply::SendAndClose(Vec::new()),
             _ => Reply::Send(Arc::new(whole)),
         }
