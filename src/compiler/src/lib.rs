@@ -32,6 +32,7 @@ pub mod review;
 mod split;
 mod templates;
 mod text;
+pub mod truth;
 mod write;
 
 pub use ask::{Asked, Failure, FailureKind};
