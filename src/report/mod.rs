@@ -77,6 +77,8 @@ struct Attempt {
 struct Rule {
     id: String,
     outcome: &'static str,
+    /// What a consequence rule's model said is likely to follow.
+    projection: Option<String>,
     relevance: Option<f32>,
     relevance_threshold: f32,
     preconditions: Vec<Precondition>,
@@ -241,6 +243,7 @@ impl From<RuleEvidence> for Rule {
                 Outcome::Excepted => "excepted",
             },
             id: rule.id,
+            projection: rule.projection,
             relevance: rule.relevance,
             relevance_threshold: rule.relevance_threshold,
         }

@@ -269,7 +269,8 @@ impl Truth {
             let holds = |chain: &[Vec<&Expression>]| {
                 chain.iter().all(|any| any.iter().any(|statement| statement.holds(&world)))
             };
-            let compiled = holds(&preconditions) && !(!unless.is_empty() && holds(&unless));
+            let excepted = !unless.is_empty() && holds(&unless);
+            let compiled = holds(&preconditions) && !excepted;
             let expected = self.violated.holds(&world);
             if compiled != expected {
                 differing += 1;

@@ -65,7 +65,7 @@ enum End {
 enum Start<'a> {
     Known(Arc<Report>),
     Wait(Arc<Running>),
-    Compute(Computing<'a>),
+    Compute(Box<Computing<'a>>),
 }
 
 impl Verdicts {
@@ -88,7 +88,7 @@ impl Verdicts {
             check(call)?;
             let report = match self.start(&key, call) {
                 Start::Known(report) => report,
-                Start::Compute(computing) => return Ok(computing.end(judge()?)),
+                Start::Compute(computing) => return Ok((*computing).end(judge()?)),
                 Start::Wait(running) => match running.wait(call)? {
                     End::Judged(report) => report,
                     End::GivenUp => continue,
@@ -110,7 +110,8 @@ impl Verdicts {
         }
         let own = Arc::new(Running { call: call.clone(), end: Mutex::default(), ended: Condvar::new() });
         running.insert(key.clone(), Arc::clone(&own));
-        Start::Compute(Computing { verdicts: self, key: key.clone(), running: own, end: End::GivenUp })
+        let computing = Computing { verdicts: self, key: key.clone(), running: own, end: End::GivenUp };
+        Start::Compute(Box::new(computing))
     }
 
     /// How many wait for an inspection that is under way.

@@ -45,6 +45,20 @@ fn the_shipped_policies_fit_their_constitutions() {
     assert_eq!(Policies::demo().unwrap().tenants().collect::<Vec<_>>(), ["kids", "newsroom"]);
 }
 
+/// The example of docs/constitutions.md: each category in a state of its own.
+#[test]
+fn a_policy_chooses_a_state_for_each_category() {
+    let page = include_str!("../../../../docs/constitutions.md");
+    let at = page.find("[tenant.museum]").unwrap();
+    let example = page[at..].split("```").next().unwrap();
+    let policies = Policies::from_toml(example, "policy.toml").unwrap();
+    let own = policies.get("museum").unwrap().load_constitution().unwrap();
+    let ids: Vec<&str> = own.rules().iter().map(|rule| rule.id.as_str()).collect();
+    let default = ["hate", "violence", "sexual-act", "crime", "self-harm", "animal-cruelty"];
+    assert_eq!(ids, [&default[..], &["any-weapon-or-substance"]].concat());
+    assert!(own.rule("any-weapon-or-substance").unwrap().unless.is_empty());
+}
+
 #[test]
 fn the_demo_tenants_disagree() {
     let policies = Policies::demo().unwrap();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod certificates;
+mod consequences;
 mod endpoints;
 mod engine;
 mod failures;
