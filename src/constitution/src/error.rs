@@ -270,6 +270,23 @@ pub enum Problem {
         /// Most allowed.
         max: f64,
     },
+    /// A file that cannot be brought into the canonical form.
+    #[error("expected a file whose form can be changed alone: {message}; leave it as it is and report it")]
+    Format {
+        /// What stands against it.
+        message: String,
+    },
+    /// A rule that the constitution does not have.
+    #[error("expected a rule of the constitution, got `{id}`; {}its rules: {}",
+        nearest.as_ref().map(|near| format!("did you mean `{near}`? ")).unwrap_or_default(), known.join(", "))]
+    UnknownRule {
+        /// As asked for.
+        id: String,
+        /// The most similar rule, if one is similar.
+        nearest: Option<String>,
+        /// All rules.
+        known: Vec<String>,
+    },
     /// No constitution of that name is shipped.
     #[error("expected the name of a shipped constitution ({}), got {name:?}; for a file of your own give its path", known.join(", "))]
     UnknownName {

@@ -7,7 +7,9 @@
 //!
 //! This crate is pure data: it knows no model and starts nothing.
 
+pub mod diff;
 mod error;
+mod format;
 pub mod lint;
 mod nearest;
 mod parameter;
@@ -19,6 +21,7 @@ mod shipped;
 mod template;
 
 pub use error::{ConstitutionError, Problem};
+pub use format::format;
 pub use nearest::nearest;
 pub use parameter::{Parameter, ParameterKind, Setting};
 pub use raw::json_schema;

@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Revision;
+use crate::nearest::nearest;
 use crate::parameter::{Parameter, Written};
+use crate::{ConstitutionError, Problem, Revision};
 
 /// How bad a violation is, in rising order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -153,6 +154,30 @@ impl Constitution {
     /// The rule of that id.
     pub fn rule(&self, id: &str) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.id == id)
+    }
+
+    /// The rule of that id, or an error that names the nearest.
+    ///
+    /// # Errors
+    /// [`Problem::UnknownRule`] if there is none.
+    pub fn require_rule(&self, id: &str) -> Result<&Rule, ConstitutionError> {
+        self.rule(id).ok_or_else(|| {
+            let known: Vec<String> = self.rules.iter().map(|rule| rule.id.clone()).collect();
+            let nearest = nearest(id, known.iter().map(String::as_str)).map(str::to_owned);
+            let problem = Problem::UnknownRule { id: id.to_owned(), nearest, known };
+            ConstitutionError::new(&self.name, None, problem)
+        })
+    }
+
+    /// The same constitution with this rule alone, and a revision of its own.
+    ///
+    /// # Errors
+    /// [`Problem::UnknownRule`] if there is none of that id.
+    pub fn with_only(&self, id: &str) -> Result<Self, ConstitutionError> {
+        let rules = vec![self.require_rule(id)?.clone()];
+        let mut only = Self { rules, ..self.clone() };
+        only.revision = Revision::of(&only);
+        Ok(only)
     }
 
     /// Hash over the content, the parameters' values in their places; the same for two files that differ in formatting,

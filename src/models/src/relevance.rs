@@ -4,7 +4,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use cluegate_cache::{Bound, Cache, Scope};
-use cluegate_perception::{Call, Embedding, Fingerprint, Picture, RelevanceEncoder};
+use cluegate_perception::{Call, Embedding, Fingerprint, Picture, RelevanceEncoder, TextLength};
 use serde::Deserialize;
 
 use crate::error::{ModelError, Result};
@@ -52,6 +52,12 @@ pub(crate) trait Towers: Send + Sync {
     /// # Errors
     /// A text that the tokenizer refuses.
     fn tokens(&self, text: &str) -> Result<Vec<u32>>;
+
+    /// How long a text is before it is cut.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses.
+    fn text_length(&self, text: &str) -> Result<TextLength>;
 
     /// Features of texts given as token ids, not normalised: `(texts, width)`.
     ///
@@ -257,5 +263,9 @@ impl RelevanceEncoder for RelevanceModel {
     fn embed_texts(&self, texts: &[&str], call: &Call) -> cluegate_perception::Result<Vec<Embedding>> {
         call.check()?;
         Ok(self.texts(texts)?)
+    }
+
+    fn text_lengths(&self, texts: &[&str]) -> cluegate_perception::Result<Option<Vec<TextLength>>> {
+        Ok(Some(texts.iter().map(|text| self.towers.text_length(text)).collect::<Result<_>>()?))
     }
 }

@@ -30,7 +30,7 @@ pub use language::{
     Prompt, Reply, VisionLanguageModel,
 };
 pub use picture::{ContentHash, Picture};
-pub use relevance::{Embedding, RelevanceEncoder};
+pub use relevance::{Embedding, RelevanceEncoder, TextLength};
 
 /// Identity of a model for caches and logs: a hash over its weights, configuration and tokenizer, as lower-case
 /// hexadecimal. Two models with the same fingerprint give the same answers.

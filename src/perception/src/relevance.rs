@@ -27,6 +27,15 @@ impl Embedding {
     }
 }
 
+/// How long a text is for an encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextLength {
+    /// Its tokens, special ones included, before anything is cut.
+    pub tokens: usize,
+    /// The most that are read: 77 for CLIP, 64 for SigLIP.
+    pub limit: usize,
+}
+
 /// A pair of encoders into one space, such as CLIP or SigLIP.
 pub trait RelevanceEncoder: Send + Sync {
     /// Identity for caches.
@@ -41,4 +50,14 @@ pub trait RelevanceEncoder: Send + Sync {
 
     /// One embedding for each text. Longer texts than the encoder holds are cut as its tokenizer cuts them.
     fn embed_texts(&self, texts: &[&str], call: &Call) -> Result<Vec<Embedding>>;
+
+    /// The length of each text; none if the encoder cannot tell, as one on another machine. Nothing is computed but
+    /// tokens.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses.
+    fn text_lengths(&self, texts: &[&str]) -> Result<Option<Vec<TextLength>>> {
+        let _ = texts;
+        Ok(None)
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cluegate_perception::{Call, Embedding, Fingerprint, Picture, RelevanceEncoder, Result};
+use cluegate_perception::{Call, Embedding, Fingerprint, Picture, RelevanceEncoder, Result, TextLength};
 
 use crate::batch::{Batches, Engine};
 use crate::distinct::Distinct;
@@ -61,6 +61,11 @@ impl RelevanceEncoder for RelevanceWorker {
             return Ok(Vec::new());
         }
         self.queue.ask(call, || Ask::Texts(texts.iter().map(|text| (*text).to_owned()).collect()))
+    }
+
+    /// Asks the tokenizer at once: it needs no turn in the queue.
+    fn text_lengths(&self, texts: &[&str]) -> Result<Option<Vec<TextLength>>> {
+        self.model.text_lengths(texts)
     }
 }
 

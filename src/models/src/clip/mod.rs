@@ -13,7 +13,7 @@ mod vocabulary;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use cluegate_perception::Picture;
+use cluegate_perception::{Picture, TextLength};
 
 pub(crate) use config::Family;
 pub use config::{DualConfig, TextConfig, VisionConfig};
@@ -125,6 +125,10 @@ impl Towers for Clip {
 
     fn tokens(&self, text: &str) -> Result<Vec<u32>> {
         self.tokenizer.encode(text)
+    }
+
+    fn text_length(&self, text: &str) -> Result<TextLength> {
+        self.tokenizer.length(text)
     }
 
     fn text_features(&self, texts: &[Vec<u32>]) -> Result<Tensor> {

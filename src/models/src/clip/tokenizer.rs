@@ -1,5 +1,6 @@
 //! CLIP's byte-level BPE tokenizer.
 
+use cluegate_perception::TextLength;
 use tokenizers::Tokenizer;
 
 use super::vocabulary;
@@ -91,6 +92,14 @@ impl ClipTokenizer {
             ids.push(self.end);
         }
         Ok(ids)
+    }
+
+    /// How long a text is before it is cut.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn length(&self, text: &str) -> Result<TextLength> {
+        Ok(TextLength { tokens: self.tokens(text)?.len(), limit: self.max_tokens })
     }
 
     fn tokens(&self, text: &str) -> Result<Vec<u32>> {

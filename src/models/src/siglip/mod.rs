@@ -10,7 +10,7 @@ mod towers;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use cluegate_perception::Picture;
+use cluegate_perception::{Picture, TextLength};
 
 pub use tokenizer::SiglipTokenizer;
 pub(crate) use towers::PatchTower;
@@ -90,6 +90,10 @@ impl Towers for Siglip {
 
     fn tokens(&self, text: &str) -> Result<Vec<u32>> {
         self.tokenizer.encode(text)
+    }
+
+    fn text_length(&self, text: &str) -> Result<TextLength> {
+        self.tokenizer.length(text)
     }
 
     fn text_features(&self, texts: &[Vec<u32>]) -> Result<Tensor> {

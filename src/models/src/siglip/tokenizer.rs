@@ -1,5 +1,6 @@
 //! SigLIP's tokenizers: SentencePiece over canonicalised words, and Gemma's in SigLIP 2.
 
+use cluegate_perception::TextLength;
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
@@ -137,12 +138,7 @@ impl SiglipTokenizer {
     /// A text that the tokenizer refuses, or an id beyond the model's vocabulary.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let room = self.length - self.before.len() - self.after.len();
-        let mut words = match self.preparation {
-            Preparation::Canonical { lower: true } => self.words(&canonical(&text.to_lowercase()), false)?,
-            Preparation::Canonical { lower: false } => self.words(&canonical(text), false)?,
-            Preparation::LowerCase => self.words(&text.to_lowercase(), false)?,
-            Preparation::None => self.words(text, false)?,
-        };
+        let mut words = self.prepared(text)?;
         if words.len() > room {
             tracing::debug!(tokens = words.len(), room, text, "text is cut");
             words.truncate(room);
@@ -165,6 +161,25 @@ impl SiglipTokenizer {
             return Err(ModelError::tokenizer(&self.path, detail));
         }
         Ok(ids)
+    }
+
+    /// How long a text is before it is cut.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses.
+    pub fn length(&self, text: &str) -> Result<TextLength> {
+        let tokens = self.prepared(text)?.len() + self.before.len() + self.after.len();
+        Ok(TextLength { tokens, limit: self.length })
+    }
+
+    /// The ids of a text's words alone.
+    fn prepared(&self, text: &str) -> Result<Vec<u32>> {
+        match self.preparation {
+            Preparation::Canonical { lower: true } => self.words(&canonical(&text.to_lowercase()), false),
+            Preparation::Canonical { lower: false } => self.words(&canonical(text), false),
+            Preparation::LowerCase => self.words(&text.to_lowercase(), false),
+            Preparation::None => self.words(text, false),
+        }
     }
 
     fn words(&self, text: &str, special: bool) -> Result<Vec<u32>> {
