@@ -11,6 +11,7 @@ use cluegate_models::Quantisation;
 use cluegate_models::owlv2::DEFAULT_THRESHOLD;
 
 use super::compute::DeviceName;
+use super::constitution::args::ConstitutionCommand;
 
 const ABOUT: &str = "Gatekeeper for text-to-image generation: judges every picture against safety rules in plain \
                      language, then releases, redacts, redraws or blocks it, with evidence.";
@@ -67,7 +68,7 @@ pub(crate) enum Command {
     /// Measure judgments on labelled pictures.
     #[command(subcommand)]
     Eval(EvalCommand),
-    /// Show constitutions and their schema.
+    /// Write constitutions: check, compare, explain, format and try rules.
     #[command(subcommand)]
     Constitution(ConstitutionCommand),
     /// Show the defaults and the schema of policy files.
@@ -429,25 +430,6 @@ pub(crate) enum SceneStyle {
     World,
     /// Other backgrounds and colours, JPEG compression.
     Foreign,
-}
-
-/// Constitutions.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ConstitutionCommand {
-    /// Name the shipped constitutions.
-    List,
-    /// Print a shipped constitution as TOML, to start one's own from.
-    Show {
-        /// Its name.
-        name: String,
-    },
-    /// Parse a constitution and say what is wrong with it.
-    Check {
-        /// A shipped name or a file.
-        constitution: String,
-    },
-    /// Print the JSON Schema of constitution files.
-    Schema,
 }
 
 /// Policies.

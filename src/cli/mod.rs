@@ -35,9 +35,9 @@ pub(crate) use judge::decided as judge_words;
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Exit {
-    /// All pictures safe, or released.
+    /// All pictures safe, or released; nothing found.
     Clean = 0,
-    /// Something violated a rule, or was withheld for it.
+    /// Something violated a rule, or was withheld for it; a check found something, or two things differ.
     Violation = 1,
     /// An error: bad input, a failed model. Stands above a violation.
     Error = 2,
@@ -90,6 +90,12 @@ fn start_log() {
 fn if_nobody_reads_on(command: &args::Command) -> Exit {
     match command {
         args::Command::Judge(_) | args::Command::Generate(_) => Exit::Error,
+        args::Command::Constitution(
+            constitution::args::ConstitutionCommand::Check(_)
+            | constitution::args::ConstitutionCommand::Diff(_)
+            | constitution::args::ConstitutionCommand::Fmt(_)
+            | constitution::args::ConstitutionCommand::Try(_),
+        ) => Exit::Error,
         _ => Exit::Clean,
     }
 }
@@ -143,14 +149,8 @@ fn say_json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// The constitution of a shipped name, or of a file.
 fn load_constitution(name: &str) -> anyhow::Result<Constitution> {
-    if cluegate_constitution::shipped_names().any(|shipped| shipped == name) {
-        return Ok(Constitution::shipped(name)?);
-    }
-    let shipped = cluegate_constitution::shipped_names().collect::<Vec<_>>().join(", ");
-    let text = std::fs::read_to_string(name).with_context(|| {
-        format!("cannot read the constitution {name:?}; expected a file, or a shipped name ({shipped})")
-    })?;
-    Ok(Constitution::parse(&text, name)?)
+    let source = constitution::Source::load(name)?;
+    Ok(Constitution::parse(&source.text, &source.origin)?)
 }
 
 /// What the name of a file ends with while it is written.

@@ -45,7 +45,7 @@ impl Level {
 }
 
 /// One kind of finding.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lint {
     /// Stable: never given to another lint.
     pub code: &'static str,
@@ -64,6 +64,9 @@ pub struct Lint {
 }
 
 impl Lint {
+    /// The lint of a file that is not a constitution.
+    pub const INVALID: Self = LINTS[0];
+
     /// The lint of this code or name.
     pub fn find(code_or_name: &str) -> Option<&'static Self> {
         LINTS.iter().find(|lint| lint.name == code_or_name || lint.code.eq_ignore_ascii_case(code_or_name))
