@@ -135,15 +135,14 @@ impl Chain {
 /// What the stages of one picture cost, none of which a proxy has.
 fn shares(folder: &Path, page: &mut Page) -> anyhow::Result<()> {
     doing("single stages");
-    let (table, pixels) = stages::table(SIDE, &below(folder, "stages")?)?;
+    let (table, decoding) = stages::table(SIDE, &below(folder, "stages")?)?;
     page.heading("Where the gate's time goes")?;
     page.table(table)?;
     let cores = Machine::here().cores;
     page.text(&format!(
-        "A proxy copies bytes and does none of this. Decoding is part of judging: nobody can judge what was not decoded. \
-         Encoding anew from the judged pixels is what keeps everything else of the upstream's file from the client. These \
-         two alone let {cores} cores do no more than {:.0} pictures of this size a second.",
-        cores as f64 * 1e3 / pixels
+        "A proxy copies bytes and does none of this. Decoding is part of judging: nobody can judge what was not decoded. It \
+         counts in all figures here, and alone lets {cores} cores do no more than {:.0} pictures of this size a second.",
+        cores as f64 * 1e3 / decoding
     ))
 }
 

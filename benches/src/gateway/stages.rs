@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use cluegate_gate::{Instruction, RequestInfo};
-use cluegate_perception::{DecodeOptions, Picture, decode, encode_png};
+use cluegate_perception::{DecodeOptions, Picture, decode};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -26,9 +26,8 @@ struct Answer {
 }
 
 const DECODE: &str = "decode the PNG, and hash the pixels";
-const ENCODE: &str = "encode the PNG from the released pixels";
 
-/// The table of stages, and what decoding and encoding take together, in milliseconds.
+/// The table of stages, and what decoding takes, in milliseconds.
 pub(super) fn table(side: u32, folder: &Path) -> anyhow::Result<(Table, f64)> {
     let files: Vec<Vec<u8>> =
         (0..PICTURES).map(|salt| upstream::photo(side, salt as u64)).collect::<Result<_, _>>()?;
@@ -49,11 +48,12 @@ pub(super) fn table(side: u32, folder: &Path) -> anyhow::Result<(Table, f64)> {
         let Instruction::Release(released) = decided else {
             anyhow::bail!("expected a release, got {decided:?}")
         };
-        let written = stages.time(ENCODE, || encode_png(released.pixels()))?;
+        let written = stages.time("the file that goes out", || released.picture().png())?;
         let text = stages.time("bytes to base64", || base64_simd::STANDARD.encode_to_string(&written));
+        // As the gate does it, which copies a text without a character to be escaped.
         stages.time("write the response's JSON", || {
-            serde_json::to_vec(&json!({ "images": [text], "info": "{}" }))
-        })?;
+            [br#"{"images":[""#, text.as_bytes(), br#""],"info":"{}"}"#].concat()
+        });
         stages.written.push(written.len() as f64);
         stages.read.push(file.len() as f64);
     }
@@ -82,21 +82,22 @@ impl Stages {
 
     fn table(self) -> (Table, f64) {
         let mut table = Table::new(&["stage, one picture", "median ms"]);
-        let (mut sum, mut pixels) = (0.0, 0.0);
+        let (mut sum, mut decoding) = (0.0, 0.0);
         for (name, times) in self.times {
             let median = Times::new(times).median();
             if !name.starts_with('(') {
                 sum += median;
             }
-            if name == DECODE || name == ENCODE {
-                pixels += median;
+            if name == DECODE {
+                decoding = median;
             }
             table.row(name, [format!("{median:.3}")]);
         }
         table.row("sum", [ms(sum)]);
+        table.row("sum without decoding, which a judge needs in any case", [ms(sum - decoding)]);
         let kb = |bytes: Vec<f64>| format!("{:.0} kB", Times::new(bytes).mean() / 1e3);
         table.row("file that came", [kb(self.read)]);
         table.row("file that goes out", [kb(self.written)]);
-        (table, pixels)
+        (table, decoding)
     }
 }

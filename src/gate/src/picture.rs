@@ -1,7 +1,6 @@
 //! Checks on pictures, and their bytes.
 
 use cluegate_perception::Picture;
-use image::RgbImage;
 
 use crate::GateError;
 
@@ -35,14 +34,14 @@ pub(crate) fn shows_nothing(picture: &Picture) -> Option<String> {
     })
 }
 
-/// A PNG file of `pixels` and nothing else: no text, no profile, no time.
-pub(crate) fn encode_png(pixels: &RgbImage) -> Result<Vec<u8>, GateError> {
-    cluegate_perception::encode_png(pixels).map_err(|source| GateError::Encode(source.to_string()))
+/// A PNG file of the pixels and nothing else: no text, no profile, no time.
+pub(crate) fn encode_png(picture: &Picture) -> Result<Vec<u8>, GateError> {
+    picture.png().map(Vec::from).map_err(|source| GateError::Encode(source.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
-    use image::Rgb;
+    use image::{Rgb, RgbImage};
 
     use super::*;
 
@@ -61,7 +60,7 @@ mod tests {
     #[test]
     fn png_holds_pixels_and_no_metadata() {
         let pixels = RgbImage::from_fn(5, 4, |x, y| Rgb([x as u8, y as u8, 7]));
-        let bytes = encode_png(&pixels).unwrap();
+        let bytes = encode_png(&Picture::new(pixels.clone())).unwrap();
         let read = image::load_from_memory(&bytes).unwrap().into_rgb8();
         assert_eq!(read, pixels);
         for chunk in [b"tEXt", b"iTXt", b"zTXt", b"eXIf", b"tIME", b"iCCP"] {

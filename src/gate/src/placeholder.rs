@@ -3,7 +3,6 @@
 
 use image::{Rgb, RgbImage};
 
-use crate::picture::encode_png;
 use crate::{GateError, Reason};
 
 const GROUND: [u8; 3] = [226, 229, 234];
@@ -52,7 +51,7 @@ impl Placeholder {
     /// # Errors
     /// If the encoder fails.
     pub fn encode_png(&self) -> Result<Vec<u8>, GateError> {
-        encode_png(&self.pixels)
+        cluegate_perception::encode_png(&self.pixels).map_err(|source| GateError::Encode(source.to_string()))
     }
 }
 

@@ -164,12 +164,12 @@ impl ReleasedPicture {
         &self.decision
     }
 
-    /// A fresh PNG file: the pixels, and none of the metadata that the generator may have written.
+    /// A PNG file of the pixels, with none of the metadata that the generator may have written ([`Picture::png`]).
     ///
     /// # Errors
     /// If the encoder fails.
     pub fn encode_png(&self) -> Result<Vec<u8>, GateError> {
-        encode_png(self.pixels())
+        encode_png(&self.picture)
     }
 }
 
@@ -216,7 +216,7 @@ impl HeldPicture {
     /// # Errors
     /// If the encoder fails.
     pub fn encode_png_for_review(&self) -> Result<Vec<u8>, GateError> {
-        encode_png(self.picture.pixels())
+        encode_png(&self.picture)
     }
 
     /// What the requester sees meanwhile.

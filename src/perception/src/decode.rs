@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::Picture;
 use crate::containers::{JpegFrame, unusual_png_gamma};
+use crate::plain::PlainPng;
 
 /// Formats that are read, for messages.
 const FORMATS: &str = "PNG, JPEG, WebP, GIF or BMP";
@@ -149,6 +150,9 @@ pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Picture, DecodeEr
     }
     if bytes.len() > options.max_bytes {
         return Err(DecodeError::TooManyBytes { bytes: bytes.len(), limit: options.max_bytes });
+    }
+    if let Some(plain) = PlainPng::read(bytes, options.max_pixels) {
+        return Ok(Picture::of_plain(plain));
     }
     let format = image::guess_format(bytes).ok().filter(ImageFormat::reading_enabled).ok_or_else(|| {
         DecodeError::NotAnImage { start: format!("\"{}\"", bytes[..bytes.len().min(12)].escape_ascii()) }

@@ -18,6 +18,7 @@ mod encode;
 mod error;
 mod language;
 mod picture;
+mod plain;
 mod relevance;
 
 pub use call::Call;

@@ -3,7 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use image::RgbImage;
+use bytes::Bytes;
+use image::{ImageResult, RgbImage};
+
+use crate::encode_png;
+use crate::plain::PlainPng;
 
 /// BLAKE3 over width, height and pixels of a picture: the only key under which anything about it may be cached.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +42,8 @@ impl fmt::Debug for ContentHash {
 pub struct Picture {
     pixels: Arc<RgbImage>,
     hash: ContentHash,
+    /// The file that exactly these pixels were read from, if there is nothing else in it.
+    file: Option<Bytes>,
 }
 
 impl Picture {
@@ -47,7 +53,22 @@ impl Picture {
         hasher.update(&pixels.width().to_le_bytes());
         hasher.update(&pixels.height().to_le_bytes());
         hasher.update(pixels.as_raw());
-        Self { hash: ContentHash(*hasher.finalize().as_bytes()), pixels: Arc::new(pixels) }
+        Self { hash: ContentHash(*hasher.finalize().as_bytes()), pixels: Arc::new(pixels), file: None }
+    }
+
+    /// The pixels of a plain file, and the file.
+    pub(crate) fn of_plain(PlainPng { file, pixels }: PlainPng) -> Self {
+        Self { file: Some(file), ..Self::new(pixels) }
+    }
+
+    /// A PNG file of the pixels and nothing else: no text, no profile, no time. It is written now, unless the pixels were
+    /// read from such a file: then it is that one, rewritten without whatever else stood in it, and with no byte that was
+    /// not read.
+    ///
+    /// # Errors
+    /// As [`encode_png`].
+    pub fn png(&self) -> ImageResult<Bytes> {
+        self.file.clone().map_or_else(|| encode_png(&self.pixels).map(Bytes::from), Ok)
     }
 
     /// The pixels, row by row.

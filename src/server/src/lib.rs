@@ -29,6 +29,7 @@ mod deadline;
 mod drawing;
 mod fetch;
 mod front;
+mod json;
 mod kept;
 mod keys;
 mod listen;

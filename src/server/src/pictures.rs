@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cluegate_gate::{Placeholder, ReleasedPicture};
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::webp::WebPEncoder;
-use image::{ExtendedColorType, ImageEncoder, RgbImage};
+use image::{ExtendedColorType, ImageEncoder, ImageResult, RgbImage};
 
 use crate::problem::{Problem, ProblemKind};
 
@@ -43,7 +43,7 @@ impl Format {
 }
 
 /// An encoded picture that a client may have: made from what a session released, or from what stands in for a picture
-/// that it did not. Pixels only: no text, no profile, nothing of the file that the upstream sent.
+/// that it did not. Pixels only: no text and no profile ([`cluegate_perception::Picture::png`]).
 #[derive(Debug, Clone)]
 pub(crate) struct Shown {
     bytes: Bytes,
@@ -57,7 +57,7 @@ impl Shown {
     /// # Errors
     /// `Internal` if the encoder fails.
     pub(crate) fn released(picture: &ReleasedPicture, format: Format) -> Result<Self, Problem> {
-        Self::encode(picture.pixels(), format)
+        Self::encode(picture.pixels(), format, || picture.picture().png())
     }
 
     /// Encodes what stands in for a picture.
@@ -65,20 +65,27 @@ impl Shown {
     /// # Errors
     /// `Internal` if the encoder fails.
     pub(crate) fn placeholder(placeholder: &Placeholder, format: Format) -> Result<Self, Problem> {
-        Self::encode(placeholder.pixels(), format)
+        let pixels = placeholder.pixels();
+        Self::encode(pixels, format, || cluegate_perception::encode_png(pixels).map(Bytes::from))
     }
 
-    fn encode(pixels: &RgbImage, format: Format) -> Result<Self, Problem> {
+    fn encode(
+        pixels: &RgbImage,
+        format: Format,
+        png: impl FnOnce() -> ImageResult<Bytes>,
+    ) -> Result<Self, Problem> {
         let mut bytes = Cursor::new(Vec::new());
+        let failed = |e| Problem::new(ProblemKind::Internal, format!("a picture could not be encoded: {e}"));
         let (width, height) = pixels.dimensions();
         let (raw, rgb) = (pixels.as_raw(), ExtendedColorType::Rgb8);
         let written = match format {
-            Format::Png => cluegate_perception::encode_png(pixels).map(|file| *bytes.get_mut() = file),
+            Format::Png => {
+                return png().map_err(failed).map(|bytes| Self { bytes, format, size: (width, height) });
+            }
             Format::Jpeg(quality) => JpegEncoder::new_with_quality(&mut bytes, quality.clamp(1, 100))
                 .write_image(raw, width, height, rgb),
             Format::WebP => WebPEncoder::new_lossless(&mut bytes).write_image(raw, width, height, rgb),
         };
-        let failed = |e| Problem::new(ProblemKind::Internal, format!("a picture could not be encoded: {e}"));
         written.map_err(failed)?;
         Ok(Self { bytes: bytes.into_inner().into(), format, size: (width, height) })
     }

@@ -14,7 +14,6 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -28,6 +27,7 @@ use crate::app::App;
 use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::fetch::is_address;
+use crate::json::Json;
 use crate::outcome::Outcome;
 use crate::problem::{Problem, ProblemKind};
 use crate::request_id::RequestId;

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::extract::{FromRequest as _, Request, State};
 use axum::response::{IntoResponse, Response};
@@ -17,6 +16,7 @@ use super::verdict::{Asking, Failed, is_of_type, judgment, read_json, with_decis
 use crate::app::{App, Brought};
 use crate::client::Client;
 use crate::deadline::Deadline;
+use crate::json::Json;
 use crate::outcome::Outcome;
 use crate::pictures::Format;
 use crate::problem::{Problem, ProblemKind};
@@ -144,7 +144,7 @@ fn answer(outcome: &Outcome, evidence: bool, return_image: bool) -> Value {
         && outcome.is_released()
         && let Some(shown) = outcome.shown()
     {
-        answer["image"] = json!(shown.base64());
+        answer["image"] = Value::from(shown.base64());
     }
     answer
 }

@@ -177,7 +177,7 @@ impl SdCpp {
         }
         for image in images {
             let index = image.index;
-            let event = match BASE64_STANDARD.decode(image.b64_json.trim()) {
+            let event = match base64_simd::STANDARD.decode_to_vec(image.b64_json.trim()) {
                 Ok(bytes) => Event::Picture { index, picture: Unjudged::encoded(bytes) },
                 Err(_) => Event::Failed { index, why: "its picture is no base64".to_owned() },
             };

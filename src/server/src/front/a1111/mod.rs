@@ -20,13 +20,13 @@ mod work;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderValue;
 use axum::http::StatusCode;
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use axum::{Extension, Json};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -35,6 +35,7 @@ use self::work::{Work, Working};
 use crate::app::App;
 use crate::client::Client;
 use crate::deadline::Deadline;
+use crate::json::Json;
 use crate::outcome::{DECISION_HEADER, decision_header};
 use crate::pictures::Format;
 use crate::problem::{Problem, ProblemKind};

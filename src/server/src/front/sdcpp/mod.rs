@@ -126,7 +126,7 @@ fn find(jobs: &Jobs, client: &Client, id: &str) -> Result<Arc<Job>, Problem> {
 
 fn answer(job: &Job, position: usize) -> Response {
     let (body, decisions) = job.describe(position);
-    let mut response = Json(body).into_response();
+    let mut response = crate::json::Json(body).into_response();
     if let Some(decisions) = decisions {
         response.headers_mut().insert(HeaderName::from_static(DECISION_HEADER), decisions);
     }

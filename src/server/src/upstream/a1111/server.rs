@@ -12,8 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use cluegate_gate::policy::PreviewSchedule;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -273,7 +271,7 @@ fn news(seen: &mut Seen, fraction: f64, picture: Option<String>) -> Told {
     let progress = seen.progress(fraction);
     let picture = picture.filter(|_| seen.wants).and_then(|text| {
         // A preview that cannot be read shows nobody anything.
-        BASE64_STANDARD.decode(without_prefix(&text)).ok()
+        base64_simd::STANDARD.decode_to_vec(without_prefix(&text)).ok()
     });
     let preview = picture.and_then(|bytes| Some((seen.due(progress.fraction)?, Unjudged::encoded(bytes))));
     Told { progress: Some(progress), preview }

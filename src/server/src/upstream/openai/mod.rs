@@ -8,8 +8,6 @@ mod sse;
 
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use futures_util::future::{BoxFuture, join_all};
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{RequestBuilder, Response};
@@ -345,7 +343,7 @@ fn decode(text: &str) -> Result<Unjudged, String> {
         Some(url) => url.split_once(";base64,").map_or("", |(_, text)| text),
         None => text,
     };
-    let bytes = BASE64_STANDARD.decode(text.trim());
+    let bytes = base64_simd::STANDARD.decode_to_vec(text.trim());
     bytes.map(Unjudged::encoded).map_err(|_| "the upstream's `b64_json` for it is not base64".to_owned())
 }
 
