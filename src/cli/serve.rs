@@ -28,6 +28,7 @@ pub(super) fn run(arguments: &ServeArgs) -> anyhow::Result<Exit> {
         return check(config, &policies, arguments);
     }
     let engine = open_models(&config, arguments)?;
+    cluegate_server::keep_memory();
     let runtime = Runtime::new().context("cannot start the threads of the server")?;
     let served = runtime.block_on(serve(config, &policies, &engine));
     runtime.shutdown_timeout(LAST_THREADS);

@@ -58,6 +58,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
             }
         }));
     }
+    cluegate_server::keep_memory();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let drawer = config.upstream.as_ref().map(|named| upstream::open(named, None)).transpose()?;

@@ -8,7 +8,7 @@ use cluegate_perception::DecodeOptions;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::admission::Place;
 use crate::deadline::Deadline;
@@ -160,10 +160,13 @@ pub(crate) fn begin(session: Session, setting: Setting) -> Drawing {
         canceller: Canceller::new(session.call().clone(), setting.token.clone()),
     };
     let handle = Handle::current();
+    let mut driver = Driver { session, setting, handle, updates: send, failure: None, decided: 0 };
+    let due = driver.first_due();
+    // The upstream begins while the thread starts, which it has nothing to do with yet.
+    let first =
+        orders(&due, driver.setting.upstream.batch_size()).first().and_then(|group| driver.launch(group));
     // If the thread panics, the session withholds what is undecided and the front sees the updates end too soon.
-    tokio::task::spawn_blocking(move || {
-        Driver { session, setting, handle, updates: send, failure: None, decided: 0 }.run();
-    });
+    tokio::task::spawn_blocking(move || driver.run(due, first));
     drawing
 }
 
@@ -174,6 +177,15 @@ struct Due {
     attempt: u32,
     seed: u64,
     avoid: Vec<String>,
+}
+
+/// An order in the hands of the upstream. Dropped, it is settled: the upstream has a while left to end.
+struct Launched {
+    cancel: CancellationToken,
+    events: mpsc::Receiver<Event>,
+    task: JoinHandle<Result<(), UpstreamError>>,
+    settled: CancellationToken,
+    _guard: DropGuard,
 }
 
 struct Driver {
@@ -220,14 +232,20 @@ impl Round {
 }
 
 impl Driver {
-    fn run(mut self) {
+    /// Every picture of the request, for the first time.
+    fn first_due(&self) -> Vec<Due> {
         let first =
             |member| Due { member, attempt: 1, seed: self.session.first_seed(member), avoid: Vec::new() };
-        let mut due: Vec<Due> = (0..self.session.count()).map(first).collect();
+        (0..self.session.count()).map(first).collect()
+    }
+
+    /// Draws what is due, of which the first order may be launched already.
+    fn run(mut self, mut due: Vec<Due>, mut first: Option<Launched>) {
         while !due.is_empty() {
             let mut again = Vec::new();
             for group in orders(&due, self.setting.upstream.batch_size()) {
-                again.extend(self.draw(group));
+                let launched = first.take().or_else(|| self.launch(group));
+                again.extend(self.draw(group, launched));
             }
             due = again;
         }
@@ -276,18 +294,26 @@ impl Driver {
         let _ = self.updates.try_send(Update::Outcome(outcome));
     }
 
-    /// Orders the pictures of `group`, offers each to the session and does what it says. What is to be drawn again.
-    fn draw(&mut self, group: &[Due]) -> Vec<Due> {
+    /// Orders the pictures of `group`.
+    fn launch(&mut self, group: &[Due]) -> Option<Launched> {
         for due in group {
-            // Only for the timings of the log: a member that is decided is seen below.
+            // Only for the timings of the log: a member that is decided is seen when its picture is.
             let _ = self.session.start_attempt(due.member);
         }
-        let Some(order) = self.order(group) else { return Vec::new() };
+        let order = self.order(group)?;
         let (cancel, settled) = (order.cancel.clone(), CancellationToken::new());
-        let (send, mut events) = mpsc::channel(EVENTS);
+        let (send, events) = mpsc::channel(EVENTS);
         let task = self.start(order, send, settled.clone());
         // Also if a panic ends this thread.
-        let _settled = settled.clone().drop_guard();
+        let guard = settled.clone().drop_guard();
+        Some(Launched { cancel, events, task, settled, _guard: guard })
+    }
+
+    /// Offers the pictures of `group` to the session as they come, and does what it says. What is to be drawn again.
+    fn draw(&mut self, group: &[Due], launched: Option<Launched>) -> Vec<Due> {
+        let Some(Launched { cancel, mut events, task, settled, _guard }) = launched else {
+            return Vec::new();
+        };
         let (open, again, before) = (vec![true; group.len()], Vec::new(), self.decided);
         let mut round = Round { open, again, aborted: false, before, settled };
         while !round.is_complete() {

@@ -1,12 +1,14 @@
 //! What is said to the server and what it says back.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io::Cursor;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use image::ImageReader;
-use serde::Deserialize;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::request::{PictureRequest, Source};
@@ -205,10 +207,35 @@ fn size_of(source: &Source) -> Result<(u32, u32), UpstreamError> {
 #[derive(Debug, Deserialize)]
 pub(super) struct Reply {
     #[serde(default)]
-    images: Option<Vec<String>>,
+    images: Option<Vec<Encoded>>,
     /// JSON as a string, or an empty one.
     #[serde(default)]
     info: Value,
+}
+
+/// A picture in base64, decoded from where it stands in the answer: the text itself is not kept. None if it is no base64.
+#[derive(Debug, Clone)]
+struct Encoded(Option<Unjudged>);
+
+impl<'de> Deserialize<'de> for Encoded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = Encoded;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a picture in base64")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Encoded, E> {
+                let bytes = base64_simd::STANDARD.decode_to_vec(without_prefix(text));
+                Ok(Encoded(bytes.ok().map(Unjudged::encoded)))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
 }
 
 /// What is read of [`Reply::info`].
@@ -238,10 +265,7 @@ impl Reply {
                 "pictures that were not ordered are discarded"
             );
         }
-        let read = |text: &String| {
-            let bytes = base64_simd::STANDARD.decode_to_vec(without_prefix(text));
-            bytes.map(Unjudged::encoded).map_err(|_| "its picture is not in base64".to_owned())
-        };
+        let read = |image: &Encoded| image.0.clone().ok_or_else(|| "its picture is not in base64".to_owned());
         indices.into_iter().zip(images.iter().map(read)).collect()
     }
 }
