@@ -140,6 +140,10 @@ fn constitutions_and_policies_can_be_shown_and_checked() {
         let schema = run([kind, "schema"]).expect(0).json();
         assert!(schema["$schema"].is_string() && schema["properties"].is_object(), "{schema}");
     }
+    let prose = run(["constitution", "show", "general", "--prose"]).expect(0).stdout;
+    assert_eq!(prose.lines().filter(|line| line.starts_with("- ")).count(), 14, "{prose}");
+    let none = run(["constitution", "show", "scene", "--prose"]).expect(2).stderr;
+    assert!(none.contains("without prose; expected one that has it: general"), "{none}");
     let unknown = run(["constitution", "show", "scenes"]).expect(2);
     assert!(unknown.stderr.contains("\"scenes\"") && unknown.stderr.contains("scene"), "{}", unknown.stderr);
 }

@@ -16,6 +16,9 @@ pub(crate) enum ConstitutionCommand {
     Show {
         /// Its name.
         name: String,
+        /// Its rules in everyday words, before they are made objective: a list for `compile`. Only `general` has one.
+        #[arg(long)]
+        prose: bool,
     },
     /// Parse a constitution and say what is wrong with it, or probably is.
     #[command(after_help = "Examples:\n  cluegate constitution check rules.toml\n  \

@@ -19,13 +19,7 @@ use super::{Exit, say, say_json, write_file};
 pub(super) fn run(command: &ConstitutionCommand) -> anyhow::Result<Exit> {
     match command {
         ConstitutionCommand::List => list()?,
-        ConstitutionCommand::Show { name } => {
-            let text = Constitution::shipped_text(name).with_context(|| {
-                let names = shipped_names().collect::<Vec<_>>().join(", ");
-                format!("no constitution {name:?} ships with the program; expected one of {names}")
-            })?;
-            say(text.trim_end())?;
-        }
+        ConstitutionCommand::Show { name, prose } => show(name, *prose)?,
         ConstitutionCommand::Check(arguments) => return check::run(arguments),
         ConstitutionCommand::Diff(arguments) => return diff::run(arguments),
         ConstitutionCommand::Explain(arguments) => explain::run(arguments)?,
@@ -43,6 +37,23 @@ fn list() -> anyhow::Result<()> {
         say(format_args!("{name:22} {rules:2} rules  {about}"))?;
     }
     Ok(())
+}
+
+fn show(name: &str, prose: bool) -> anyhow::Result<()> {
+    let text = Constitution::shipped_text(name).with_context(|| {
+        let names = shipped_names().collect::<Vec<_>>().join(", ");
+        format!("no constitution {name:?} ships with the program; expected one of {names}")
+    })?;
+    let text = if prose {
+        let names = shipped_names().filter(|name| Constitution::shipped_prose(name).is_some());
+        Constitution::shipped_prose(name).with_context(|| {
+            let names = names.collect::<Vec<_>>().join(", ");
+            format!("the constitution {name:?} ships without prose; expected one that has it: {names}")
+        })?
+    } else {
+        text
+    };
+    Ok(say(text.trim_end())?)
 }
 
 /// A constitution's text, and what messages call it.
