@@ -92,6 +92,7 @@ fn if_nobody_reads_on(command: &args::Command) -> Exit {
         args::Command::Judge(_) | args::Command::Generate(_) => Exit::Error,
         args::Command::Constitution(
             constitution::args::ConstitutionCommand::Check(_)
+            | constitution::args::ConstitutionCommand::Compile(_)
             | constitution::args::ConstitutionCommand::Diff(_)
             | constitution::args::ConstitutionCommand::Fmt(_)
             | constitution::args::ConstitutionCommand::Try(_),

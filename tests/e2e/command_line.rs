@@ -24,6 +24,8 @@ fn help_is_as_reviewed() {
         &["constitution"],
         &["constitution", "show"],
         &["constitution", "check"],
+        &["constitution", "compile"],
+        &["constitution", "templates"],
         &["constitution", "diff"],
         &["constitution", "explain"],
         &["constitution", "fmt"],

@@ -9,6 +9,7 @@ mod support;
 
 mod bad_input;
 mod command_line;
+mod compile;
 mod constitution;
 mod damaged_models;
 mod demo;

@@ -27,6 +27,12 @@ pub(crate) enum ConstitutionCommand {
                             Without --models what needs models is not examined.\n\
                             Exit codes: 0 nothing found; 1 a warning (with --strict: or a note); 2 an error.")]
     Check(CheckArgs),
+    /// Make a constitution of prose with a text model, and review it rule by rule.
+    #[command(after_help = super::compile::EXAMPLES)]
+    Compile(Box<super::compile::CompileArgs>),
+    /// Show or write the prompts that prose is compiled with.
+    #[command(subcommand)]
+    Templates(super::templates::TemplatesCommand),
     /// Say rule by rule what differs between two constitutions.
     #[command(after_help = "Examples:\n  cluegate constitution diff old.toml new.toml\n  \
                             cluegate constitution diff general my-general.toml --format json\n\n\

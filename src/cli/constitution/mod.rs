@@ -2,10 +2,13 @@
 
 pub(crate) mod args;
 mod check;
+pub(crate) mod compile;
 mod diff;
 mod examine;
 mod explain;
+mod reviewing;
 mod sarif;
+pub(crate) mod templates;
 mod trial;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +24,8 @@ pub(super) fn run(command: &ConstitutionCommand) -> anyhow::Result<Exit> {
         ConstitutionCommand::List => list()?,
         ConstitutionCommand::Show { name, prose } => show(name, *prose)?,
         ConstitutionCommand::Check(arguments) => return check::run(arguments),
+        ConstitutionCommand::Compile(arguments) => return compile::run(arguments),
+        ConstitutionCommand::Templates(command) => templates::run(command)?,
         ConstitutionCommand::Diff(arguments) => return diff::run(arguments),
         ConstitutionCommand::Explain(arguments) => explain::run(arguments)?,
         ConstitutionCommand::Fmt(arguments) => return fmt(arguments),

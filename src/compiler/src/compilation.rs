@@ -107,7 +107,7 @@ pub enum NoteKind {
     LostNumber,
     /// A statement has a number that the rule does not have.
     NewNumber,
-    /// The source is not in English.
+    /// The source has letters or words that English has not, or none by which English can be told.
     NotEnglish,
     /// The source seems to speak to the model, and was let through.
     Addresses,

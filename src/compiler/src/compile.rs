@@ -16,7 +16,7 @@ use crate::compilation::{
 use crate::grammar::{self, AnswerError, Formula, MAX_RULE_CHARS, Read, Revised};
 use crate::guard;
 use crate::parameters::Parameters;
-use crate::split::{Source, Split, split};
+use crate::split::{Source, Split, in_english, split};
 use crate::templates::{Step, Templates};
 use crate::text::subject_words;
 use crate::write;
@@ -252,8 +252,11 @@ impl<'a> Work<'a> {
                 format!("it seems to speak to the model ({words:?}) and was let through"),
             );
         }
-        if text.chars().any(|c| c.is_alphabetic() && !c.is_ascii()) {
-            self.note(NoteKind::NotEnglish, "the source has letters that English has not");
+        if !in_english(text) || text.chars().any(|c| c.is_alphabetic() && !c.is_ascii()) {
+            self.note(
+                NoteKind::NotEnglish,
+                "the source may not be in English; the model and the judge may know it less well",
+            );
         }
         Ok(())
     }

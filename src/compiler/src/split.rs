@@ -379,6 +379,11 @@ fn is_normative(text: &str) -> bool {
     plain_words(text).split(' ').any(|word| WORDS.contains(&word))
 }
 
+/// Whether a text has words by which it can be told to be English.
+pub(crate) fn in_english(text: &str) -> bool {
+    is_english(text) || is_normative(text)
+}
+
 /// Whether a text has words that only English has, so that the lack of words of rules says something.
 fn is_english(text: &str) -> bool {
     const WORDS: [&str; 22] = [
