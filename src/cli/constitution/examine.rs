@@ -83,6 +83,11 @@ impl Examiner<'_> {
         for (index, rule) in self.constitution.rules().iter().enumerate() {
             let links = rule.preconditions.iter().chain(&rule.unless);
             let statements = links.flat_map(|link| &link.any).map(|statement| statement.text.as_str());
+            if rule.consequence && self.engine.domain().is_some() {
+                let message = "it asks what is likely to follow, and the models never learned to look ahead";
+                self.find("C204", Subject::Rule(index), message.to_owned());
+                continue;
+            }
             let unknown =
                 self.engine.domain().map(|domain| domain.unknown_words(statements)).unwrap_or_default();
             if unknown.is_empty() {

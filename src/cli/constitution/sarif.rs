@@ -21,16 +21,16 @@ pub(super) fn log(source: &Source, findings: &[Finding], not_examined: &[String]
         result["locations"][0]["logicalLocations"] = json!([{"name": finding.rule, "kind": "object"}]);
         result
     });
-    document(results.collect(), true, not_examined)
+    document(results.collect(), not_examined)
 }
 
 /// The log of a file that is no constitution.
 pub(super) fn refusal(source: &Source, error: &ConstitutionError) -> Value {
     let region = error.line().map(|line| json!({"startLine": line}));
-    document(vec![result(&Lint::INVALID, &error.problem().to_string(), source, region)], true, &[])
+    document(vec![result(&Lint::INVALID, &error.problem().to_string(), source, region)], &[])
 }
 
-fn document(results: Vec<Value>, successful: bool, not_examined: &[String]) -> Value {
+fn document(results: Vec<Value>, not_examined: &[String]) -> Value {
     let notifications: Vec<Value> = not_examined
         .iter()
         .map(|what| json!({"level": "note", "message": {"text": format!("not examined: {what}")}}))
@@ -46,7 +46,7 @@ fn document(results: Vec<Value>, successful: bool, not_examined: &[String]) -> V
                 "rules": LINTS.iter().map(rule).collect::<Vec<_>>(),
             }},
             "invocations": [{
-                "executionSuccessful": successful,
+                "executionSuccessful": true,
                 "toolExecutionNotifications": notifications,
             }],
             "columnKind": "unicodeCodePoints",

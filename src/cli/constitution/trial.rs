@@ -244,6 +244,9 @@ fn steps(rule: &str, tried: &Tried, beta: f64) -> Vec<String> {
         let so = if irrelevant { "the rule is not asked" } else { "the rule is asked" };
         out.push(format!("  relevance {cosine:.3}, asked from {:.3}: {so}", evidence.relevance_threshold));
     }
+    if let Some(projection) = &evidence.projection {
+        out.push(format!("  likely to follow: {}", in_one_line(projection)));
+    }
     for (what, chain) in [("link", &evidence.preconditions), ("exception", &evidence.unless)] {
         for (index, link) in chain.iter().enumerate() {
             let so = match link.satisfied {
@@ -256,6 +259,10 @@ fn steps(rule: &str, tried: &Tried, beta: f64) -> Vec<String> {
         }
     }
     out
+}
+
+fn in_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn statement_steps(statement: &StatementEvidence, beta: f64) -> Vec<String> {
@@ -295,7 +302,7 @@ fn statement_steps(statement: &StatementEvidence, beta: f64) -> Vec<String> {
     }
     for (what, text) in [("thought", &statement.thought), ("rationale", &statement.rationale)] {
         if let Some(text) = text {
-            add(format!("{what}: {}", text.split_whitespace().collect::<Vec<_>>().join(" ")));
+            add(format!("{what}: {}", in_one_line(text)));
         }
     }
     let holds = match statement.holds {

@@ -248,3 +248,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_example_in_the_documentation_is_sound() {
+    let page = include_str!("../../../docs/constitutions.md");
+    let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert!(example.starts_with("name = \"playground\""));
+    assert_eq!(codes(example), Vec::<&str>::new());
+    let constitution = Constitution::parse(example, "the documentation").unwrap();
+    // What it calls the defaults are the defaults.
+    let defaults = cluegate_constitution::Thresholds { relevance: Some(0.22), ..Default::default() };
+    assert_eq!(*constitution.thresholds(), defaults);
+}
