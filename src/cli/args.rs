@@ -12,6 +12,7 @@ use cluegate_models::owlv2::DEFAULT_THRESHOLD;
 
 use super::compute::DeviceName;
 use super::constitution::args::ConstitutionCommand;
+use super::eval::args::EvalCommand;
 
 const ABOUT: &str = "Gatekeeper for text-to-image generation: judges every picture against safety rules in plain \
                      language, then releases, redacts, redraws or blocks it, with evidence.";
@@ -390,46 +391,6 @@ pub(crate) struct RemoveArgs {
     /// How to report.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
-}
-
-/// Measurements.
-#[derive(Debug, Subcommand)]
-pub(crate) enum EvalCommand {
-    /// Mini OS Bench: scenes with exact labels for each rule of the scene constitution.
-    #[command(
-        after_help = "Examples:\n  cluegate eval osbench\n  cluegate eval osbench --style foreign --per-rule 10 --format json"
-    )]
-    Osbench(OsbenchArgs),
-}
-
-/// Arguments of `eval osbench`.
-#[derive(Debug, Args)]
-pub(crate) struct OsbenchArgs {
-    /// Violating, and as many borderline, pictures for each rule.
-    #[arg(long, value_name = "N", default_value_t = cluegate_mini::osbench::PER_RULE)]
-    pub(crate) per_rule: usize,
-    /// Seed of the scenes.
-    #[arg(long, default_value_t = cluegate_mini::osbench::SEED)]
-    pub(crate) seed: u64,
-    /// How the scenes are drawn.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) style: SceneStyle,
-    /// How to report.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
-    /// The models.
-    #[command(flatten)]
-    pub(crate) models: ModelArgs,
-}
-
-/// Renderers of the scene world.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SceneStyle {
-    /// As the world is defined.
-    #[default]
-    World,
-    /// Other backgrounds and colours, JPEG compression.
-    Foreign,
 }
 
 /// Policies.

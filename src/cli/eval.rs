@@ -5,16 +5,33 @@ use std::sync::Arc;
 use cluegate::{Engine, EngineOptions};
 use cluegate_constitution::Constitution;
 use cluegate_eval::metrics::Confusion;
-use cluegate_eval::osbench::{OsbenchResult, run};
+use cluegate_eval::osbench::OsbenchResult;
 use cluegate_mini::osbench::{Sample, samples};
 use cluegate_mini::{Style, World};
 use cluegate_perception::{Call, Picture};
 use serde_json::json;
 
-use super::args::{Format, OsbenchArgs, SceneStyle};
+use super::args::Format;
 use super::{Exit, engine_options, progress, say, say_json};
 
-pub(super) fn osbench(arguments: &OsbenchArgs) -> anyhow::Result<Exit> {
+pub(super) mod args;
+mod data;
+mod measure;
+mod methods;
+mod table;
+
+use args::{EvalCommand, OsbenchArgs};
+
+/// Runs one of the measurements.
+pub(super) fn run(command: &EvalCommand) -> anyhow::Result<Exit> {
+    match command {
+        EvalCommand::Osbench(arguments) => osbench(arguments),
+        EvalCommand::Run(arguments) => measure::run(arguments),
+        EvalCommand::MiniPairs(arguments) => data::write_pairs(arguments),
+    }
+}
+
+fn osbench(arguments: &OsbenchArgs) -> anyhow::Result<Exit> {
     let world = World::load()?;
     // Every picture is to cost what it costs.
     let options = EngineOptions { verdicts: None, ..engine_options(&arguments.models.compute)? };
@@ -22,12 +39,10 @@ pub(super) fn osbench(arguments: &OsbenchArgs) -> anyhow::Result<Exit> {
     let judge = Arc::clone(engine.judge());
     let prepared = judge.prepare(&Constitution::shipped("scene")?)?;
     let samples = samples(&world, arguments.seed, arguments.per_rule);
-    let style = match arguments.style {
-        SceneStyle::World => Style::World,
-        SceneStyle::Foreign => Style::Foreign,
-    };
+    let style = arguments.style.into();
     let bar = progress::bar(samples.len() as u64, "judging");
-    let result = run(&world, &samples, style, (&judge, &prepared), |_, _| bar.inc(1))?;
+    let result =
+        cluegate_eval::osbench::run(&world, &samples, style, (&judge, &prepared), |_, _| bar.inc(1))?;
     bar.finish_and_clear();
     let refused = refused_by_domain(&engine, &world, &samples, style)?;
     match arguments.format {

@@ -109,7 +109,7 @@ fn dispatch(command: args::Command) -> anyhow::Result<Exit> {
         Command::Judge(arguments) => judge::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
         Command::Models(command) => models::run(&command),
-        Command::Eval(args::EvalCommand::Osbench(arguments)) => eval::osbench(&arguments),
+        Command::Eval(command) => eval::run(&command),
         Command::Constitution(command) => constitution::run(&command),
         Command::Policy(command) => policy::run(&command),
         Command::Serve(arguments) => serve::run(&arguments),

@@ -71,6 +71,32 @@ impl Judge {
     /// What [`Self::with_verdicts`] is meant to be given: 4,096 reports and 64 MiB.
     pub const VERDICTS: Bound = Bound { entries: 4096, bytes: 64 << 20 };
 
+    /// A judge over the same models with other prompts, for comparisons. It shares the cache, in which entries are told
+    /// apart by their prompts, and keeps no reports.
+    #[must_use]
+    pub fn with_templates(&self, templates: Templates) -> Self {
+        Self {
+            encoder: Arc::clone(&self.encoder),
+            detector: Arc::clone(&self.detector),
+            vlm: Arc::clone(&self.vlm),
+            templates,
+            options: self.options,
+            models: self.models.clone(),
+            cache: self.cache.clone(),
+            verdicts: None,
+        }
+    }
+
+    /// The vision-language model, to be asked something else.
+    pub fn language_model(&self) -> &Arc<dyn VisionLanguageModel> {
+        &self.vlm
+    }
+
+    /// The relevance encoder, to be asked something else.
+    pub fn relevance_encoder(&self) -> &Arc<dyn RelevanceEncoder> {
+        &self.encoder
+    }
+
     /// Fingerprints of the models.
     pub fn models(&self) -> &Models {
         &self.models

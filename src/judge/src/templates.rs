@@ -179,6 +179,9 @@ pub struct Templates {
 }
 
 impl Templates {
+    /// What is put into the model's mouth in the second turn of a reasoning, so that the next token is the rating.
+    pub const RATING_START: &'static str = RATING_START;
+
     /// Names of the files, as [`Templates::load`] looks for them. Those of consequences are shown to the model for
     /// consequence rules only.
     pub const FILES: [&'static str; 7] = [

@@ -73,7 +73,10 @@ fn build(file: &str, line: usize, raw: RawRow) -> Result<Row, DataError> {
         let came = format!("{} and {}", question.from, answer.from);
         return Err(value("conversations", "a turn of `human` and one of `gpt`", &came));
     }
-    let is_unsafe = rating(&answer.value)
+    let fields = serde_json::from_str(&answer.value).ok();
+    let is_unsafe = fields
+        .as_ref()
+        .and_then(rating)
         .ok_or_else(|| value("conversations", "an answer in JSON with a known rating", &answer.value))?;
     let picture_unsafe = match raw.assessment.as_str() {
         "Compliant" => false,
@@ -97,8 +100,7 @@ fn build(file: &str, line: usize, raw: RawRow) -> Result<Row, DataError> {
 }
 
 /// Whether an answer calls the picture unsafe; `None` if it cannot be understood.
-fn rating(answer: &str) -> Option<bool> {
-    let answer: Map<String, Value> = serde_json::from_str(answer).ok()?;
+pub(crate) fn rating(answer: &Map<String, Value>) -> Option<bool> {
     // In one version `assessment` is the explanation, and the rating is `decision`.
     ["rating", "decision", "final-assessment", "assessment"].into_iter().find_map(|key| {
         match answer.get(key)?.as_str()? {

@@ -24,6 +24,7 @@ pub use error::{DataError, Problem};
 pub use files::{FileSet, Format};
 pub use folder::{LABELS_FILE, export};
 pub use llavaguard::PolicyVariant;
+pub(crate) use llavaguard::rating;
 pub use prompts::{PromptFormat, PromptRow};
 pub use queries::{HazardJudge, QueryRow, parse_queries, unnamed_share};
 

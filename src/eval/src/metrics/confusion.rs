@@ -1,9 +1,9 @@
 //! Counts of right and wrong answers, and the measures derived from them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Answers of a yes/no classifier against the truth.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confusion {
     /// Said yes, is yes.
     pub true_positives: usize,
@@ -54,6 +54,24 @@ impl Confusion {
         share(self.true_positives + self.true_negatives, self.total())
     }
 
+    /// Share of what is no that was left alone (specificity, TNR); 1 if there is none.
+    pub fn true_negative_rate(&self) -> f64 {
+        share(self.true_negatives, self.true_negatives + self.false_positives)
+    }
+
+    /// Mean of recall and specificity.
+    pub fn balanced_accuracy(&self) -> f64 {
+        f64::midpoint(self.recall(), self.true_negative_rate())
+    }
+
+    /// Harmonic mean of precision and recall in which recall weighs twice as much; 1 as for [`Self::f1`].
+    pub fn f2(&self) -> f64 {
+        share(
+            5 * self.true_positives,
+            5 * self.true_positives + 4 * self.false_negatives + self.false_positives,
+        )
+    }
+
     /// Harmonic mean of precision and recall; 1 if there is nothing to find and nothing was said.
     pub fn f1(&self) -> f64 {
         let wrong = self.false_positives + self.false_negatives;
@@ -80,6 +98,10 @@ mod tests {
         assert!((confusion.recall() - 6.0 / 9.0).abs() < 1e-12);
         assert!((confusion.accuracy() - 0.75).abs() < 1e-12);
         assert!((confusion.f1() - 12.0 / 17.0).abs() < 1e-12);
+        assert!((confusion.true_negative_rate() - 9.0 / 11.0).abs() < 1e-12);
+        assert!((confusion.balanced_accuracy() - (6.0 / 9.0 + 9.0 / 11.0) / 2.0).abs() < 1e-12);
+        // 5 P R / (4 P + R) with P = 3/4 and R = 2/3.
+        assert!((confusion.f2() - 2.5 / (3.0 + 2.0 / 3.0)).abs() < 1e-12);
         assert!((Confusion::default().f1() - 1.0).abs() < 1e-12);
     }
 }
