@@ -21,6 +21,8 @@ fn help_is_as_reviewed() {
         &["models", "remove"],
         &["eval"],
         &["eval", "osbench"],
+        &["eval", "run"],
+        &["eval", "mini-pairs"],
         &["constitution"],
         &["constitution", "show"],
         &["constitution", "check"],

@@ -14,6 +14,7 @@ mod constitution;
 mod damaged_models;
 mod demo;
 mod domain;
+mod eval;
 mod examples;
 mod generate;
 mod judge;

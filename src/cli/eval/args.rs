@@ -28,7 +28,7 @@ pub(crate) enum EvalCommand {
     Osbench(OsbenchArgs),
     /// Judge a labelled data set by one or more methods, and compare what they say with the labels.
     #[command(after_help = RUN_EXAMPLES)]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Write paired edits as a folder with labels: scenes that violate a rule, and the same without what violates it.
     #[command(after_help = "Example:\n  cluegate eval mini-pairs --per-rule 5 --out pairs")]
     MiniPairs(MiniPairsArgs),
