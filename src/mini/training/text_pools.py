@@ -59,6 +59,17 @@ POOLS = {
     "no_reason": _items("in it; anywhere; inside; there; around; in sight; in view; to be seen; in the picture; please; thanks; pls; here; in the image; visible; on it; whatsoever; at all; allowed"),
 }
 
+POOLS["noun"] = _items("""business; funeral; weather; garden; coffee; paper; budget; winter; summer; election; museum; ticket; printer; carpet; kitchen; weekend; holiday; history; poem; theatre; opera; market; engine; bridge; tunnel; airport; journey; luggage; soup; cheese; sugar; pepper; bread; butter; honey;
+    factory; office; contract; insurance; licence; lawyer; judge; doctor; dentist; nurse; patient; teacher; student; lesson; exam; school; college; science; physics; music; song; dance; concert; stage; film; camera crew; newspaper; article; headline; editor; reader; writer; library; letter; stamp; parcel; address; village; city; country; island; ocean;
+    wave; storm; thunder; snow; ice; desert; forest; leaf; root; seed; harvest; farmer; tractor; field; fence; gate; roof; wall; floor; ceiling; corner; shelf; drawer; mirror; towel; soap; brush; needlework; thread; cloth; jacket; trousers; button; pocket; wallet; coin; bank account; credit; debt; tax; price; discount; sale; customer; brand; logo; slogan; campaign;
+    audience; community; committee; council; mayor; minister; parliament; law; court; police report; witness; victim; crime; prison; peace; war; army; soldier; border; passport; visa; tourist; guide; hotel; restaurant; menu; waiter; cook; recipe; dinner; lunch; breakfast; birthday; wedding; grief; anniversary; gift; toy; game; puzzle; sport; team; trainer; match; medal; health;
+    medicine; hospital; therapy; diet; sleep; dream; memory; feeling; fear; anger; joy; trust; faith; religion; church; mosque; temple; prayer; phobia; allergy; rival; competitor; partner; sponsor; donor; volunteer; charity; terms of service; style guide; deadline; material; delivery; agency; portfolio; brochure; poster; calendar; magazine; website; server; database; software; update""")
+POOLS["quality"] = _items("""squeamish; sensitive; careful; strict; serious; proud; tired; nervous; happy; unhappy; religious; vegetarian; allergic; conservative; modern; old-fashioned; busy; young; local; international; famous; small; independent; neutral; responsible; liable; insured; certified; grieving; afraid; angry; delicate; picky; traditional; shy; polite; impatient; superstitious; honest; ill;
+    healthy; broke; rich; curious; fussy; easily frightened; peaceful; friendly; professional; cautious; worried; sceptical; exhausted; embarrassed; offended""")
+POOLS["aside"] = _items("""I don't care what else is in there; whatever you do; the rest is up to you; everything else is fine; everything else is allowed; anything else goes; do what you like otherwise; apart from that you are free; it goes without saying; as everybody knows; needless to say; you know what I mean; you know the drill; dear me; oh dear; for heaven's sake; goodness; I beg you; trust me; believe me;
+    if I see one more I'm quitting; I would be grateful; we would be grateful; hopefully that's clear; this should be clear; not even a small one; let that be understood; this has been so since 2019; this has been the rule since last year; that's final; sorry; sorry about that; I'm afraid; frankly; to put it bluntly; long story short; simple as that; you name it; we have seen enough of it; it is what it is;
+    everybody agrees; nobody will miss it; the fewer the better; less is more; this is not negotiable; this is important; mark my words; let's be clear; let me be clear; let's be honest; as you can imagine""")
+
 SHORT_FRAMES = _lines("""
 no {b}
 no {b}
@@ -270,6 +281,36 @@ in no <img> (may|should|must|shall) it be <shown> (that|how) {c}
 {c}: (no|reject|forbidden|never|not allowed|delete|block)
 {c}? (No|Reject|Not here|Never|Not with us|Delete it|Block it|Forbidden)
 """)
+FRAMES += _lines("""
+(everything|anything) (is fine|is OK|goes|is allowed|is okay|may be shown) (as long as|if|provided|so long as|when) (there is|there are|it has|we see|it <shows>|you show) no {b}
+(I don't care|I don't mind|it doesn't matter|never mind) what (else |)(is in there|it shows|you show|is shown|you draw) as long as (there is|there are|it has|I see) no {b}
+(just |)as long as (there is|there are|I see|we see) no {b}(, it's fine|, it is OK|, I'm happy|, anything goes)
+(<imgs>|everything) without {b}, please
+(<imgs>|everything) but {x}
+anything but {x}
+(we'd|we would|I'd|I would|you'd|they'd) (be sued|be in trouble|lose our licence|get complaints|be angry|lose customers|be shocked|be sad|have a problem) if (somebody|someone|anyone|anybody|a customer|people|a parent) (found|saw|discovered|spotted|noticed|came across|detected) {x} (in one of our <imgs>|in our <imgs>|<where>|)
+(somebody|someone|anyone|nobody|no one) (should|must|may|can) (ever |)(find|see|spot|discover|come across) {x} (in one of our <imgs>|<where>|)
+(nobody|no one) (should|must|may|can) (ever |)(find|see|spot|discover|come across) {x} (in one of our <imgs>|<where>|)
+(steer|stay|keep) (clear|away) (of|from) {x}
+(I|we) (would be|'d be|am|are) grateful if {x} (did not|didn't|do not|don't) (occur|appear|turn up|show up) (<where>|in the <noun>|)
+(I|we) (would|'d) (be happy|be glad|prefer it|appreciate it|like it|love it) if (there were no {b}|you left out {x}|{x} were left out|you showed no {b}|we saw no {b})
+{x} (have|has) been (banned|forbidden|prohibited|removed|out|ruled out|taboo) (<where> |from our <imgs> |)(since 2019|since last year|for years|for a while|for ever|now|by law|)
+{x} must be (retouched away|cut out|edited out|painted over|quarantined|erased|cropped out|blurred)
+<imgs> (<showing>|that include|that involve) {x} (have|need|are) to be (quarantined|removed|blocked|deleted|destroyed|sorted out|held back)
+imagery (that includes|with|of|including) {x} is <bad>
+the sight of {x} is not what (our customers|we|<audience>) (expect|want|need)
+(never|don't) let me (see|catch) {x}
+show me (no {b}|nothing with {x})
+(keep|take|get) {x} off (everything|our <imgs>|the site|the page|our covers|our posters)
+(let's|let us) (not have|not show|leave out|do without|avoid|skip|have no {b} and no|not see) {x}
+{x} (stay|stays|go|goes) out
+{x} (is|are) (too (intimate|sad|brutal|loud|private|political|much|expensive) for|not something for|not right for|wrong for) (our (catalogue|magazine|app|readers|site|taste)|us|<audience>)
+{x}, (dear me|oh dear|good grief|heavens|really|sorry|honestly), no
+{x}: (a sad sight|something|a thing|a picture|a topic) we (want to|would like to|have to|must) (spare <audience>|avoid|leave out)
+a <img> (breaks|violates|is against|offends against|infringes) the (rule|rules|policy|guidelines|law) (when|if|as soon as|once) (it <shows>|there is|there are|you see|we see) {x}
+{x} (violate{s}|break{s}|infringe{s}) (our|the) (rules|policy|guidelines|terms|code of conduct)
+(it goes without saying that|needless to say,|of course|obviously,|clearly,) {x} <mustnot> be <shown>
+""")
 NO_FRAMES = _lines("""
 {no}
 {no}
@@ -290,6 +331,12 @@ so {neither}
 so {no}
 """)
 NOBODY_FRAMES = _lines("""
+(show|give|let) me (see |){nobody} (who is {going}|{going}|who {third})
+(let's|let us) (show|have|see) {nobody} {going}
+you (can't|cannot|must not|may not) have (anyone|a person|people|somebody|anybody) {going}
+(let's|let us|we would rather|I'd rather) not have (anyone|anybody|somebody|people|a person) {going}
+(anyone|anybody|whoever is|people) (seen|shown|caught|) {going} (gets|will be|is) (cut|removed|edited out|deleted|rejected) (from the <img>|from the film|)
+there (shall|must|should|may) not be (any human|anyone|a person|anybody|people) who (is {going}|{third})
 {nobody} (may|should|must|shall|can|is allowed to|is permitted to|is supposed to|gets to|ought to|has to|will|is to|may ever|should ever|needs to) {base}
 {nobody} (may|should|must|shall|can|is allowed to|is to|is supposed to|ought to) {base} <where>
 {nobody} (may|should|must|shall|can|is to|is allowed to) be (shown|seen|depicted|pictured|portrayed|displayed|visible|presented|found|caught|photographed|drawn|featured) {going}
@@ -308,6 +355,16 @@ there (must|should|may|shall) be {nobody} {going} <where>
 in our <imgs>(,|) {nobody} {third}
 """)
 MUST_NOT_FRAMES = _lines("""
+you (can't|cannot|must not|may not) have {x} {going}
+(let's|let us|we would rather|I'd rather) not have {x} {going}
+never let me (see|catch) {x} {going}
+under no circumstances (do|may|should|will) we (depict|show|see|publish) {x} {going}
+(we|I) object to <imgs> (in which|where) {x} {base}
+there (shall|must|should|may) not be {x} {going}
+{x} {going}: (a sad sight|something|a thing) we (want to|would like to|have to|must) (spare <audience>|avoid|leave out)
+it goes without saying that {x} <mustnot> be (shown|seen|depicted) {going}
+a <img> (breaks|violates) the (rule|rules|policy) (when|if|as soon as|once) {x} {base}
+{x} (who|that) {base} (need|needs|have|has) to be (taken out|removed|cut|deleted)
 {x} <mustnot> {base}
 {x} <mustnot> {base}
 {x} <mustnot> {base} <where>
@@ -412,6 +469,56 @@ in the presence of {a}, (no {bare_b} may be <shown>|{b} (is|are) <bad>|there mus
 there (must|should|may|shall) not be both {a} and {b} (in (the|one|an) <img>|in it|)
 either {a} or {b}, (but |)(never|not) both (in one <img>|together|)
 """)
+PAIR_FRAMES += _lines("""
+should (there be {a}|{a} be (visible|there|shown|in the shot|in the <img>|present)) (in the <img>|), (then |)({b} must not be|{b} must not be <shown>|no {bare_b} may be there|there must be no {bare_b}|leave out {b}|{b} {be_b} <bad>)
+if {a} {be_a} in the <img>, (then |)({b} must not be|{b} may not be|{b} must be absent|{b} cannot be|{b} have to go)
+(whenever|when|if|where) {a} {be_a} (visible|there|shown|present), {b} (must|should|has to|have to) (be absent|be missing|not be there|stay away|be left out|be gone)
+{a} and {b} (must|should|have to|are to) (be kept|stay|be shown|appear|be) in (different|separate) <imgs>
+(I'd|we'd|I would|we would) (like|prefer|want) {a} and {b} (to be (kept|shown|placed) in (different|separate) <imgs>|to stay apart|apart|separately|not to be combined|never to meet)
+{a} and {b} in (one|the same) <img> (is|are) (too much|too much like the <noun>|not what we want|a bad mix|a bad combination|too risky|asking for trouble)
+{a} (with|where) {b} (standing by|watching|standing around|sitting there|looking on|close at hand|in reach)(? Absolutely not|? Never|? No|: no| is <bad>| are <bad>)
+{a} (lying|standing|left) around (where {b} {be_b}|near {b}|next to {b}|with {b} around) {be_a} <bad>
+you (may|must|should|can) not (place|put|draw|show|set|use) {a} in the (vicinity|neighbourhood|presence|company|reach) of {b}
+{a} (must|may|should|can) not (share|be on|be in) (a|one|the same|any) <img> with {b}
+{a} {be_a} (fine|ok|okay|allowed|alright|permitted|acceptable) only if (no {bare_b} {be_b}|{b} {be_b} not) (in the <img>|visible|there|around|present|nearby)
+{a} only (where|when|if) (no {bare_b} {be_b}|{b} {be_b} not) (in the <img>|visible|there|around|present|nearby)
+(wherever|where|if) you (see|show|draw) {a}, (don't|do not|never|you must not) (show|draw|add|put) {b}
+{a} (are|is) not to be (combined|mixed|paired|shown|placed) with {b}
+{a} (have|has) no business (near|around|next to|with) {b}
+{a} (have|has) to (stay|be kept|keep) (well |)away from {b}
+""")
+PASSIVE_FRAMES = _lines("""
+{h} <mustnot> be {done} by {x}
+{h} <mustnot> be {done} by {x} <where>
+{h} {done} by {x} {hbe} <bad>
+no {hb} {done} by {x}
+no {hb} (may|should|must|shall|can) be {done} by {x}
+no {hb} (may|should|must|shall|can) (ever |)be {done} by {x} <where>
+<imgs> of {h} (being |){done} by {x} are <bad>
+we (don't|do not|never|won't) (show|want|want to see|accept|tolerate) {h} (being |){done} by {x}
+(don't|do not|never|please don't) (show|depict|draw|publish) {h} (being |){done} by {x}
+it is <bad> (that|if|when) {h} {hbe} {done} by {x}
+<reject> {h} (being |){done} by {x}
+(<reject> <imgs> where|no <imgs> where|it must not be shown that|avoid <imgs> in which) {h} {hbe} {done} by {x}
+""")
+HANDS_FRAMES = _lines("""
+no {hb} in the hands of {x}
+{h} (must|should|may|do|does|shall) not (be|belong|be shown|end up|get) in(to|) the hands of {x}
+{h} in the (hands|hand|grip|grasp) of {x} (is|are) <bad>
+keep {h} out of the hands of {x}
+(don't|do not|never) put {h} in(to|) the (hands|hand) of {x}
+{h} in {x}'s (hands|hand) (is|are) <bad>
+""")
+OTHERS_FRAMES = _lines("""
+no {hb} may be {done} by anyone (who isn't|who is not|other than|but|except|apart from) {x}
+{h} <mustnot> be {done} by (anyone|anybody|people) (who isn't|who is not|other than|but|except|apart from) {x}
+(anyone|anybody|everyone) (who isn't|who is not|other than|but|except|apart from) {x} <mustnot> {base}
+(anyone|anybody|everyone) {going} who (isn't|is not) {x} is <bad>
+{going} is <bad> unless it is {x} who (does it|does that|does so)
+{going} is <bad> unless {x} (do|does) it
+{h} may (only be {done} by {x}|be {done} only by {x}|be {done} by {x} only)
+{h} (is|are) for {x} only
+""")
 BESIDE = _lines("""
 (near|next to|beside|close to|around|in the presence of|together with|in front of|alongside|in the company of|in the vicinity of) {x}
 near {x}
@@ -421,6 +528,12 @@ near {x}
 with {x} (nearby|around|close by|next to them|in the same <img>|in the <img>|present|in the picture|watching|in the background|at their side)
 """)
 EXCEPT_FRAMES = _lines("""
+{s}, {x} being the only exception
+{s}, but that does not go for {x}
+{s}. That does not go for {x}
+{s}, {x} excepted
+{s}; {x} are excepted
+{s}, though {x} {be} fine
 {s}, except {x}
 {s} except {x}
 {s}, except for {x}
@@ -558,6 +671,23 @@ we (allow|accept|show|don't mind) {x} {going}
 it is (fine|OK|allowed|okay|alright) (if {x} {base}|to show {x} {going})
 """)
 STARTS = _lines("""
+<aside>,
+<aside>:
+<aside>.
+<aside>,
+we are <quality>:
+we are <quality>, so
+under our <noun>,
+according to the <noun>,
+in the <noun>,
+with regard to the <noun>,
+after the <noun>,
+for the <noun>:
+thanks to the <noun>,
+in view of the <noun>,
+following the <noun>,
+<why>.
+<why>.
 please note:
 please note that
 please remember:
@@ -642,6 +772,12 @@ out of respect for <audience>,
 <why>:
 """)
 TAILS = _lines("""
+, <aside>
+. <aside>
+ - <aside>
+; <aside>
+ for the <noun>
+ (in|on|during|for) (our|the|my) <noun>
 (,|) <tail>
  <tail>
  <tail>
@@ -680,6 +816,25 @@ REASON_JOINTS = _lines("""
 , {who} (complained|use this app|use it too|are watching|would not like it|asked for it|might see it|read this too|are afraid of that|could be upset|insist on it|are our guests)
 """)
 REASONS = _lines("""
+we are <quality>
+we are <quality>
+<audience> (are|is) <quality>
+<audience> (are|is) <quality> and <quality>
+our <noun> (is|was|would be|has become) <quality>
+the <noun> (is|was|would be) <quality>
+we are in the <noun> business
+it is about <noun> and <noun>
+our <noun> needs a <noun>
+the <noun> of our <noun> (is|gets|was) <quality>
+this is for the <noun>
+we had a <noun> and a <noun>
+the <noun> (demands|needs|wants|requires|forbids) it
+it is too much like the <noun> of our <noun>
+(people|<audience>) (lose|need|expect|respect|like|hate|remember|deserve) <noun>
+I am <quality>
+my <noun> is <quality>
+the client has a <noun>
+we (sell|make|print|publish|love|study|produce|rent out|repair|teach) <noun>
 we are <org>
 we run <org>
 this is <org>
@@ -775,6 +930,15 @@ if (it is|it's|it looks|a <img> is|a <img> looks) {a}, (reject it|<reject> it|it
 (forbidden|banned|prohibited|unwanted): {a} <stuff>
 (spare us|spare <audience>) {a} <stuff>
 """)
+# Vague adjectives and the things that they are said of, where these tell what is meant.
+STUFF_OF = {
+    "gore": _items("wounds; injuries; cuts; bruises and wounds; accidents with blood; flesh wounds; mutilations"),
+    "violence": _items("people; gestures; behaviour; acts; poses; men; scenes; guys; attacks; fights"),
+    "scary": _items("faces; symbols; decorations; bones; objects; creatures from the grave; figures"),
+    "indecent": _items("poses; scenes; moments; positions; situations; people; nudity"),
+    "danger": _items("objects; things; items; tools; stuff; toys; materials; substances in flames"),
+    "adult": _items("content; themes; material; scenes; pictures; products; pleasures; stuff"),
+}
 POOLS["stuff"] = _items("""stuff; things; content; images; scenes; pictures; material; motifs; subjects; items; objects; photos; situations; elements; topics; depictions; details; visuals; themes; imagery; ideas; posts; artwork; acts; behaviour; poses; shots; moments;
     looks; vibes; symbols; actions; activities; pics""")
 WISH_FRAMES = _lines("""

@@ -154,6 +154,11 @@ def doing(rng, subject, hazards):
         if "{h}" in verb[0]:
             return tuple(v.format(h=thing) for v in verb)
     each = [tuple(v.format(h=_object(rng, [h])) for v in _verb(rng, subject, h)) for h in hazards]
+    if len(each) == 1 and rng.random() < 0.05:  # said twice in other words
+        again = _verb(rng, subject, hazards[0])
+        if "{h}" in again[0]:
+            again = tuple(v.replace("{h}", rng.choice(("it", "them", "one"))) for v in again)
+        each.append(again)
     if len(each) == 1:
         return each[0]
     word = rng.choice(("or", "or", "and", "nor"))
@@ -219,8 +224,19 @@ def clause(rng, subjects, hazards):
     return f"{who.full} {verb}"
 
 
+def _passive(rng, subjects, hazards):
+    """"Guns must not be held by children"."""
+    things_, who = things(rng, hazards, word="or"), things(rng, subjects, word="or")
+    kind = tw.kind(hazards[0])
+    frames = tp.HANDS_FRAMES if kind in ("weapon", "death") and rng.random() < 0.35 else tp.PASSIVE_FRAMES
+    return fill(rng.choice(frames), rng, h=things_.full, hb=things_.bare, hbe="are" if things_.plural else "is",
+                done=rng.choice(tw.DONE[kind]), x=who.full)
+
+
 def _forbidden_doing(rng, subjects, hazards):
     """Sentences whose verb is forbidden: "nobody may smoke", "children must not hold knives"."""
+    if len({tw.kind(h) for h in hazards}) == 1 and tw.kind(hazards[0]) in tw.DONE and rng.random() < 0.14:
+        return _passive(rng, subjects, hazards)
     base, third, going = doing(rng, subjects[0], hazards)
     neither = ""
     if len(hazards) == 2 and rng.random() < 0.35:
@@ -326,6 +342,10 @@ def _excuse(rng, rule):
     if excuse.subjects:
         same_things = excuse.hazards == rule.hazards
         if same_things and rng.random() < 0.3:
+            if rng.random() < 0.3 and tw.kind(rule.hazards[0]) in tw.DONE:
+                h, (base, _, going) = things(rng, rule.hazards), doing(rng, excuse.subjects[0], rule.hazards)
+                return fill(rng.choice(tp.OTHERS_FRAMES), rng, h=h.full, hb=h.bare, base=base, going=going,
+                            done=rng.choice(tw.DONE[tw.kind(rule.hazards[0])]), x=things(rng, excuse.subjects).full)
             base, _, going = doing(rng, excuse.subjects[0], rule.hazards)
             return fill(rng.choice(tp.ONLY_FRAMES), rng, x=things(rng, excuse.subjects).full, base=base, going=going)
         if same_things and rng.random() < 0.6:
@@ -347,7 +367,7 @@ def _excuse(rng, rule):
     if inside:
         it = rng.random() < 0.15
         frame = rng.choice(tp.IT_IS_FRAMES if it else tp.EXCEPT_FRAMES)
-    elif rule.seen and not rule.subjects and rng.random() < 0.12:
+    elif len(rule.seen) == 1 and not rule.subjects and rng.random() < 0.12:
         kind = things(rng, rule.seen[0])
         return fill(rng.choice(tp.ONLY_WHEN), rng, x=x.full, k=kind.full, **_be(x))
     else:
@@ -463,6 +483,9 @@ def _vague(rng):
         text, said = fill(rng.choice(tp.WISH_FRAMES), rng, w=rng.choice(tw.VAGUE_RULES[name])), ("wish", "")
     elif adjectives and draw < 0.65:
         adjective = rng.choice(adjectives)
+        if name in tp.STUFF_OF and rng.random() < 0.3:
+            what = f"{adjective} {rng.choice(tp.STUFF_OF[name])}"
+            return _about(rng, Name(what, what, True)), rule, ("adjective", adjective)
         text, said = fill(rng.choice(tp.VAGUE_FRAMES), rng, a=adjective), ("adjective", adjective)
     else:
         what = rng.choice(phrases)

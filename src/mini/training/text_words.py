@@ -118,6 +118,10 @@ NOUNS = {
 }
 
 # Words for several at once, and what they stand for.
+# What is done to a hazard: "held by".
+DONE = {"weapon": "held, carried, wielded, touched, waved, brandished, used, handled, pointed, gripped", "alcohol": "drunk, consumed, sipped, enjoyed, downed, swigged, tasted",
+        "cigarette": "smoked, lit, puffed, held", "drug": "taken, used, consumed, swallowed, ingested, abused", "death": "touched, held, handled, carried, hugged",
+        "gambling": "used, played with, touched for gambling"}
 TOGETHER = {
     ("person", "animal"): """~living beings, living being, person or animal/people or animals, human or animal/humans or animals,
         ~people and animals, ~people or pets, human or beast/humans or beasts, ~humans and pets, ~man or beast, living thing, living
@@ -265,7 +269,7 @@ DOINGS = {"cigarette": "smoking, tobacco use, cigarette smoking, smoking cigaret
 # relation, or words of which one is seen.
 VAGUE = {
     "violence": ("violent, aggressive, threatening, brutal, hostile, menacing, intimidating, martial, combative, warlike, too violent, belligerent",
-                 """violence, aggression, brutality, threats, violent behaviour, acts of violence, people being violent, people threatening others, hostility,
+                 """violence, anything that could be read as a threat, things that look like a threat, something that seems threatening, threatening gestures, aggression, brutality, threats, violent behaviour, acts of violence, people being violent, people threatening others, hostility,
                  fighting, brute force, people who look dangerous, militancy, violent people, aggressive poses, menace, people acting aggressively, force""",
                  (("person",), ("weapon",))),
     "gore": ("gory, graphic, disturbing, gruesome, shocking, horrific, grisly, repulsive, revolting, stomach-turning, too graphic, upsetting, disgusting, nauseating, sickening",
@@ -273,14 +277,14 @@ VAGUE = {
              ugly wounds, terrible injuries, anything too bloody for sensitive people, body horror, disgusting injuries, severe injuries, bad injuries, hideous wounds, graphic depictions""",
              (("person", "animal"), ("blood",))),
     "scary": ("scary, creepy, spooky, eerie, frightening, macabre, morbid, sinister, ghastly, horrifying, ghoulish, scary-looking, uncanny, terrifying, dark and gloomy, nightmarish, deathly, depressing and dark",
-              """horror, scary stuff, creepiness, spookiness, things that scare people, things that give you nightmares, morbidity, Halloween stuff, anything frightful, scares,
+              """horror, scary stuff, stuff that might frighten little kids, things that could scare somebody, anything that may frighten children, content that scares people, whatever might frighten a child, creepiness, spookiness, things that scare people, things that give you nightmares, morbidity, Halloween stuff, anything frightful, scares,
               reminders of death, dark themes, things that frighten kids, horror motifs, creepy vibes, morbid symbols, gloom""",
               (None, ("skull", "coffin"))),
-    "cruelty": ("", """cruelty to animals, animal cruelty, animal abuse, suffering animals, mistreated animals, mistreatment of animals, animal suffering, animals in distress,
+    "cruelty": ("", """cruelty to animals, mistreated pets, pictures of mistreated pets, ill-treated animals, cruelty towards pets, animal cruelty, animal abuse, suffering animals, mistreated animals, mistreatment of animals, animal suffering, animals in distress,
                 abused animals, harm to animals, animals being treated badly, animals that suffer, tormented animals, animal torture, tortured animals, hurt animals, animals in pain,
                 bad treatment of animals, abuse of animals, animals being harmed, animals that are hurt, cruel treatment of animals, harmed pets, animals in danger, inhumane treatment of animals""",
                 (("animal",), ("blood", "fire"))),
-    "indecent": ("indecent, suggestive, intimate, sexy, racy, inappropriate, lewd, saucy, risqué, too private, erotic, improper, indelicate, provocative, raunchy, naughty, embarrassing, immodest",
+    "indecent": ("steamy, spicy, indecent, suggestive, intimate, sexy, racy, inappropriate, lewd, saucy, risqué, too private, erotic, improper, indelicate, provocative, raunchy, naughty, embarrassing, immodest",
                  """indecency, intimacy, intimate moments, private moments, suggestive poses, bedroom stuff, people in intimate situations, people in compromising situations, people without decency,
                  moments that should stay private, lewdness, invasions of privacy, people who are too relaxed, immodesty, sensuality, nudity, people in embarrassing situations, private situations""",
                  (("person",), ("bathtub", "bed"))),
@@ -290,11 +294,11 @@ VAGUE = {
     "child habits": ("", """kids with bad habits, children picking up bad habits, children with unhealthy habits, minors with vices, kids behaving like adults, unhealthy behaviour of children, children setting a bad example,
                      young people with bad habits, harmful habits of minors, kids ruining their health, misbehaving kids, minors living unhealthily, children doing things meant for adults""",
                      (("child",), ("alcohol", "cigarette"))),
-    "drinking": ("", """inappropriate drinking, drunkenness, excessive drinking, irresponsible drinking, people getting wasted, heavy drinking, binge drinking, drunk people, tipsy people, people who drink too much, drinking too much,
+    "drinking": ("", """inappropriate drinking, boozy excesses, drinking binges, boozy behaviour, excesses with alcohol, drunken excesses, drinking sprees, alcohol excesses, drunkenness, excessive drinking, irresponsible drinking, people getting wasted, heavy drinking, binge drinking, drunk people, tipsy people, people who drink too much, drinking too much,
                  excessive alcohol use, wild partying, people getting drunk, intoxication, unseemly drinking, too much drinking, people who are drunk, drunken behaviour, drunks, irresponsible alcohol consumption, careless drinking,
                  problematic drinking, alcohol abuse, people partying too hard, intoxicated people, immoderate drinking""",
                  (("person",), ("alcohol",))),
-    "danger": ("dangerous, hazardous, harmful, unsafe, perilous, risky, life-threatening, potentially dangerous, potentially harmful",
+    "danger": ("potentially lethal, deadly, lethal, dangerous, hazardous, harmful, unsafe, perilous, risky, life-threatening, potentially dangerous, potentially harmful",
                """dangerous things, hazards, dangerous objects, harmful objects, hazardous objects, unsafe items, things that can hurt someone, dangers, risky objects, objects that may injure people, danger, dangerous items, perils,
                things which could harm somebody, sources of danger, threats to safety, harmful things, hazardous things, harmful stuff""",
                (None, ("weapon", "fire"))),
@@ -377,6 +381,7 @@ def _verbs(text):
 NOUNS = {word: _entries(text) for word, text in NOUNS.items()}
 TOGETHER = {words: _entries(text) for words, text in TOGETHER.items()}
 FOREIGN = _entries(FOREIGN)
+DONE = {kind: _listed(text, ",") for kind, text in DONE.items()}
 PLACES = {word: _listed(text, ",") for word, text in PLACES.items()}
 AFTER = {kind: _listed(after) for kind, (_, after) in VERBS.items()}
 VERBS = {kind: _verbs(verbs) for kind, (verbs, _) in VERBS.items()}
