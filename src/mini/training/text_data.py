@@ -102,11 +102,19 @@ def train_tokenizer(size, seed=0, count=60_000):
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     rng = random.Random(seed)
-    texts = (part for _ in range(count) for name, text, answer in examples(rng) if name
-             for part in (asked(name, text), answer, "user\nassistant\n"))
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
+    def texts():
+        for _ in range(count):
+            for name, text, answer in examples(rng):
+                if name:
+                    yield from (asked(name, text), answer, "user\nassistant\n")
+        for _ in range(count // 20):  # loaders ask every language model for a token of each
+            yield from ("Yes", "No")
+
+    tokenizer.train_from_iterator(texts(), trainers.BpeTrainer(
         vocab_size=size, special_tokens=[AddedToken(t, special=True, normalized=False) for t in SPECIAL],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    if any(len(tokenizer.encode(word).ids) != 1 for word in ("Yes", "No")):
+        raise SystemExit("the tokenizer cuts Yes or No in pieces")
     return tokenizer
 
 

@@ -106,9 +106,10 @@ def _joined(rng, names, word=None):
     if len(names) == 1:
         return names[0]
     word = word or rng.choice(("or", "or", "or", "and", "and", "as well as", "nor", "and/or", "&"))
-    comma = ", " if len(names) > 2 or word not in ("or", "and") else " "
-    last = f" {word} " if rng.random() < 0.8 or len(names) == 2 else f", {word} "
-    join = lambda texts: (comma if len(texts) > 2 else ", ").join(texts[:-1]) + last + texts[-1]  # noqa: E731
+    last = ", " if word == "," else f" {word} " if rng.random() < 0.8 or len(names) == 2 else f", {word} "
+    join = lambda texts: ", ".join(texts[:-1]) + last + texts[-1]  # noqa: E731
+    if word in ("or", "and", "nor") and len(names) > 2 and rng.random() < 0.12:
+        join = f" {word} ".join
     if rng.random() < 0.03:
         join = "/".join
     plural = names[-1].plural or word in ("and", "as well as", "&")
@@ -190,6 +191,12 @@ def acting(rng, subjects, hazards):
             for single, many, fixed in words:
                 names.append(_named(rng, (f"{adjective} {single}" if single else None, f"{adjective} {many}", fixed), plural))
             return _joined(rng, names)
+    if subjects == ("person",) and len(hazards) > 1 and rng.random() < 0.22 and all(h in tw.DOINGS for h in hazards):
+        doings = [rng.choice(tw.DOINGS[h]) for h in hazards]
+        text = fill("{x}(| by people| of people| by anyone| by humans|)", rng, x=_listed(rng, doings))
+        return Name(text, text, True)
+    if len(subjects) > 1 and rng.random() < 0.1:  # said of each
+        return _joined(rng, [acting(rng, (s,), hazards) for s in subjects], rng.choice(("or", "and", ",")))
     if subjects == ("person",) and len(hazards) == 1:
         if one in tw.DOERS and rng.random() < 0.08:
             return _named(rng, rng.choice(tw.DOERS[one]))
@@ -208,6 +215,15 @@ def acting(rng, subjects, hazards):
         tails = [_after(rng, subjects[0], h, agree) for h in hazards]
         tail = tails[0] if len(tails) == 1 else ", ".join(tails[:-1]) + rng.choice((" or ", " or ", " and ", " nor ")) + tails[-1]
     return Name(f"{who.full} {tail}", f"{who.bare} {tail}", who.plural)
+
+
+def _listed(rng, texts):
+    """Some things in a row: "a or b", "neither a nor b nor c"."""
+    how = rng.choice((", ", " and ", " or ", " or ", " nor "))
+    start = "neither " if how == " nor " else ""
+    if len(texts) > 2 and how in (" and ", " or ") and rng.random() < 0.7:
+        return ", ".join(texts[:-1]) + how + texts[-1]
+    return start + how.join(texts)
 
 
 def clause(rng, subjects, hazards):
@@ -272,9 +288,13 @@ def _seen(rng, words):
         plural = rng.random() < 0.6
         names = [_named(rng, _entry(rng, w), plural) for w in words]
         no = ", ".join("no " + n.bare for n in names[:-1]) + rng.choice((" and no ", " and no ", " or ", ", no ")) + names[-1].bare
-        neither = "neither " + (", " if len(names) > 2 else "").join(n.full for n in names[:-1]) + " nor " + names[-1].full
+        between = ", " if rng.random() < 0.5 else " nor "
+        neither = "neither " + between.join(n.full for n in names[:-1]) + " nor " + names[-1].full
         return fill(rng.choice(tp.NO_FRAMES), rng, no=no, neither=neither)
     name = things(rng, words)
+    if len(words) == 1 and rng.random() < 0.03:  # said again in other words
+        again = _named(rng, _entry(rng, words[0]), article=True).full
+        return f"{_about(rng, name)}, {rng.choice(('not even', 'and not even', 'nor', 'be it', 'also no', 'including', 'especially not'))} {again}"
     if rng.random() < 0.1:
         return _about_clause(rng, fill("{x} ({be} visible|can be seen|{be} in the <img>|appear{s}|{be} shown|{be} to be seen|{be} there)", rng,
                                        x=name.full, **_agreeing(name)))
@@ -484,6 +504,8 @@ def _vague(rng):
     elif adjectives and draw < 0.65:
         adjective = rng.choice(adjectives)
         if name in tp.STUFF_OF and rng.random() < 0.3:
+            if name == "gore":  # wounds tell what is meant, whatever they are called
+                adjective = rng.choice(adjectives + tw.VAGUE["scary"][0])
             what = f"{adjective} {rng.choice(tp.STUFF_OF[name])}"
             return _about(rng, Name(what, what, True)), rule, ("adjective", adjective)
         text, said = fill(rng.choice(tp.VAGUE_FRAMES), rng, a=adjective), ("adjective", adjective)
