@@ -13,6 +13,7 @@ use cluegate_compiler::grammar::Formula;
 use cluegate_compiler::{Compilation, Compiled, Compiler, Options, Templates};
 use cluegate_constitution::Constitution;
 use cluegate_models::{FileTree, LanguageModel, LoadOptions, load_text};
+use cluegate_perception::{Call, CompletionRequest, Prefix, Prompt, VisionLanguageModel as _};
 use serde::Deserialize;
 
 /// Share of the held-out wordings that has to come out right.
@@ -73,7 +74,12 @@ fn right(part: &str, written: &[Written]) -> usize {
         match rules.get(&(index + 1)) {
             Some(rule) if same_truth_table(&rule.formula(), &expected) => count += 1,
             Some(rule) => {
-                println!("{:?}\n  kept {:?}\n  got  {}\n  want {expected}", entry.wording, rule.text, rule.formula());
+                println!(
+                    "{:?}\n  kept {:?}\n  got  {}\n  want {expected}",
+                    entry.wording,
+                    rule.text,
+                    rule.formula()
+                );
             }
             None => println!("{:?}\n  not compiled\n  want {expected}", entry.wording),
         }
@@ -127,7 +133,9 @@ fn the_scene_s_rules_compile_to_the_chains_that_were_written_by_hand() {
         let found: Vec<Vec<(&str, Vec<&str>)>> = compiled
             .preconditions
             .iter()
-            .map(|any| any.iter().map(|s| (&*s.text, s.central.iter().map(String::as_str).collect())).collect())
+            .map(|any| {
+                any.iter().map(|s| (&*s.text, s.central.iter().map(String::as_str).collect())).collect()
+            })
             .collect();
         let expected: Vec<Vec<(&str, Vec<&str>)>> = rule
             .preconditions
@@ -154,5 +162,32 @@ fn vague_rules_are_rated_low_and_made_objective() {
         } else {
             assert!(rule.kept == 0 && rule.objectiveness >= 9, "{rule:?}");
         }
+    }
+}
+
+/// One entry of `scene_golden.json`, which `mini/training/text_golden.py` writes.
+#[derive(Deserialize)]
+struct Case {
+    prompt: String,
+    tokens: Vec<u32>,
+    logits: Vec<f32>,
+    answer: String,
+}
+
+/// The same tokens, logits and answers as Hugging Face transformers gives for the suite's folder.
+#[test]
+fn the_embedded_model_answers_as_transformers_does() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scene_golden.json");
+    let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    for case in cases {
+        let prompt = Prompt::new(Prefix { picture: None, text: "".into() }, case.prompt.as_str());
+        assert_eq!(MODEL.prompt_tokens(&prompt).unwrap(), case.tokens, "{}", case.prompt);
+        let logits = MODEL.next_logits(std::slice::from_ref(&prompt)).unwrap().remove(0);
+        for (found, expected) in logits.iter().step_by(16).zip(&case.logits) {
+            assert!((found - expected).abs() < 2e-3, "{}: {found}, expected {expected}", case.prompt);
+        }
+        let request = CompletionRequest { prompt, max_tokens: 160 };
+        let answer = MODEL.complete(&[request], &Call::default()).unwrap().remove(0);
+        assert_eq!(answer.text, case.answer, "{}", case.prompt);
     }
 }
