@@ -29,6 +29,7 @@ struct Written {
 struct Sets {
     held_out: Vec<Written>,
     dev: Vec<Written>,
+    later: Vec<Written>,
 }
 
 fn mini(part: &str) -> PathBuf {
@@ -116,6 +117,13 @@ fn nine_of_ten_held_out_wordings_get_the_right_chain() {
 fn so_do_those_that_the_training_data_were_mended_with() {
     let written = sets().dev;
     assert!(right("dev", &written) * 100 >= written.len() * RIGHT);
+}
+
+/// Prose that nobody had in mind when the training data were written.
+#[test]
+fn wordings_written_after_the_training_mostly_do() {
+    let written = sets().later;
+    assert!(right("later", &written) * 100 >= written.len() * 85);
 }
 
 /// The rules of the shipped constitution give the shipped chains, statement by statement and word by word; so they judge

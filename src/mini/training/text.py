@@ -41,7 +41,7 @@ def arguments():
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--measure", metavar="FOLDER", help="only measure")
-    parser.add_argument("--part", choices=("dev", "held_out"), default="dev")
+    parser.add_argument("--part", choices=("dev", "held_out", "later"), default="dev")
     parser.add_argument("--show", action="store_true", help="print what went wrong on the hand-written wordings")
     return parser.parse_args()
 
