@@ -1,7 +1,7 @@
 //! The embedded text model on prose about scenes: through the whole compiler, by the path that any checkpoint takes.
 
 // Helpers of tests are tests too.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
