@@ -64,29 +64,27 @@ fn same_truth_table(a: &Formula, b: &Formula) -> bool {
     (0..1u32 << names.len()).all(|world| violated(a, world) == violated(b, world))
 }
 
-/// Counts the wordings whose chain is right, and says what is wrong with the others.
+/// Counts the wordings whose chain is right, each compiled as the only rule of its prose, and says what is wrong with the
+/// others.
 fn right(part: &str, written: &[Written]) -> usize {
     let begun = Instant::now();
-    let (compilation, rules) = compile(written.iter().map(|entry| entry.wording.as_str()));
-    assert_eq!(compilation.rules(), written.len(), "left out: {:?}", compilation.left_out);
     let mut count = 0;
-    for (index, entry) in written.iter().enumerate() {
+    for entry in written {
         let expected = Formula::parse(&entry.chain).unwrap();
-        match rules.get(&(index + 1)) {
-            Some(rule) if same_truth_table(&rule.formula(), &expected) => count += 1,
-            Some(rule) => {
-                println!(
-                    "{:?}\n  kept {:?}\n  got  {}\n  want {expected}",
-                    entry.wording,
-                    rule.text,
-                    rule.formula()
-                );
-            }
-            None => println!("{:?}\n  not compiled\n  want {expected}", entry.wording),
+        let (compilation, _) = compile([entry.wording.as_str()]);
+        match (compilation.compiled.as_slice(), compilation.failed.as_slice()) {
+            ([rule], []) if same_truth_table(&rule.formula(), &expected) => count += 1,
+            ([rule], []) => println!(
+                "{:?}\n  kept {:?}\n  got  {}\n  want {expected}",
+                entry.wording,
+                rule.text,
+                rule.formula()
+            ),
+            (_, failed) => println!(
+                "{:?}\n  {:?}, left out {:?}\n  want {expected}",
+                entry.wording, failed, compilation.left_out
+            ),
         }
-    }
-    for failed in &compilation.failed {
-        println!("line {}: {}", failed.source.line, failed.failure);
     }
     println!("{part}: {count} of {} right, {:.1} s", written.len(), begun.elapsed().as_secs_f64());
     count
