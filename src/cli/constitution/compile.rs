@@ -106,8 +106,9 @@ impl Answering {
         if arguments.replay.is_empty() {
             let path = arguments.models.models.as_deref();
             let model = TextModel::open(path, arguments.models.compute.load_options()?)?;
-            let name =
-                path.map_or_else(|| "the embedded suite".to_owned(), |path| path.display().to_string());
+            // Where the file lies differs from machine to machine.
+            let file = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path.map_or_else(|| "the embedded suite".to_owned(), file);
             let TextModel { model, templates } = model;
             return Ok(Self::Model(TextModel { model, templates: own.unwrap_or(templates) }, name));
         }

@@ -64,7 +64,15 @@ pub(crate) fn plain_words(text: &str) -> String {
 }
 
 /// Words that carry no subject of a rule.
-const FILLERS: [&str; 84] = [
+const FILLERS: [&str; 92] = [
+    "neither",
+    "nor",
+    "nobody",
+    "only",
+    "just",
+    "also",
+    "our",
+    "nothing",
     "the",
     "a",
     "an",
