@@ -76,7 +76,7 @@ fn what_is_no_constitution_is_refused() {
 fn respelled() -> impl Strategy<Value = String> {
     let inserts = [" ", "\t", "\n", "\n\n# c\n", "\n  # é \"x\" = [\n", " # d\n"];
     let edit = (any::<prop::sample::Index>(), prop::sample::select(inserts.to_vec()));
-    prop::collection::vec(edit, 1..12).prop_map(|edits| {
+    prop::collection::vec(edit, 1..5).prop_map(|edits| {
         let mut text = MESSY.to_owned();
         for (place, insert) in edits {
             let places: Vec<usize> = text
