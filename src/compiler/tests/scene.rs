@@ -124,33 +124,50 @@ fn wordings_written_after_the_training_mostly_do() {
     assert!(right("later", &written) * 100 >= written.len() * 85);
 }
 
-/// The rules of the shipped constitution give the shipped chains, statement by statement and word by word; so they judge
-/// alike. Said in other words they still do.
+/// The rules of the scene constitution in everyday words, in its order.
+const EVERYDAY: [&str; 12] = [
+    "Nobody, human or animal, may be set ablaze in our pictures.",
+    "People waving weapons around are a no-go.",
+    "Animals must not come into contact with weapons.",
+    "We never show bleeding people or animals.",
+    "Nobody should be seen boozing.",
+    "We are a health insurer, so please no smokers.",
+    "Drug use has no place on our site.",
+    "Keep folks in bed out of it, that is private.",
+    "Nobody takes a bath in our brochure!",
+    "gambling stuff gets blocked",
+    "Skulls and coffins scare our readers, leave them out.",
+    "Don't put boys, girls or babies together with booze.",
+];
+
+/// Each rule of the shipped constitution, in its own words and in everyday ones, gives all that the judge reads of it: the
+/// text, the statements in their order and their central words. So the compiled rules judge every picture as those do that
+/// were written by hand.
 #[test]
-fn the_scene_s_rules_compile_to_the_chains_that_were_written_by_hand() {
+fn the_scene_s_rules_compile_to_what_was_written_by_hand() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../constitution/shipped/scene.toml");
     let scene = Constitution::parse(&std::fs::read_to_string(path).unwrap(), "scene.toml").unwrap();
-    let (compilation, rules) = compile(scene.rules().iter().map(|rule| rule.text.as_str()));
-    assert_eq!((compilation.compiled.len(), compilation.failed.len()), (scene.rules().len(), 0));
-    for (index, rule) in scene.rules().iter().enumerate() {
-        let compiled = &rules[&(index + 1)];
-        assert_eq!(compiled.text, rule.text);
-        assert!(compiled.objectiveness >= 9, "{}", compiled.text);
-        let found: Vec<Vec<(&str, Vec<&str>)>> = compiled
-            .preconditions
-            .iter()
-            .map(|any| {
-                any.iter().map(|s| (&*s.text, s.central.iter().map(String::as_str).collect())).collect()
-            })
-            .collect();
-        let expected: Vec<Vec<(&str, Vec<&str>)>> = rule
-            .preconditions
-            .iter()
-            .map(|link| {
-                link.any.iter().map(|s| (&*s.text, s.central.iter().map(|c| &**c).collect())).collect()
-            })
-            .collect();
-        assert_eq!(found, expected, "{}", rule.id);
+    assert_eq!(scene.rules().len(), EVERYDAY.len());
+    let own = scene.rules().iter().map(|rule| rule.text.as_str()).collect::<Vec<_>>();
+    for wordings in [own, EVERYDAY.to_vec()] {
+        let (compilation, rules) = compile(wordings);
+        assert_eq!((compilation.compiled.len(), compilation.failed.len()), (EVERYDAY.len(), 0));
+        for (index, rule) in scene.rules().iter().enumerate() {
+            let compiled = &rules[&(index + 1)];
+            assert_eq!(compiled.text, rule.text);
+            assert!(compiled.objectiveness >= 9 && compiled.unless.is_empty(), "{}", compiled.text);
+            let found: Vec<Vec<(&str, &[String])>> = compiled
+                .preconditions
+                .iter()
+                .map(|any| any.iter().map(|s| (&*s.text, &*s.central)).collect())
+                .collect();
+            let expected: Vec<Vec<(&str, &[String])>> = rule
+                .preconditions
+                .iter()
+                .map(|link| link.any.iter().map(|s| (&*s.text, &*s.central)).collect())
+                .collect();
+            assert_eq!(found, expected, "{}", rule.id);
+        }
     }
 }
 
