@@ -6,53 +6,15 @@
 use std::time::Instant;
 
 use cluegate_cache::Cache;
-use cluegate_compiler::{Compiler, Options, Templates};
-use cluegate_perception::{
-    AnswerScore, Call, Completion, CompletionRequest, Fingerprint, FinishReason, PerceptionError,
-    PerceptionErrorKind, Prompt, Result, VisionLanguageModel,
-};
+use cluegate_compiler::{Compiler, Options, Recording, Templates};
 
 const PROSE: &str = include_str!("../../constitution/shipped/prose/general.md");
+const RECORDING: &str = include_str!("../tests/recordings/general.json");
 const RUNS: usize = 21;
-
-/// Answers every question in its form, with five statements a rule, as a model does; what they say does not matter here.
-struct Scripted(Fingerprint);
-
-impl VisionLanguageModel for Scripted {
-    fn fingerprint(&self) -> &Fingerprint {
-        &self.0
-    }
-
-    fn score(&self, _: &[Prompt], _: &Call) -> Result<Vec<AnswerScore>> {
-        Err(PerceptionError::new(PerceptionErrorKind::Request, "a script gives no scores"))
-    }
-
-    fn complete(&self, requests: &[CompletionRequest], _: &Call) -> Result<Vec<Completion>> {
-        let answer = |request: &CompletionRequest| {
-            let prompt = format!("{}{}", request.prompt.prefix.text, request.prompt.suffix);
-            let number = prompt.len();
-            let objective =
-                prompt.contains("<rule>The image should not show part") && !prompt.contains("Now improve");
-            let text = if prompt.contains("Now rate this rule.") {
-                format!("It can be seen, or not.\nRating: {}", if objective { 9 } else { 4 })
-            } else if prompt.contains("Now improve this rule.") {
-                format!("Rule: The image should not show part {number} of a thing.")
-            } else if prompt.contains("Now take this rule apart.") {
-                format!(
-                    "[[thing {number} is there] or [it is near]] and [it is open] unless [it is a toy] and [it is closed]"
-                )
-            } else {
-                "thing, part".to_owned()
-            };
-            Completion { text, tokens: 1, finish: FinishReason::Stop }
-        };
-        Ok(requests.iter().map(answer).collect())
-    }
-}
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
-    let (model, templates) = (Scripted("scripted".to_owned()), Templates::shipped()?);
+    let (model, templates) = (Recording::parse([("general.json", RECORDING)])?, Templates::shipped()?);
     let mut times = Vec::new();
     for run in 0..=RUNS {
         let start = Instant::now();

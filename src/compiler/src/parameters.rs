@@ -7,7 +7,8 @@
 //! | `age` | `18 years`, `an 18-year-old`, `under the age of 18`, `aged 18` |
 //! | `count` | `more than 3 people`, `two or more knives`: a whole number before a word that is no unit of measure |
 //!
-//! Bounds are a proposal for the reviewer: from half of the value to twice as much, within what the kind allows.
+//! Bounds are a proposal for the reviewer: from half of the value to twice as much, within what the kind allows; a count
+//! stays at 1 or more if it was.
 
 use std::ops::Range;
 
@@ -53,6 +54,11 @@ const NUMBERS: [&str; 12] =
 /// Words of comparison before a count.
 const BEFORE: [&str; 10] =
     ["than", "least", "most", "exactly", "over", "under", "only", "to", "about", "nearly"];
+/// Parts of a whole: `one quarter` counts nothing.
+const PARTS: [&str; 12] = [
+    "half", "halves", "third", "thirds", "quarter", "quarters", "fourth", "fourths", "fifth", "fifths",
+    "tenth", "tenths",
+];
 /// Units that none of the kinds measures in.
 const UNITS: [&str; 34] = [
     "m",
@@ -172,8 +178,10 @@ fn counted(words: &[Word], index: usize) -> Option<String> {
     const SKIPPED: [&str; 6] = ["or", "more", "fewer", "less", "of", "the"];
     let rest = words.get(index + 1..)?.iter().take(4);
     let noun = rest.map(|word| word.text.as_str()).find(|word| !SKIPPED.contains(word))?;
-    let is_noun =
-        noun.chars().all(|c| c.is_alphabetic() || c == '\'') && !UNITS.contains(&noun) && noun.len() > 2;
+    let is_noun = noun.chars().all(|c| c.is_alphabetic() || c == '\'')
+        && !UNITS.contains(&noun)
+        && !PARTS.contains(&noun)
+        && noun.len() > 2;
     is_noun.then(|| noun.to_owned())
 }
 
@@ -339,7 +347,10 @@ fn bounds(kind: ParameterKind, value: f64) -> (f64, f64) {
         ParameterKind::Angle => f64::max(180.0, value),
         other => other.most(),
     };
-    ((value / 2.0).floor(), f64::min((value * 2.0).ceil(), most).max(value))
+    let half = (value / 2.0).floor();
+    // At least none of something is everything.
+    let least = if kind == ParameterKind::Count { f64::max(half, f64::min(value, 1.0)) } else { half };
+    (least, f64::min((value * 2.0).ceil(), most).max(value))
 }
 
 #[cfg(test)]
@@ -371,9 +382,16 @@ mod tests {
         assert_eq!(found("two or more persons"), count(2.0, "persons"));
         assert_eq!(found("at least two people"), count(2.0, "people"));
         assert_eq!(found("22.5 degrees"), plain("angle", 22.5));
-        for text in
-            ["one person holds two of them", "2.5 metres", "3 cm", "in 1995.", "2.5 people", "no numbers", ""]
-        {
+        for text in [
+            "one person holds two of them",
+            "2.5 metres",
+            "3 cm",
+            "in 1995.",
+            "2.5 people",
+            "no numbers",
+            "more than one quarter of the body",
+            "",
+        ] {
             assert_eq!(found(text), [], "{text}");
         }
     }
@@ -409,6 +427,9 @@ mod tests {
             assert!(parameters.set(&[&set(setting)]).unwrap_err().contains(part));
         }
         assert_eq!(Parameters::propose("none").told(), "none");
+        let bounds = |text| Parameters::propose(text).list().map(|p| (p.min, p.max)).collect::<Vec<_>>();
+        assert_eq!(bounds("at least one wound"), [(1.0, 2.0)]);
+        assert_eq!(bounds("at least 4 people, but 0 dogs"), [(2.0, 8.0), (0.0, 0.0)]);
     }
 
     proptest! {
