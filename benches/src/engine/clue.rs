@@ -402,8 +402,8 @@ mod tests {
     fn stages_keep_their_names_and_order() {
         let stages = PerStage::<f64> { statements: 3.0, ..PerStage::default() };
         let named = by_stage(&stages).unwrap();
-        assert_eq!(named.len(), 7);
+        assert_eq!(named.len(), 8);
         assert_eq!(named[0].0, "relevance");
-        assert_eq!(named[2], ("statements".to_owned(), 3.0));
+        assert_eq!(named[3], ("statements".to_owned(), 3.0));
     }
 }

@@ -1,6 +1,6 @@
 //! The embedded model suite and the scene world that it knows.
 //!
-//! The suite is four small models in the file layout of their full-size counterparts, trained from scratch on
+//! The suite is five small models in the file layout of their full-size counterparts, trained from scratch on
 //! synthetic *scenes*: a background and one to six emoji sprites, some of which touch. This crate holds their files
 //! (feature `suite`), and, independently of the models, the scene world itself: a sampler with exact labels, a
 //! renderer, and the benchmark *Mini OS Bench*. It knows nothing of tensors; the files are loaded by the code that
