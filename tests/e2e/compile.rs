@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Run, command, finish, folder, run};
+use crate::support::{Run, Scenes, command, finish, folder, run};
 
 const PROSE: &str = "# Rules\n\nWe judge pictures by these rules.\n\n- No people with spread legs.\n- No dangerous weapons, \
                      unless they are toys.\n- No cats.\n";
@@ -194,4 +194,28 @@ fn prompts_are_shown_written_and_overridden() {
     fs::write(bench.path("own/objectiveness.txt"), "How plain is {{ rule }}?").expect("a file");
     bench.compile(&["--templates", "own", "--missing", "open.json"]).expect(1);
     assert!(bench.read("open.json").contains("How plain is No cats.?"));
+}
+
+/// From everyday words to a verdict, with the models that come with the program.
+#[test]
+fn what_the_embedded_model_compiled_the_embedded_judge_follows() {
+    let (scenes, out) = (Scenes::new(), folder());
+    let (prose, rules) = (out.path().join("rules.md"), out.path().join("rules.toml"));
+    fs::write(&prose, "- Kids must never be near booze.\n- Nobody should wave a gun about.\n")
+        .expect("a file");
+    finish(command().args(["constitution", "compile", "--accept", "-o"]).arg(&rules).arg(&prose)).expect(0);
+    let pictures =
+        [("man", "gun", true), ("man", "gun", false), ("boy", "beer", false), ("cat", "tree", false)];
+    let pictures = pictures.map(|(subject, object, touching)| {
+        scenes.save(&scenes.pair(subject, object, touching), out.path(), &format!("{subject}-{touching}.png"))
+    });
+    let judged =
+        finish(command().args(["judge", "--format", "jsonl", "--constitution"]).arg(&rules).args(&pictures))
+            .expect(1);
+    let violated: Vec<Value> = judged
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["violated"].clone())
+        .collect();
+    assert_eq!(violated, [json!(["wave-gun-about"]), json!([]), json!(["kids-near-booze"]), json!([])]);
 }
