@@ -93,7 +93,7 @@ impl fmt::Display for OutOfDomain {
             Self::Anchor { cosine, limit } => {
                 write!(
                     f,
-                    "likeness {cosine:.4} to the pictures that the models know, at least {limit:.4} is asked"
+                    "too unlike the pictures that the models know: likeness {cosine:.4}, at least {limit:.4} is asked"
                 )
             }
         }
