@@ -157,7 +157,7 @@ fn neither_order_nor_callers_nor_tenants_change_a_report() {
 }
 
 #[test]
-fn a_copy_of_the_suite_on_disk_gives_identical_reports() {
+fn a_copy_of_the_suite_on_disk_gives_the_same_reports() {
     let copy = folder();
     write_suite(copy.path(), true);
     let engine = Engine::open(Some(copy.path())).expect("the copy loads");
@@ -166,7 +166,8 @@ fn a_copy_of_the_suite_on_disk_gives_identical_reports() {
     for picture in pictures().iter().step_by(3) {
         let report =
             engine.judge().inspect(picture, &prepared, &InspectOptions::default()).expect("a report");
-        assert_eq!(untimed(&report), untimed(&inspect(picture)));
+        // The suite may be computing other tests' questions beside this one's, which moves the last digits.
+        assert_same(&untimed(&report), &untimed(&inspect(picture)));
     }
     assert_eq!(
         engine.generator().expect("a generator").default_size(),
