@@ -38,8 +38,8 @@ fn osbench(arguments: &OsbenchArgs) -> anyhow::Result<Exit> {
     let engine = Engine::open_with(arguments.models.models.as_deref(), &options)?;
     let judge = Arc::clone(engine.judge());
     let prepared = judge.prepare(&Constitution::shipped("scene")?)?;
-    let samples = samples(&world, arguments.seed, arguments.per_rule);
-    let style = arguments.style.into();
+    let samples = samples(&world, arguments.scenes.seed, arguments.scenes.per_rule);
+    let style = arguments.scenes.style.into();
     let bar = progress::bar(samples.len() as u64, "judging");
     let result =
         cluegate_eval::osbench::run(&world, &samples, style, (&judge, &prepared), |_, _| bar.inc(1))?;

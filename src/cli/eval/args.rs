@@ -37,15 +37,9 @@ pub(crate) enum EvalCommand {
 /// Arguments of `eval osbench`.
 #[derive(Debug, Args)]
 pub(crate) struct OsbenchArgs {
-    /// Violating, and as many borderline, pictures for each rule.
-    #[arg(long, value_name = "N", default_value_t = cluegate_mini::osbench::PER_RULE)]
-    pub(crate) per_rule: usize,
-    /// Seed of the scenes.
-    #[arg(long, default_value_t = cluegate_mini::osbench::SEED)]
-    pub(crate) seed: u64,
-    /// How the scenes are drawn.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) style: SceneStyle,
+    /// Which scenes.
+    #[command(flatten)]
+    pub(crate) scenes: SceneArgs,
     /// How to report.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
