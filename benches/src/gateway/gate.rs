@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use cluegate_constitution::Constitution;
 use cluegate_gate::fakes::{CONSTITUTION, Fault, World};
 use cluegate_gate::{
-    DecisionLog, DecisionRecord, Gate, InspectionError, Inspector, JsonlLog, JudgeProvider, LogError,
-    Policies, SharedJudge, Unfinished,
+    Decision, DecisionLog, Gate, InspectionError, Inspector, JsonlLog, JudgeProvider, LogError, Policies,
+    SharedJudge, Unfinished,
 };
 use cluegate_judge::{Report, fakes};
 use cluegate_perception::{Call, Detection, Picture};
@@ -232,11 +232,11 @@ impl FullDisk {
 }
 
 impl DecisionLog for FullDisk {
-    fn append(&self, record: &DecisionRecord) -> Result<(), LogError> {
+    fn append(&self, decision: &Decision<'_>) -> Result<(), LogError> {
         if self.is_full() {
             tell_fault("log disk full");
             return Err(LogError::new("decisions.jsonl", "could not be written: no space left on device"));
         }
-        self.inner.append(record)
+        self.inner.append(decision)
     }
 }

@@ -14,8 +14,8 @@ use cluegate_perception::{Call, Detection, Picture, Region};
 use image::{Rgb, RgbImage};
 
 use crate::{
-    DecisionLog, DecisionRecord, Gate, GateError, InspectionError, Inspector, JudgeProvider, LogError,
-    MemoryLog, Policies, Unfinished,
+    Decision, DecisionLog, Gate, GateError, InspectionError, Inspector, JudgeProvider, LogError, MemoryLog,
+    Policies, Unfinished,
 };
 
 /// Side of every picture.
@@ -289,7 +289,7 @@ pub struct FailingLog {
 }
 
 impl DecisionLog for FailingLog {
-    fn append(&self, _: &DecisionRecord) -> Result<(), LogError> {
+    fn append(&self, _: &Decision<'_>) -> Result<(), LogError> {
         let mut lines = self.lines.lock().unwrap();
         *lines += 1;
         if *lines < self.from {

@@ -87,6 +87,7 @@ impl Judged {
             action: None,
             error: Some(failure.record()),
             evidence: None,
+            passes: None,
             ms: 0.0,
         };
         Self { record, result: Err(failure) }
@@ -106,6 +107,7 @@ impl Judged {
             action: None,
             error: None,
             evidence: Some(evidence),
+            passes: Some(*report.passes()),
             ms: 0.0,
         };
         Self { record, result: Ok(report) }

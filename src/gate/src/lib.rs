@@ -54,13 +54,14 @@ mod watchdog;
 pub use drive::{DrawJob, DrawOptions, Drawn, Generator, GeneratorError, Step, StepHook};
 pub use error::GateError;
 pub use inspector::{InspectionError, Inspector, JudgeProvider, SharedJudge, Unfinished};
-pub use log::{DecisionLog, JsonlLog, LogError, MemoryLog};
+pub use log::{Decision, DecisionLog, JsonlLog, LogError, MemoryLog};
 pub use placeholder::Placeholder;
 pub use policy::{Action, Policies, Policy, PolicyError};
 pub use previewing::PreviewInstruction;
 pub use record::{
-    AttemptRecord, ConstitutionRecord, DecisionRecord, DecisionTimings, FailureRecord, Judgment,
-    JudgmentRecord, Outcome, PreviewRecord, Reason, RedactionRecord, RequestRecord,
+    Agreement, AttemptRecord, CanaryRecord, ConstitutionRecord, Cost, DecisionRecord, DecisionTimings,
+    FailureRecord, Judgment, JudgmentRecord, Outcome, PreviewRecord, Reason, RedactionRecord, RequestRecord,
+    WouldRecord,
 };
 pub use redaction::PixelBox;
 pub use released::{DrawAgain, HeldPicture, Instruction, MemberOutcome, ReleasedPicture, Withheld};

@@ -6,7 +6,9 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use crate::DecisionRecord;
+use cluegate_perception::Picture;
+
+use crate::{DecisionRecord, Policy};
 
 /// A decision could not be logged; the picture it was about is withheld.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -23,18 +25,32 @@ impl LogError {
     }
 }
 
+/// A decision that is about to be carried out, with what a log may want to keep of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Decision<'a> {
+    /// What was decided, and why.
+    pub record: &'a DecisionRecord,
+    /// The finished picture of the last attempt, or the preview that the decision is about, as it was given to the judge;
+    /// whether there is a verdict on it is in the record. None if nothing was drawn, or nothing that could be judged.
+    pub judged: Option<&'a Picture>,
+    /// The picture that will be handed out; not the judged one if something in it is hidden.
+    pub released: Option<&'a Picture>,
+    /// The policy that the decision was taken under.
+    pub policy: &'a Policy,
+}
+
 /// Where decisions are kept. Called from several sessions at once.
 pub trait DecisionLog: Send + Sync {
-    /// Keeps `record`. When this returns, the decision must outlive this process.
+    /// Keeps `decision`. When this returns, its record must outlive this process.
     ///
     /// # Errors
     /// If the decision could not be kept; the gate then releases nothing.
-    fn append(&self, record: &DecisionRecord) -> Result<(), LogError>;
+    fn append(&self, decision: &Decision<'_>) -> Result<(), LogError>;
 }
 
 impl<L: DecisionLog + ?Sized> DecisionLog for Arc<L> {
-    fn append(&self, record: &DecisionRecord) -> Result<(), LogError> {
-        (**self).append(record)
+    fn append(&self, decision: &Decision<'_>) -> Result<(), LogError> {
+        (**self).append(decision)
     }
 }
 
@@ -92,8 +108,8 @@ impl JsonlLog {
 }
 
 impl DecisionLog for JsonlLog {
-    fn append(&self, record: &DecisionRecord) -> Result<(), LogError> {
-        let mut line = serde_json::to_vec(record).map_err(|source| self.error(source))?;
+    fn append(&self, decision: &Decision<'_>) -> Result<(), LogError> {
+        let mut line = serde_json::to_vec(decision.record).map_err(|source| self.error(source))?;
         line.push(b'\n');
         let mut state = self.state.lock().map_err(|_| self.error("an earlier write panicked"))?;
         if state.torn {
@@ -144,13 +160,13 @@ impl MemoryLog {
 }
 
 impl DecisionLog for MemoryLog {
-    fn append(&self, record: &DecisionRecord) -> Result<(), LogError> {
+    fn append(&self, decision: &Decision<'_>) -> Result<(), LogError> {
         let mut records =
             self.records.lock().map_err(|_| LogError::new("in memory", "was left by a panicking writer"))?;
         while records.len() >= self.capacity.max(1) {
             records.pop_front();
         }
-        records.push_back(record.clone());
+        records.push_back(decision.record.clone());
         Ok(())
     }
 }

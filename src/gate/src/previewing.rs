@@ -58,7 +58,13 @@ impl Session {
         let verdict = action.and_then(|action| self.abort_for(member, action));
         let aborted = verdict.is_some();
         if let Some(member) = self.members.get_mut(member) {
-            member.current.previews.push(PreviewRecord { step, total, aborted, judgment: record });
+            member.current.previews.push(PreviewRecord {
+                step,
+                total,
+                aborted,
+                would_abort: false,
+                judgment: record,
+            });
         }
         let (Some(reason), Some(report)) = (verdict, report.as_ref()) else {
             let shown = report.and_then(|report| self.show(member, preview, &report));
@@ -96,8 +102,8 @@ impl Session {
         let message = "the preview violates no rule".to_owned();
         let verdict = Verdict { reason: permit.reason(), message, report: Some(report) };
         let mut record = self.record_without_attempts(member, Outcome::Released, verdict);
-        record.released_picture = Some(permit.picture_hash());
-        match Logged::write(record, &self.tenant) {
+        record.released_picture = Some(permit.picture().hash().to_hex());
+        match Logged::write(record, Some(preview), Some(permit.picture()), &self.tenant) {
             Ok(logged) => Some(permit.release(logged)),
             Err(failed) => {
                 tracing::error!(error = %failed.1, "a preview could not be logged; it is not shown");

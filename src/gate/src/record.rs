@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use cluegate_judge::Passes;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::policy::{Action, RedactionMethod};
+use crate::policy::{Action, CanaryDecides, Mode, RedactionMethod};
 use crate::redaction::PixelBox;
 
 /// What became of a picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The caller has it.
@@ -21,7 +22,7 @@ pub enum Outcome {
 }
 
 /// Why a decision was taken, stable for logs and metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// Released: no rule is violated.
@@ -30,6 +31,8 @@ pub enum Reason {
     Allowed,
     /// Released: nothing is violated once the objects are hidden.
     Redacted,
+    /// Released although it violates a rule that the policy does not allow: mode `shadow` only watches.
+    Shadow,
     /// Released without a verdict: the judge failed and the policy names `release-unjudged`.
     Unjudged,
     /// Held: a violated rule's action is `hold`.
@@ -67,6 +70,7 @@ impl Reason {
             Self::Safe => "safe",
             Self::Allowed => "allowed",
             Self::Redacted => "redacted",
+            Self::Shadow => "shadow",
             Self::Unjudged => "unjudged",
             Self::HeldForReview => "held-for-review",
             Self::Violation => "violation",
@@ -84,14 +88,14 @@ impl Reason {
         }
     }
 
-    /// Whether a rule was violated, as opposed to no verdict or no picture.
+    /// Whether the picture was kept back for a rule that is violated, as opposed to no verdict or no picture.
     pub fn is_violation(self) -> bool {
         matches!(self, Self::HeldForReview | Self::Violation | Self::TriesExhausted | Self::RedactionFailed)
     }
 }
 
 /// One decision about one member of a request.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DecisionRecord {
     /// UUID of version 7.
     pub decision_id: String,
@@ -99,10 +103,22 @@ pub struct DecisionRecord {
     pub timestamp: String,
     /// Whose policy it was taken under.
     pub tenant: String,
-    /// What the picture was judged by.
+    /// Whether the policy was enforced, or only watched.
+    #[serde(default)]
+    pub mode: Mode,
+    /// What the picture was judged by; of the two constitutions of a canary, the one that decided.
     pub constitution: ConstitutionRecord,
     /// Fingerprints of the models by role: `relevance`, `detector`, `judge`, and `generator` where known.
     pub models: BTreeMap<String, String>,
+    /// The generation model, as the request names it. By this name the policy's `model` tables are chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Id of the API key that the request came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<String>,
+    /// The end user on whose behalf the request was made, as the client names them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// The request.
     pub request: RequestRecord,
     /// Index of the picture in the request, from 0.
@@ -119,8 +135,17 @@ pub struct DecisionRecord {
     pub violated: Vec<String>,
     /// Whether the picture was released without a verdict.
     pub unjudged: bool,
+    /// What mode `enforce` would have begun to do, where mode `shadow` released the picture all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would: Option<WouldRecord>,
+    /// The comparison with another constitution, where the request fell into the canary's share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryRecord>,
+    /// What judging took: every judgment of every attempt, previews, redactions and comparisons included.
+    #[serde(default)]
+    pub cost: Cost,
     /// BLAKE3 over size and pixels of the released picture.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released_picture: Option<String>,
     /// Every attempt to draw it, in order.
     pub attempts: Vec<AttemptRecord>,
@@ -128,8 +153,62 @@ pub struct DecisionRecord {
     pub timings_ms: DecisionTimings,
 }
 
+/// What a policy in mode `enforce` would have begun to do with a picture that mode `shadow` released.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WouldRecord {
+    /// The action for the violated rules. Where no try was left for `regenerate`, what the policy does after the last.
+    pub action: Action,
+    /// How the picture would have ended; none for `regenerate` and `redact`, whose end turns on pictures that were not
+    /// made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// The same for people.
+    pub message: String,
+}
+
+/// How two constitutions compare on one picture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryRecord {
+    /// The tenant's constitution.
+    pub stable: ConstitutionRecord,
+    /// The one on trial.
+    pub canary: ConstitutionRecord,
+    /// Which of the two the decision rests on.
+    pub decides: CanaryDecides,
+    /// Whether they agree on the last picture that both judged.
+    pub agreement: Agreement,
+}
+
+/// Whether two constitutions say the same of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Agreement {
+    /// The same rules are violated, or none.
+    Same,
+    /// Other rules, but the policy's action for them is the same.
+    SameAction,
+    /// The policy's action differs.
+    Different,
+    /// There is no pair of verdicts: no picture was finished, or one of the judges failed.
+    Unknown,
+}
+
+/// What judging took, and its price.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Cost {
+    /// Calls of the judge, failed ones included.
+    pub judgments: u64,
+    /// Forward passes of the models, as one at a time would need them. A failed judgment's are not known and not counted.
+    pub passes: u64,
+    /// Time in the judge in seconds, failed judgments included.
+    pub judge_seconds: f64,
+    /// Price by the policy's `quota.price_per_1000_passes` and `quota.price_per_judge_second`, in whatever currency these
+    /// are.
+    pub amount: f64,
+}
+
 /// Name and revision of a constitution.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConstitutionRecord {
     /// Its name.
     pub name: String,
@@ -138,14 +217,14 @@ pub struct ConstitutionRecord {
 }
 
 /// A request, as the log keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestRecord {
     /// The caller's name for the request, or one made by the gate.
     pub id: String,
     /// BLAKE3 over the prompt's bytes.
     pub prompt_hash: String,
     /// The prompt, if the policy says so.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
     /// Seed of the request.
     pub seed: u64,
@@ -154,46 +233,52 @@ pub struct RequestRecord {
 }
 
 /// One attempt to draw a picture.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct AttemptRecord {
     /// From 1.
     pub attempt: u32,
     /// Its seed.
     pub seed: u64,
     /// The previews that were judged.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previews: Vec<PreviewRecord>,
     /// BLAKE3 over size and pixels of the finished picture.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub picture: Option<String>,
     /// The judgment on the finished picture.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judgment: Option<JudgmentRecord>,
+    /// The judgment on the finished picture by the constitution of a canary that did not decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<JudgmentRecord>,
     /// What was hidden, and the judgments on the results.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redactions: Vec<RedactionRecord>,
     /// Why there is no picture, or none that could be judged.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
     /// Time from the start of the attempt to its end, in milliseconds.
     pub ms: f64,
 }
 
 /// A judged preview.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PreviewRecord {
     /// Finished steps.
     pub step: u32,
     /// All steps.
     pub total: u32,
-    /// Whether the attempt was given up because of it.
+    /// Whether the attempt was given up because of it; never in mode `shadow`.
     pub aborted: bool,
+    /// Whether mode `enforce` would have given the attempt up, where mode `shadow` drew on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub would_abort: bool,
     /// What the judge said.
     pub judgment: JudgmentRecord,
 }
 
 /// A redacted picture and what the judge said of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RedactionRecord {
     /// How the boxes were hidden.
     pub method: RedactionMethod,
@@ -202,15 +287,15 @@ pub struct RedactionRecord {
     /// What was hidden, in pixels.
     pub boxes: Vec<PixelBox>,
     /// Why nothing was hidden; there is no judgment then.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
     /// What the judge said of the result.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judgment: Option<JudgmentRecord>,
 }
 
 /// What a judgment said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Judgment {
     /// No rule is violated.
@@ -222,27 +307,30 @@ pub enum Judgment {
 }
 
 /// One call of the judge.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JudgmentRecord {
     /// What it said.
     pub verdict: Judgment,
     /// Ids of the violated rules.
     pub violated: Vec<String>,
     /// The policy's action for them.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
     /// Why there is no verdict.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<FailureRecord>,
     /// The judge's evidence, rule by rule.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Value>,
+    /// Forward passes by stage; none for a failed judgment, and 0 for one that was found in the judge's memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passes: Option<Passes>,
     /// How long it took, in milliseconds.
     pub ms: f64,
 }
 
 /// A failure.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureRecord {
     /// Kind, stable: the judge's own kinds, `panic`, `timeout` or `busy`.
     pub kind: String,
@@ -251,7 +339,7 @@ pub struct FailureRecord {
 }
 
 /// How long a decision took, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct DecisionTimings {
     /// From the start of the request to the decision.
     pub total: f64,
@@ -259,4 +347,15 @@ pub struct DecisionTimings {
     pub judging: f64,
     /// Outside the judge while hiding objects.
     pub redacting: f64,
+}
+
+impl DecisionRecord {
+    /// Every judgment that the decision rests on or was compared with, in order.
+    pub fn judgments(&self) -> impl Iterator<Item = &JudgmentRecord> {
+        self.attempts.iter().flat_map(|attempt| {
+            let previews = attempt.previews.iter().map(|preview| &preview.judgment);
+            let redactions = attempt.redactions.iter().filter_map(|redaction| redaction.judgment.as_ref());
+            previews.chain(&attempt.judgment).chain(&attempt.compared).chain(redactions)
+        })
+    }
 }

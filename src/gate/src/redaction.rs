@@ -2,7 +2,7 @@
 
 use cluegate_perception::{Picture, Region};
 use image::{Rgb, RgbImage, imageops};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::policy::RedactionMethod;
 
@@ -16,7 +16,7 @@ const BLUR_SHARE: f32 = 0.3;
 const MIN_BLUR: f32 = 6.0;
 
 /// A box in whole pixels, `left < right <= width`, `top < bottom <= height`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PixelBox {
     /// First column.
     pub left: u32,

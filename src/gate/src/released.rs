@@ -11,7 +11,7 @@ use crate::picture::encode_png;
 use crate::placeholder::Placeholder;
 use crate::policy::{Action, Actions, OnError};
 use crate::tenant::Tenant;
-use crate::{DecisionRecord, GateError, LogError, Reason};
+use crate::{Decision, DecisionRecord, GateError, LogError, Reason};
 
 /// A picture together with the right to release it. Made only here: from a complete verdict on this very picture under
 /// the tenant's constitution in which every violated rule is allowed, or from a policy that names fail-open.
@@ -76,9 +76,9 @@ impl Permit {
         self.reason
     }
 
-    /// The picture's hash, for the log.
-    pub(crate) fn picture_hash(&self) -> String {
-        self.picture.hash().to_hex()
+    /// The picture, for the log.
+    pub(crate) fn picture(&self) -> &Picture {
+        &self.picture
     }
 
     /// Releases the picture, once its decision is in the log.
@@ -106,12 +106,15 @@ pub(crate) fn check_fit(picture: &Picture, report: &Report, revision: Revision) 
 pub(crate) struct Logged(Arc<DecisionRecord>);
 
 impl Logged {
-    /// Writes `record` to the tenant's log. A log that panics has failed.
+    /// Writes `record` to the tenant's log, with the pictures that it is about. A log that panics has failed.
     pub(crate) fn write(
         record: DecisionRecord,
+        judged: Option<&Picture>,
+        released: Option<&Picture>,
         tenant: &Tenant,
     ) -> Result<Self, Box<(DecisionRecord, LogError)>> {
-        let written = crate::watchdog::guard(|| tenant.log.append(&record));
+        let decision = Decision { record: &record, judged, released, policy: &tenant.policy };
+        let written = crate::watchdog::guard(|| tenant.log.append(&decision));
         match written {
             Ok(Ok(())) => Ok(Self(Arc::new(record))),
             Ok(Err(error)) => Err(Box::new((record, error))),

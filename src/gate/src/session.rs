@@ -15,9 +15,10 @@ use cluegate_perception::{Call, PerceptionErrorKind, Picture};
 
 use crate::judging::{Failure, Judged};
 use crate::placeholder::Placeholder;
-use crate::policy::{Action, AfterTries, PlaceholderKind, Policy};
+use crate::policy::{Action, AfterTries, Mode, PlaceholderKind, Policy};
 use crate::record::{
-    AttemptRecord, ConstitutionRecord, DecisionRecord, DecisionTimings, Outcome, RequestRecord,
+    AttemptRecord, ConstitutionRecord, Cost, DecisionRecord, DecisionTimings, JudgmentRecord, Outcome,
+    RequestRecord,
 };
 use crate::released::{
     DrawAgain, HeldPicture, Instruction, Logged, NoPermit, Permit, Withheld, strictest_action,
@@ -45,6 +46,13 @@ pub struct RequestInfo {
     pub count: u32,
     /// The caller's name for the request; the gate makes one if there is none.
     pub id: Option<String>,
+    /// The generation model by the name that the client uses, which chooses among the policy's `model` tables. None
+    /// chooses the tenant's own keys.
+    pub model: Option<String>,
+    /// Id of the API key that the request came with, for the log.
+    pub requested_by: Option<String>,
+    /// The end user on whose behalf the client asks, as the client names them, for the log.
+    pub subject: Option<String>,
     /// Fingerprint of the generator, for the log.
     pub generator: Option<String>,
     /// Width and height of the pictures, for placeholders where nothing was drawn.
@@ -91,6 +99,8 @@ pub(crate) struct Member {
     started: Instant,
     size: Option<(u32, u32)>,
     pub(crate) timings: DecisionTimings,
+    /// The finished picture of the current attempt, until the decision about it is logged.
+    judged: Option<Picture>,
     pub(crate) decision: Option<Arc<DecisionRecord>>,
 }
 
@@ -128,6 +138,7 @@ impl Session {
             started: opened,
             size: request.size,
             timings: DecisionTimings::default(),
+            judged: None,
             decision: None,
         });
         Ok(Self { members: members.collect(), tenant, request_id, opened, deadline, call, request })
@@ -192,6 +203,9 @@ impl Session {
         }
         // Whether the request leaves the judge less time than the policy gives it.
         let hurried = self.time_left() < self.tenant.policy.limits.judge_deadline;
+        if let Some(state) = self.members.get_mut(member) {
+            state.judged = Some(picture.clone());
+        }
         let Judged { mut record, result } = self.judge(member, &picture, None);
         record.action = result.as_ref().ok().and_then(|report| self.strictest(report));
         if let Some(member) = self.members.get_mut(member) {
@@ -289,6 +303,7 @@ impl Session {
         let seed = next_seed(self.request.seed, member, attempt);
         if let Some(state) = self.members.get_mut(member) {
             state.end_attempt();
+            state.judged = None;
             state.current = AttemptRecord { attempt, seed, ..Default::default() };
         }
         let avoid = crate::redaction_plan::violating_statements(report);
@@ -382,8 +397,8 @@ impl Session {
     ) -> Instruction {
         let verdict = Verdict { reason: permit.reason(), message, report };
         let mut record = self.record(member, Outcome::Released, verdict);
-        record.released_picture = Some(permit.picture_hash());
-        match self.log(member, record) {
+        record.released_picture = Some(permit.picture().hash().to_hex());
+        match self.log(member, record, Some(permit.picture())) {
             Ok(logged) => Instruction::Release(permit.release(logged)),
             Err(withheld) => Instruction::Withhold(withheld),
         }
@@ -393,7 +408,7 @@ impl Session {
         let message = format!("{}, and waits for a person", self.violates(report));
         let verdict = Verdict { reason: Reason::HeldForReview, message, report: Some(report) };
         let record = self.record(member, Outcome::Held, verdict);
-        match self.log(member, record) {
+        match self.log(member, record, None) {
             Ok(logged) => Instruction::Hold(HeldPicture {
                 picture,
                 placeholder: self.placeholder(member, Reason::HeldForReview),
@@ -417,7 +432,7 @@ impl Session {
 
     fn withheld(&mut self, member: usize, verdict: Verdict<'_>) -> Withheld {
         let record = self.record(member, Outcome::Withheld, verdict);
-        match self.log(member, record) {
+        match self.log(member, record, None) {
             Ok(logged) => Withheld {
                 placeholder: self.placeholder(member, logged.record().reason),
                 decision: Arc::clone(logged.record()),
@@ -427,8 +442,14 @@ impl Session {
     }
 
     /// Writes the decision and makes it final. If it cannot be written, the member is withheld for that reason.
-    fn log(&mut self, member: usize, record: DecisionRecord) -> Result<Logged, Withheld> {
-        let written = Logged::write(record, &self.tenant);
+    fn log(
+        &mut self,
+        member: usize,
+        record: DecisionRecord,
+        released: Option<&Picture>,
+    ) -> Result<Logged, Withheld> {
+        let judged = self.members.get_mut(member).and_then(|state| state.judged.take());
+        let written = Logged::write(record, judged.as_ref(), released, &self.tenant);
         let decision = match &written {
             Ok(logged) => Arc::clone(logged.record()),
             Err(failed) => {
@@ -471,7 +492,9 @@ impl Session {
         });
         let total = milliseconds(self.opened);
         let timings_ms = DecisionTimings { total, ..timings };
-        DecisionRecord { attempts, timings_ms, ..self.record_without_attempts(member, outcome, verdict) }
+        let record = self.record_without_attempts(member, outcome, verdict);
+        let record = DecisionRecord { attempts, timings_ms, ..record };
+        DecisionRecord { cost: cost_of(record.judgments()), ..record }
     }
 
     /// A decision that ends nothing, such as that about a preview.
@@ -503,8 +526,12 @@ impl Session {
             decision_id: uuid::Uuid::now_v7().to_string(),
             timestamp: jiff::Timestamp::now().to_string(),
             tenant: self.tenant.policy.tenant.clone(),
+            mode: Mode::Enforce,
             constitution,
             models,
+            model: self.request.model.clone(),
+            requested_by: self.request.requested_by.clone(),
+            subject: self.request.subject.clone(),
             request,
             member: member as u32,
             outcome,
@@ -513,6 +540,9 @@ impl Session {
             action,
             violated: report.map(|report| report.violated().to_vec()).unwrap_or_default(),
             unjudged: reason == Reason::Unjudged,
+            would: None,
+            canary: None,
+            cost: Cost::default(),
             released_picture: None,
             attempts: Vec::new(),
             timings_ms: DecisionTimings { total: milliseconds(self.opened), ..Default::default() },
@@ -533,6 +563,19 @@ impl Member {
         self.started = Instant::now();
         self.past.push(std::mem::take(&mut self.current));
     }
+}
+
+/// What `judgments` took.
+fn cost_of<'a>(judgments: impl Iterator<Item = &'a JudgmentRecord>) -> Cost {
+    let mut cost = Cost::default();
+    let mut ms = 0.0;
+    for judgment in judgments {
+        cost.judgments += 1;
+        cost.passes = cost.passes.saturating_add(judgment.passes.map_or(0, |passes| passes.total()));
+        ms += judgment.ms;
+    }
+    // To the microsecond, as the times that it is the sum of.
+    Cost { judge_seconds: (ms * 1e3).round() / 1e6, ..cost }
 }
 
 /// Milliseconds since `start`, to the microsecond.

@@ -113,6 +113,17 @@ pub struct Passes {
 
 impl Eq for PerStage<u64> {}
 
+impl Passes {
+    /// All forward passes, over all stages.
+    pub fn total(&self) -> u64 {
+        let PerStage { relevance, detection, projection, statements, regions, reasoning, rating, rationale } =
+            self.stages;
+        [relevance, detection, projection, statements, regions, reasoning, rating, rationale]
+            .into_iter()
+            .fold(0, u64::saturating_add)
+    }
+}
+
 /// Fingerprints of the three models that a verdict rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Models {

@@ -83,7 +83,7 @@ impl Outcome {
             return self.decision.message.clone();
         }
         let general = match self.decision.reason {
-            Reason::Safe | Reason::Allowed | Reason::Preview => "the picture is released",
+            Reason::Safe | Reason::Allowed | Reason::Shadow | Reason::Preview => "the picture is released",
             Reason::Redacted => "the picture is released with regions hidden",
             Reason::Unjudged => "the picture is released without a verdict, as the policy says",
             Reason::HeldForReview => "the picture is kept for a person to look at",

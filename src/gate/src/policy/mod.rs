@@ -12,9 +12,9 @@ use std::path::PathBuf;
 pub use built::{Actions, ConstitutionSource, Limits, Policies, Policy, PreviewSchedule, Redaction};
 pub use keys::{UnknownKey, find_unknown as find_unknown_key};
 pub use raw::{
-    Action, AfterTries, OnError, PlaceholderKind, PreviewPoint, RawActions, RawClient, RawLimits,
-    RawPolicies, RawPolicy, RawRedaction, RawSetting, RawSeverityActions, RawThresholds, RedactedObjects,
-    RedactionMethod,
+    Action, AfterTries, CanaryDecides, Mode, OnError, PlaceholderKind, PreviewPoint, RawActions, RawClient,
+    RawLimits, RawPolicies, RawPolicy, RawRedaction, RawSetting, RawSeverityActions, RawThresholds,
+    RedactedObjects, RedactionMethod,
 };
 
 /// The default policy file, every key with its default and a word on it.

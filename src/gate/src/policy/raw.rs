@@ -73,6 +73,29 @@ impl Default for RawPolicy {
     }
 }
 
+/// Whether a policy acts on verdicts or only watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// What the policy says of a verdict is done.
+    #[default]
+    Enforce,
+    /// What the policy says is logged, and every picture with a complete verdict is released as it is. Where there is no
+    /// verdict, `on_error` is followed all the same.
+    Shadow,
+}
+
+/// Which constitution acts on the requests of a canary's share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CanaryDecides {
+    /// The tenant's own; the canary's verdict is logged beside it.
+    #[default]
+    Stable,
+    /// The canary's; the verdict of the tenant's own is logged beside it. Fails closed, whatever `on_error` says.
+    Canary,
+}
+
 /// What happens when no verdict can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -4,7 +4,9 @@ use std::fs;
 use std::io::Write;
 use std::sync::Arc;
 
-use cluegate_gate::{DecisionLog, Instruction, JsonlLog, MemoryLog, PreviewInstruction, Reason, RequestInfo};
+use cluegate_gate::{
+    Decision, DecisionLog, Instruction, JsonlLog, MemoryLog, PreviewInstruction, Reason, RequestInfo,
+};
 use serde_json::Value;
 
 use cluegate_gate::fakes::{World, gate, gate_with, picture};
@@ -22,7 +24,7 @@ fn stable(value: &mut Value, key: &str) {
             assert!(value["rules"].as_array().is_some_and(|rules| rules.len() == 3));
             *value = Value::from("[evidence]");
         }
-        ("ms" | "total" | "judging" | "redacting", value) if value.is_f64() => {
+        ("ms" | "total" | "judging" | "redacting" | "judge_seconds", value) if value.is_f64() => {
             assert!(value.as_f64().is_some_and(|ms| (0.0..60_000.0).contains(&ms)));
             *value = Value::from("[ms]");
         }
@@ -103,8 +105,10 @@ fn a_torn_line_spoils_no_other() {
     // Another process died while it wrote.
     fs::File::create(&path).unwrap().write_all(b"{\"decision_id\": \"0").unwrap();
     let log = JsonlLog::open(&path).unwrap();
-    log.append(&record).unwrap();
-    log.append(&record).unwrap();
+    let policy = gate.policy("t").unwrap();
+    let decision = Decision { record: &record, judged: None, released: None, policy };
+    log.append(&decision).unwrap();
+    log.append(&decision).unwrap();
     let text = fs::read_to_string(&path).unwrap();
     let parsed: Vec<bool> = text.lines().map(|line| serde_json::from_str::<Value>(line).is_ok()).collect();
     assert_eq!(parsed, [false, true, true]);

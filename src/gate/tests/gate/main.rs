@@ -8,4 +8,5 @@ mod driven;
 mod failures;
 mod logging;
 mod properties;
+mod records;
 mod requests;

@@ -112,7 +112,9 @@ fn pictures(input: &Value) -> Result<Vec<&str>, Problem> {
 /// The result for the pictures of one input: a category holds if it holds for any of them. `rules` are those of the
 /// constitution, if the client may know.
 fn result(outcomes: &[Outcome], rules: Option<&[&str]>) -> Result<Value, Problem> {
-    let flagged = outcomes.iter().any(|outcome| !matches!(outcome.reason(), Reason::Safe | Reason::Allowed));
+    let flagged = outcomes
+        .iter()
+        .any(|outcome| !matches!(outcome.reason(), Reason::Safe | Reason::Allowed | Reason::Shadow));
     let mut scores: BTreeMap<&str, (bool, f64)> = BTreeMap::new();
     for outcome in outcomes {
         let Some(rules) = rules else { continue };

@@ -111,7 +111,7 @@ pub(super) fn judgment(outcome: &Outcome) -> Option<&JudgmentRecord> {
 /// The problem of a picture without a verdict. What a policy releases without one is no problem here.
 fn no_verdict(outcome: &Outcome) -> Option<ProblemKind> {
     match outcome.reason() {
-        Reason::Safe | Reason::Allowed | Reason::Redacted | Reason::Unjudged => {
+        Reason::Safe | Reason::Allowed | Reason::Shadow | Reason::Redacted | Reason::Unjudged => {
             // Released, but it could not be encoded.
             (!outcome.is_released()).then_some(ProblemKind::Internal)
         }
