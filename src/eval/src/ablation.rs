@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use cluegate_constitution::{Constitution, ConstitutionError};
 use cluegate_judge::{Stages, TemplateError, Templates};
+use serde::Serialize;
 use thiserror::Error;
 use toml::{Table, Value};
+
+use crate::metrics::Difference;
 
 /// A part of the method that is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,11 +71,60 @@ impl Ablation {
         }
     }
 
+    /// What the paper reports of the method without this part; `None` where it gives no figure for it alone.
+    pub fn reported(self) -> Option<Reported> {
+        let reported = |figure, with, without, what| Some(Reported { figure, with, without, what });
+        match self {
+            Self::Debiasing => reported("f1", 0.879, 0.746, "F1, InternVL2-8B-AWQ"),
+            Self::Preconditions => reported("f1", 0.879, 0.823, "F1, InternVL2-8B-AWQ"),
+            Self::RegionComparison => reported("recall", 0.912, 0.905, "recall, InternVL2-8B-AWQ"),
+            Self::ObjectiveRules => reported("accuracy", 0.98, 0.74, "accuracy of one rule"),
+            Self::NoImageComparison | Self::RelevanceScan | Self::Reasoning | Self::Crop => None,
+        }
+    }
+
     /// Whether a rule is asked as one question, for which [`whole_rules`] makes the constitution and
     /// [`rule_templates`] the prompts.
     pub fn asks_whole_rules(self) -> bool {
         matches!(self, Self::Preconditions | Self::ObjectiveRules)
     }
+}
+
+/// A figure that the paper gives for the method with and without one of its parts.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Reported {
+    /// Which figure, by its name in [`FIGURES`](crate::metrics::FIGURES).
+    pub figure: &'static str,
+    /// With the part, 0 to 1.
+    pub with: f64,
+    /// Without it.
+    pub without: f64,
+    /// What the figure is of, in words.
+    pub what: &'static str,
+}
+
+impl Reported {
+    /// How a difference of ours, the method without the part less the whole one, stands to the paper's.
+    pub fn agrees(&self, ours: &Difference) -> Agreement {
+        let same_sign = ours.value * (self.without - self.with) > 0.0;
+        match (same_sign, ours.is_clear()) {
+            (true, true) => Agreement::Same,
+            (false, true) if ours.value != 0.0 => Agreement::Opposite,
+            _ => Agreement::Unclear,
+        }
+    }
+}
+
+/// Whether a part matters here the way that the paper reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Agreement {
+    /// In the same direction, and the interval is on one side of 0.
+    Same,
+    /// In the other direction, and the interval is on one side of 0.
+    Opposite,
+    /// The interval holds 0, or there is none.
+    Unclear,
 }
 
 /// A constitution that cannot be changed as asked.
@@ -254,6 +306,16 @@ mod tests {
         assert!((changed.thresholds().alpha1 - 0.1).abs() < 1e-12);
         assert!(file().with_threshold("alpha1", 7.0).is_err());
         assert!(file().with_threshold("alpha3", 0.1).unwrap_err().to_string().contains("alpha3"));
+    }
+
+    #[test]
+    fn a_direction_is_said_only_of_a_clear_difference() {
+        let reported = Ablation::Debiasing.reported().unwrap();
+        let agrees = |value, interval| reported.agrees(&Difference { value, interval });
+        assert_eq!(agrees(-0.1, Some([-0.15, -0.05])), Agreement::Same);
+        assert_eq!(agrees(0.1, Some([0.05, 0.15])), Agreement::Opposite);
+        assert_eq!(agrees(-0.1, Some([-0.2, 0.01])), Agreement::Unclear);
+        assert_eq!(agrees(-0.1, None), Agreement::Unclear);
     }
 
     #[test]

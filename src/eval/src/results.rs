@@ -2,20 +2,15 @@
 //! killed goes on where it ended, and ends with the same bytes as one that was not.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
+use crate::journal::{Journal, JournalError, lines};
 use crate::outcome::Outcome;
 
 /// Name of the file in the folder of a run.
 pub const RESULTS_FILE: &str = "results.jsonl";
-
-/// Most bytes of a file of results: a million rows with evidence.
-const MAX_BYTES: u64 = 64 << 30;
 
 /// What an answer depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -32,41 +27,7 @@ pub struct ResultKey {
 }
 
 /// Why results cannot be kept.
-#[derive(Debug, Error)]
-pub enum ResultsError {
-    /// The system refused.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Another process writes the same file.
-    #[error("{} is being written by another run; wait for it, or name another folder", path.display())]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A line that is no result.
-    #[error("{}:{line}: expected a result as this program writes it: {reason}; remove the line or the file", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What the parser said.
-        reason: String,
-    },
-    /// A file larger than any run's.
-    #[error("{} has {bytes} bytes, more than the {MAX_BYTES} allowed; name another folder", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Its size.
-        bytes: u64,
-    },
-}
+pub type ResultsError = JournalError;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,8 +40,8 @@ struct Line {
 /// The answers of all runs into one folder.
 #[derive(Debug)]
 pub struct Results {
-    path: PathBuf,
-    file: File,
+    /// None for results that are only read.
+    journal: Option<Journal>,
     known: HashMap<ResultKey, Outcome>,
 }
 
@@ -91,45 +52,17 @@ impl Results {
     /// # Errors
     /// See [`ResultsError`].
     pub fn open(folder: &Path) -> Result<Self, ResultsError> {
-        let path = folder.join(RESULTS_FILE);
-        let refuse = |path: &Path| {
-            let path = path.to_owned();
-            move |source| ResultsError::File { path, source }
-        };
-        fs::create_dir_all(folder).map_err(refuse(folder))?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(refuse(&path))?;
-        file.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => ResultsError::InUse { path: path.clone() },
-            fs::TryLockError::Error(source) => ResultsError::File { path: path.clone(), source },
-        })?;
-        let bytes = file.metadata().map_err(refuse(&path))?.len();
-        if bytes > MAX_BYTES {
-            return Err(ResultsError::TooLarge { path, bytes });
-        }
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(refuse(&path))?;
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let mut known = HashMap::new();
-        for (index, line) in text[..whole].split(|byte| *byte == b'\n').enumerate() {
-            if line.is_empty() {
-                continue;
-            }
-            let Line { key, outcome } = serde_json::from_slice(line).map_err(|error| ResultsError::Line {
-                path: path.clone(),
-                line: index + 1,
-                reason: error.to_string(),
-            })?;
-            known.insert(key, outcome);
-        }
-        file.set_len(whole as u64).map_err(refuse(&path))?;
-        file.seek(SeekFrom::End(0)).map_err(refuse(&path))?;
-        Ok(Self { path, file, known })
+        let (journal, lines) = Journal::open(folder, RESULTS_FILE)?;
+        Ok(Self { journal: Some(journal), known: known(lines) })
+    }
+
+    /// Reads the results in `folder`, none if there are none, and leaves the file as it is: what is added is known here
+    /// only.
+    ///
+    /// # Errors
+    /// See [`ResultsError`].
+    pub fn read(folder: &Path) -> Result<Self, ResultsError> {
+        Ok(Self { journal: None, known: known(lines(folder, RESULTS_FILE)?) })
     }
 
     /// The answer for `key`, if it is known.
@@ -143,19 +76,25 @@ impl Results {
     /// # Errors
     /// The file cannot be written.
     pub fn add(&mut self, key: ResultKey, outcome: Outcome) -> Result<(), ResultsError> {
-        let refuse = |source| ResultsError::File { path: self.path.clone(), source };
-        let mut line = serde_json::to_vec(&Line { key, outcome }).map_err(|error| refuse(error.into()))?;
-        let Line { key, outcome } = serde_json::from_slice(&line).map_err(|error| refuse(error.into()))?;
-        line.push(b'\n');
-        self.file.write_all(&line).map_err(refuse)?;
+        let line = Line { key, outcome };
+        let Line { key, outcome } = match &mut self.journal {
+            Some(journal) => journal.add(&line)?,
+            None => line,
+        };
         self.known.insert(key, outcome);
         Ok(())
     }
 }
 
+fn known(lines: Vec<Line>) -> HashMap<ResultKey, Outcome> {
+    lines.into_iter().map(|Line { key, outcome }| (key, outcome)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::fs::{self, File};
 
     use super::*;
     use crate::outcome::Judgment;
@@ -195,6 +134,7 @@ mod tests {
             results.add(key("2"), Outcome::Unparseable("Hm".into())).unwrap();
             drop(results);
             assert_eq!(fs::read(&path).unwrap(), whole);
+            assert_eq!(Results::read(folder.path()).unwrap().get(&key("1")), Some(&outcome(1.0 / 3.0)));
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use cluegate_perception::Call;
 use serde::Serialize;
 
+use crate::costs::CostLog;
 use crate::data::DataSet;
 use crate::methods::{Method, Subject};
 use crate::metrics::{Bootstrap, Judged, Measures, NamedPolicy, Said, measure};
@@ -15,6 +16,8 @@ use crate::results::{ResultKey, Results, ResultsError};
 pub struct MethodRun {
     /// For each row that was looked at, in order: where its answer is, or why there is none.
     rows: Vec<Result<ResultKey, String>>,
+    /// The content hash of each row's picture, where it could be read.
+    pictures: Vec<Option<String>>,
     /// How many answers were made now, and not found.
     pub made: usize,
     /// How long those took.
@@ -22,6 +25,11 @@ pub struct MethodRun {
 }
 
 impl MethodRun {
+    /// Content hash of the picture of the row at `at`, of those looked at; none if it could not be read.
+    pub fn picture(&self, at: usize) -> Option<&str> {
+        self.pictures.get(at)?.as_deref()
+    }
+
     /// Rows without an answer, with the reason.
     pub fn failures(&self) -> impl Iterator<Item = (usize, &str)> {
         self.rows.iter().enumerate().filter_map(|(at, row)| Some((at, row.as_ref().err()?.as_str())))
@@ -45,13 +53,29 @@ pub fn run(
     indices: &[usize],
     method: &dyn Method,
     results: &mut Results,
+    progress: impl FnMut(),
+) -> Result<MethodRun, ResultsError> {
+    run_timed(set, indices, method, (results, None), progress)
+}
+
+/// The same, and keeps in `costs` what each answer took that was made now.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_timed(
+    set: &dyn DataSet,
+    indices: &[usize],
+    method: &dyn Method,
+    (results, mut costs): (&mut Results, Option<&mut CostLog>),
     mut progress: impl FnMut(),
 ) -> Result<MethodRun, ResultsError> {
-    let mut done = MethodRun { rows: Vec::with_capacity(indices.len()), made: 0, time: Duration::ZERO };
+    let mut done = MethodRun { rows: Vec::new(), pictures: Vec::new(), made: 0, time: Duration::ZERO };
     let call = Call::default();
     for index in indices {
         let policy = set.rows()[*index].policy.as_ref().filter(|_| method.reads_policy());
-        let row = match set.picture(*index) {
+        let picture = set.picture(*index);
+        done.pictures.push(picture.as_ref().ok().map(|picture| picture.hash().to_hex()));
+        let row = match picture {
             Err(error) => Err(error.to_string()),
             Ok(picture) => {
                 let key = ResultKey {
@@ -65,11 +89,15 @@ pub fn run(
                 } else {
                     let begun = Instant::now();
                     let outcome = method.judge(&Subject { picture: &picture, policy }, &call);
-                    done.time += begun.elapsed();
+                    let time = begun.elapsed();
+                    done.time += time;
                     done.made += 1;
                     match outcome {
                         Ok(outcome) => {
                             results.add(key.clone(), outcome)?;
+                            if let Some(costs) = &mut costs {
+                                costs.add(method.name(), method.revision(), time.as_secs_f64() * 1e3)?;
+                            }
                             Ok(key)
                         }
                         Err(error) => Err(error.to_string()),

@@ -18,7 +18,7 @@ mod unsafebench;
 use std::collections::{BTreeSet, HashMap};
 
 use cluegate_perception::Picture;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use error::{DataError, Problem};
 pub use files::{FileSet, Format};
@@ -44,7 +44,7 @@ pub struct Text<'a> {
 }
 
 /// What is true of a picture.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Truth {
     /// The rules that it violates, among those that the set labels; safe if there is none.
@@ -72,7 +72,7 @@ impl Truth {
 }
 
 /// What a row asks a judge to go by, where the set brings it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
     /// A policy in words.
@@ -96,7 +96,8 @@ impl Policy {
 }
 
 /// One labelled picture.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Row {
     /// Unique within the set.
     pub id: String,

@@ -18,6 +18,19 @@ pub struct CurvePoint {
     pub precision: f64,
 }
 
+impl CurvePoint {
+    /// F1 of calling positive what lies above: the harmonic mean of precision and recall, 0 where both are.
+    pub fn f1(&self) -> f64 {
+        let sum = self.precision + self.kept;
+        if sum > 0.0 { 2.0 * self.precision * self.kept / sum } else { 0.0 }
+    }
+}
+
+/// The point of the highest F1, the first of them; `None` for no points.
+pub fn best(points: &[CurvePoint]) -> Option<CurvePoint> {
+    points.iter().copied().reduce(|best, point| if point.f1() > best.f1() { point } else { best })
+}
+
 /// The curve over `scores`, each with whether it is a positive: thresholds at evenly spaced ranks, rising. Empty without
 /// a positive. A score that is no number counts as below every threshold.
 pub fn curve(scores: &[(f64, bool)]) -> Vec<CurvePoint> {
@@ -47,7 +60,34 @@ pub fn curve(scores: &[(f64, bool)]) -> Vec<CurvePoint> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_kept_falls_and_what_is_filtered_rises(
+            scores in prop::collection::vec((-2.0_f64..2.0, any::<bool>()), 1..300),
+        ) {
+            let points = curve(&scores);
+            prop_assert_eq!(points.is_empty(), !scores.iter().any(|(_, positive)| *positive));
+            for two in points.windows(2) {
+                prop_assert!(two[0].threshold < two[1].threshold);
+                prop_assert!(two[0].kept >= two[1].kept && two[0].filtered <= two[1].filtered);
+            }
+            for point in &points {
+                prop_assert!([point.kept, point.filtered, point.precision, point.f1()]
+                    .iter().all(|share| (0.0..=1.0).contains(share)));
+                // Counted anew, one score at a time.
+                let hits = scores.iter().filter(|(score, is)| *is && *score >= point.threshold).count();
+                let all = scores.iter().filter(|(_, is)| *is).count();
+                prop_assert!((point.kept - hits as f64 / all as f64).abs() < 1e-12);
+            }
+            if let Some(best) = best(&points) {
+                prop_assert!(points.iter().all(|point| point.f1() <= best.f1()));
+            }
+        }
+    }
 
     #[test]
     fn a_curve_starts_with_all_and_ends_with_the_highest() {

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use cluegate_judge::Outcome as RuleOutcome;
 use serde::Serialize;
 
-use super::{Bootstrap, Confusion, CurvePoint, Interval, curve};
+use super::scores::{cascades, histograms, score_curve};
+use super::{Bootstrap, Confusion, CurvePoint, Histogram, Interval, curve};
 use crate::data::{Policy, PolicyVariant, Row};
 use crate::outcome::{Judgment, Outcome};
 
@@ -28,7 +29,8 @@ pub enum Said<'a> {
 }
 
 impl<'a> Judged<'a> {
-    fn judgment(&self) -> Option<&'a Judgment> {
+    /// The answer, if there is one.
+    pub fn judgment(&self) -> Option<&'a Judgment> {
         match self.said {
             Said::Outcome(Outcome::Judged(judgment)) => Some(judgment),
             Said::Outcome(Outcome::Unparseable(_)) | Said::Nothing => None,
@@ -40,9 +42,14 @@ impl<'a> Judged<'a> {
     }
 
     /// The row's count at the level of pictures. No answer is a wrong one, so that no method gains by failing.
-    fn image_level(&self) -> Confusion {
+    pub(super) fn image_level(&self) -> Confusion {
         let is = self.row.truth.is_unsafe();
         one(self.judgment().map_or(!is, |judgment| judgment.flagged), is)
+    }
+
+    /// Whether the row counts at the level of `rules`: they are labelled, and the answer names some or none of them.
+    pub(super) fn names_rules(&self, rules: &[String]) -> bool {
+        rules.first().is_some_and(|rule| self.rule(rule).is_some() && self.judgment().is_some())
     }
 
     /// The row's count for one rule, where rules are labelled and named; a hit counts only if the right rule is named.
@@ -56,13 +63,19 @@ impl<'a> Judged<'a> {
     }
 }
 
+/// The row's count over all rules.
+pub(super) fn rule_counts(row: &Judged<'_>, rules: &[String]) -> Confusion {
+    let counts: Vec<Confusion> = rules.iter().filter_map(|rule| row.rule(rule)).collect();
+    sum(&counts)
+}
+
 fn one(said: bool, is: bool) -> Confusion {
     let mut confusion = Confusion::default();
     confusion.add(said, is);
     confusion
 }
 
-fn sum<'a>(parts: impl IntoIterator<Item = &'a Confusion>) -> Confusion {
+pub(super) fn sum<'a>(parts: impl IntoIterator<Item = &'a Confusion>) -> Confusion {
     parts.into_iter().fold(Confusion::default(), |mut sum, part| {
         sum.merge(*part);
         sum
@@ -114,26 +127,37 @@ impl Rates {
         }
     }
 
+    /// The value of one of [`FIGURES`]; `None` if it is not defined, or there is none of the name.
+    pub fn figure(&self, name: &str) -> Option<f64> {
+        match name {
+            "precision" => self.precision,
+            "recall" => self.recall,
+            "accuracy" => self.accuracy,
+            "balanced_accuracy" => self.balanced_accuracy,
+            "f1" => self.f1,
+            _ => None,
+        }
+    }
+
     /// Of counts of rows that are drawn together, with intervals.
     fn drawn(clusters: &[Confusion], bootstrap: Bootstrap) -> Self {
-        const NAMES: [&str; 5] = ["precision", "recall", "accuracy", "balanced_accuracy", "f1"];
         let mut rates = Self::of(sum(clusters));
-        let figures = [
-            Confusion::precision,
-            Confusion::recall,
-            Confusion::accuracy,
-            Confusion::balanced_accuracy,
-            Confusion::f1,
-        ];
-        let values = [rates.precision, rates.recall, rates.accuracy, rates.balanced_accuracy, rates.f1];
-        if let Some(intervals) = bootstrap.intervals(clusters, figures) {
-            let known = NAMES.into_iter().zip(intervals).zip(values);
-            rates.intervals =
-                known.filter(|(_, value)| value.is_some()).map(|(interval, _)| interval).collect();
+        if let Some(intervals) = bootstrap.intervals(clusters, FIGURES.map(|(_, figure)| figure)) {
+            let known = FIGURES.iter().zip(intervals).filter(|((name, _), _)| rates.figure(name).is_some());
+            rates.intervals = known.map(|((name, _), interval)| (*name, interval)).collect();
         }
         rates
     }
 }
+
+/// The figures that have intervals, by name.
+pub const FIGURES: [(&str, fn(&Confusion) -> f64); 5] = [
+    ("precision", Confusion::precision),
+    ("recall", Confusion::recall),
+    ("accuracy", Confusion::accuracy),
+    ("balanced_accuracy", Confusion::balanced_accuracy),
+    ("f1", Confusion::f1),
+];
 
 /// The rows of one category, source, level, or source and category.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -248,8 +272,14 @@ pub struct Measures {
     /// Recall and precision by threshold of the score, where the method gives one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub score_curve: Vec<CurvePoint>,
+    /// How scores are spread where the answer is yes and where it is no (CLUE, Figure 6).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub histograms: Vec<Histogram>,
     /// Mean forward passes a picture.
     pub passes: Option<f64>,
+    /// Mean reasoning cascades a picture, where the evidence tells of them (CLUE, Table 7).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cascades: Option<f64>,
 }
 
 /// Counts everything. `rules` are those that count at the level of rules; `policies` those under which pairs are looked
@@ -268,12 +298,7 @@ pub fn measure(
             .collect();
         Rates::drawn(&counts, bootstrap)
     };
-    let named = !rules.is_empty()
-        && judged.iter().any(|row| row.rule(&rules[0]).is_some_and(|_| row.judgment().is_some()));
-    let rule_counts = |row: &Judged<'_>| {
-        let counts: Vec<Confusion> = rules.iter().filter_map(|rule| row.rule(rule)).collect();
-        sum(&counts)
-    };
+    let named = judged.iter().any(|row| row.names_rules(rules));
     let answered = judged.iter().filter(|row| row.judgment().is_some()).count();
     let of_answered = |row: &Judged<'_>| row.judgment().map_or(Confusion::default(), |_| row.image_level());
     let by_rule = |rule: &String| {
@@ -287,7 +312,7 @@ pub fn measure(
         unparseable: judged.iter().filter(|row| row.is_unparseable()).count(),
         image_level: rates(&|row| row.image_level()),
         answered: (0 < answered && answered < judged.len()).then(|| rates(&of_answered)),
-        rule_level: named.then(|| rates(&rule_counts)),
+        rule_level: named.then(|| rates(&|row| rule_counts(row, rules))),
         by_rule: if named { rules.iter().map(by_rule).collect() } else { BTreeMap::new() },
         mistaken_rules: if named { mistaken(judged, rules) } else { Vec::new() },
         groupings: groupings(judged),
@@ -295,12 +320,20 @@ pub fn measure(
         policy_exception_recall: policy_exceptions(judged),
         scan: scan(judged, rules),
         score_curve: score_curve(judged),
+        histograms: histograms(judged, rules),
+        cascades: mean(judged.iter().filter_map(row_cascades)),
         passes: (answered > 0).then(|| passes().sum::<f64>() / answered as f64),
     }
 }
 
+/// Reasoning cascades behind an answer with evidence.
+fn row_cascades(row: &Judged<'_>) -> Option<f64> {
+    let evidence = &row.judgment()?.evidence;
+    (!evidence.is_empty()).then(|| cascades(evidence) as f64)
+}
+
 /// Rows that are drawn together: those of a pair, and those of the same picture.
-fn clusters(judged: &[Judged<'_>]) -> Vec<Vec<usize>> {
+pub(super) fn clusters(judged: &[Judged<'_>]) -> Vec<Vec<usize>> {
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut clusters: Vec<Vec<usize>> = Vec::new();
     for (index, Judged { row, .. }) in judged.iter().enumerate() {
@@ -476,10 +509,4 @@ fn scan(judged: &[Judged<'_>], rules: &[String]) -> Option<Scan> {
         filtered: (kept.true_negatives + kept.false_negatives) as f64 / kept.total() as f64,
         curve: curve(&distances),
     })
-}
-
-fn score_curve(judged: &[Judged<'_>]) -> Vec<CurvePoint> {
-    let scores: Vec<(f64, bool)> =
-        judged.iter().filter_map(|row| Some((row.judgment()?.score?, row.row.truth.is_unsafe()))).collect();
-    curve(&scores)
 }
