@@ -1,1 +1,39 @@
 //! The database of a gateway: tenants, policies, constitutions, keys and usage, in SQLite or PostgreSQL.
+//!
+//! [`Database`] is the handle: a file of SQLite, or a PostgreSQL that several gateways share. Opening it brings its
+//! tables up to date ([`migrate`](mod@crate::migrate) says how to add some). What is read or written goes through a
+//! [`Transaction`], with one text of SQL for both:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), cluegate_store::DatabaseError> {
+//! use cluegate_store::{Database, DatabaseOptions, args};
+//!
+//! let database = Database::open("sqlite:gate.db", DatabaseOptions::default()).await?;
+//! let mut write = database.write().await?;
+//! let added = write
+//!     .execute("INSERT INTO example (name, size) VALUES ($1, $2) ON CONFLICT DO NOTHING", args!["a", 7])
+//!     .await?;
+//! write.commit().await?; // without this, nothing is kept
+//!
+//! let mut read = database.read().await?;
+//! for row in read.fetch_all("SELECT name, size FROM example WHERE size > $1", args![3]).await? {
+//!     let (name, size): (String, i64) = (row.get("name")?, row.get("size")?);
+//! }
+//! read.finish().await?;
+//! # Ok(()) }
+//! ```
+
+mod address;
+mod database;
+mod error;
+pub mod migrate;
+mod options;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod transaction;
+
+pub use database::{Backend, Database};
+pub use error::{DatabaseError, DatabaseErrorKind};
+pub use options::DatabaseOptions;
+pub use sqlx::AssertSqlSafe;
+pub use transaction::{Arg, Row, Transaction};
