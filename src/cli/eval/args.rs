@@ -89,9 +89,11 @@ pub(crate) struct RunArgs {
     /// Which scenes, for sets that are drawn.
     #[command(flatten)]
     pub(crate) scenes: SceneArgs,
-    /// A method; may be repeated. Default: clue.
-    #[arg(long, value_enum, value_name = "METHOD")]
-    pub(crate) method: Vec<MethodName>,
+    /// A method; may be repeated: clue (the default), prior-direct, prior-thought, whole-direct, whole-thought, guard,
+    /// policy-word, clip-pair, clip-rules, always-safe, always-unsafe; or a classifier and where it lies: q16:FOLDER,
+    /// laion-nsfw:FOLDER, sd-safety-checker:FOLDER.
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) method: Vec<MethodChoice>,
     /// CLUE without one of its parts, as a method of its own; may be repeated.
     #[arg(long, value_enum, value_name = "PART")]
     pub(crate) ablation: Vec<AblationName>,
@@ -224,6 +226,52 @@ pub(crate) enum MethodName {
     AlwaysUnsafe,
 }
 
+/// Classifiers of pictures, by the layout of their files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClassifierKind {
+    /// Q16: learned prompts over CLIP.
+    Q16,
+    /// LAION's CLIP-based NSFW detector.
+    LaionNsfw,
+    /// The safety checker of Stable Diffusion.
+    SdSafetyChecker,
+}
+
+/// A method as it is named on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum MethodChoice {
+    /// One that needs nothing but the models.
+    Named(MethodName),
+    /// A classifier, and where it lies.
+    Classifier(ClassifierKind, PathBuf),
+}
+
+impl FromStr for MethodChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let chosen = match text.split_once(':') {
+            None => MethodName::from_str(text, false).ok().map(Self::Named),
+            Some((_, "")) => None,
+            Some((kind, path)) => {
+                let kind = ClassifierKind::from_str(kind, false).ok();
+                kind.map(|kind| Self::Classifier(kind, path.into()))
+            }
+        };
+        chosen.ok_or_else(|| {
+            let methods = names::<MethodName>().join(", ");
+            let classifiers = names::<ClassifierKind>().join(":PATH, ");
+            format!("expected one of {methods}, {classifiers}:PATH")
+        })
+    }
+}
+
+/// The names of all values.
+fn names<T: ValueEnum>() -> Vec<String> {
+    let named = |value: &T| value.to_possible_value().map(|value| value.get_name().to_owned());
+    T::value_variants().iter().filter_map(named).collect()
+}
+
 /// Parts of the method that can be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AblationName {
@@ -275,6 +323,13 @@ mod tests {
         assert_eq!(AblationName::value_variants().len(), Ablation::ALL.len());
         let data: DataName = "llavaguard:a:b.json".parse().unwrap();
         assert_eq!(data, DataName::Files(LabelFormat::LlavaGuard, "a:b.json".into()));
+        let method: MethodChoice = "q16:a:b".parse().unwrap();
+        assert_eq!(method, MethodChoice::Classifier(ClassifierKind::Q16, "a:b".into()));
+        assert_eq!("guard".parse(), Ok(MethodChoice::Named(MethodName::Guard)));
+        for wrong in ["", "clues", "clue:", "clue:x", "q16", "q16:"] {
+            let error = wrong.parse::<MethodChoice>().unwrap_err();
+            assert!(error.contains("clip-rules") && error.contains("laion-nsfw:PATH"), "{error}");
+        }
         for wrong in ["", "osbench:", "folder", "folder:", "imagenet:x"] {
             assert!(wrong.parse::<DataName>().unwrap_err().contains("folder:PATH"), "{wrong}");
         }

@@ -1,18 +1,24 @@
 //! Methods by their names on the command line.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use clap::ValueEnum as _;
 use cluegate::Engine;
 use cluegate_constitution::Constitution;
 use cluegate_eval::ablation::{Ablation, ConstitutionFile, rule_templates};
 use cluegate_eval::methods::{
-    AnswerForm, ClipPair, ClipRules, Clue, Constant, Guard, Knowledge, Method, Questions, ZeroShot,
+    AnswerForm, Classifier, ClipPair, ClipRules, Clue, Constant, Guard, Knowledge, Method, Questions,
+    ZeroShot,
 };
 use cluegate_judge::{Judge, Stages};
+use cluegate_models::heads::{LaionNsfw, Q16, SafetyChecker};
+use cluegate_models::{FileTree, LoadOptions};
+use cluegate_perception::PictureClassifier;
 
-use super::args::{MethodName, RunArgs};
+use super::args::{ClassifierKind, MethodChoice, MethodName, RunArgs};
 
 /// Every method that the arguments ask for: those named, then ablations, then thresholds.
 pub(super) fn asked(
@@ -24,13 +30,17 @@ pub(super) fn asked(
     let constitution = file.parse()?;
     let mut methods: Vec<Box<dyn Method>> = Vec::new();
     let nothing_else = arguments.ablation.is_empty() && arguments.threshold.is_empty();
-    let default = if arguments.method.is_empty() && nothing_else { &[MethodName::Clue][..] } else { &[] };
+    let clue = [MethodChoice::Named(MethodName::Clue)];
+    let default = if arguments.method.is_empty() && nothing_else { &clue[..] } else { &[] };
     let questions = match &arguments.questions {
         Some(folder) => Questions::load(folder)?,
         None => Questions::shipped()?,
     };
-    for name in default.iter().chain(&arguments.method) {
-        methods.push(named(*name, judge, &constitution, &questions)?);
+    for choice in default.iter().chain(&arguments.method) {
+        methods.push(match choice {
+            MethodChoice::Named(name) => named(*name, judge, &constitution, &questions)?,
+            MethodChoice::Classifier(kind, path) => Box::new(classifier(*kind, path, arguments)?),
+        });
     }
     for name in &arguments.ablation {
         methods.push(Box::new(without((*name).into(), judge, file, arguments)?));
@@ -75,6 +85,19 @@ fn named(
         MethodName::AlwaysSafe => Box::new(Constant::new(false)),
         MethodName::AlwaysUnsafe => Box::new(Constant::new(true)),
     })
+}
+
+/// Loads a classifier onto the device that the arguments name.
+fn classifier(kind: ClassifierKind, path: &Path, arguments: &RunArgs) -> anyhow::Result<Classifier> {
+    let LoadOptions { device, dtype, .. } = arguments.models.compute.load_options()?;
+    let tree = FileTree::open(path)?;
+    let model: Arc<dyn PictureClassifier> = match kind {
+        ClassifierKind::Q16 => Arc::new(Q16::load(&tree, &device, dtype)?),
+        ClassifierKind::LaionNsfw => Arc::new(LaionNsfw::load(&tree, &device, dtype)?),
+        ClassifierKind::SdSafetyChecker => Arc::new(SafetyChecker::load(&tree, &device)?),
+    };
+    let name = kind.to_possible_value().map(|value| value.get_name().to_owned());
+    Ok(Classifier::new(name.unwrap_or_default(), model))
 }
 
 fn without(

@@ -12,6 +12,7 @@ pub mod cuda;
 pub mod domain;
 pub mod error;
 pub mod files;
+pub mod heads;
 mod idefics3;
 pub mod internvl;
 mod jinja;

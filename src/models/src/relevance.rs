@@ -151,6 +151,11 @@ impl RelevanceModel {
         self
     }
 
+    /// Width of the common space.
+    pub(crate) fn width(&self) -> usize {
+        self.towers.width()
+    }
+
     /// What the model makes of a cosine if it was trained with a sigmoid: the logit, whose sigmoid is the probability
     /// that picture and text belong together. `None` for CLIP, whose softmax compares texts with each other.
     pub fn sigmoid_logit(&self, cosine: f32) -> Option<f32> {

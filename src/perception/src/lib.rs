@@ -11,6 +11,7 @@
 //! There is no tensor library and no weight format here: see `cluegate-models` for implementations in candle.
 
 mod call;
+mod classifier;
 mod containers;
 mod decode;
 mod detector;
@@ -22,6 +23,7 @@ mod plain;
 mod relevance;
 
 pub use call::Call;
+pub use classifier::{ClassLabel, Classification, PictureClassifier};
 pub use decode::{DecodeError, DecodeOptions, decode};
 pub use detector::{Detection, DetectionRequest, Region, RegionDetector};
 pub use encode::encode_png;

@@ -1,5 +1,6 @@
 //! Ways to say whether a picture is unsafe, behind one trait: the whole method and what it is compared with.
 
+mod classifier;
 mod clip;
 mod clue;
 mod constant;
@@ -13,6 +14,7 @@ use cluegate_perception::{Call, Picture};
 use crate::data::Policy;
 use crate::outcome::Outcome;
 
+pub use classifier::Classifier;
 pub use clip::{ClipPair, ClipRules};
 pub use clue::Clue;
 pub use constant::Constant;

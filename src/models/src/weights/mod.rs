@@ -57,6 +57,17 @@ impl Weights {
         Ok(Self { store: Arc::new(store), dtype, device: device.clone() })
     }
 
+    /// Opens one file by its name: safetensors if it ends so, else one of `torch.save` (`.pth`, `.pt`, `.bin`).
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(crate) fn load_file(tree: &FileTree, name: &str, dtype: DType, device: &Device) -> Result<Self> {
+        let format = if name.ends_with(".safetensors") { Format::Safetensors } else { Format::Pickle };
+        let mut store = Store { path: tree.path_of(name), ..Store::default() };
+        store.add_file(tree, name, format)?;
+        Ok(Self { store: Arc::new(store), dtype, device: device.clone() })
+    }
+
     /// A builder over all tensors, for candle's layers. Its errors turn back into the [`ModelError`] that names
     /// the tensor when they are converted with `?`.
     pub fn builder(&self) -> VarBuilder<'static> {
