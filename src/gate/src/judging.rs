@@ -140,9 +140,19 @@ impl Session {
         let work = call.clone();
         // A request without words, such as a picture that is to be judged alone, tells nothing of what it was made from.
         let prompt = Some(self.request.prompt.clone()).filter(|prompt| !prompt.trim().is_empty());
-        let answer = self.tenant.watchdog.run(deadline, move || match unfinished {
-            None => inspector.inspect(&copy, prompt.as_deref(), &work),
-            Some(kind) => inspector.inspect_unfinished(&copy, kind, prompt.as_deref(), &work),
+        let about = match unfinished {
+            None => "picture",
+            Some(Unfinished::Preview) => "preview",
+            Some(Unfinished::Redacted) => "redaction",
+        };
+        let attempt = self.members.get(member).map_or(0, |state| state.current.attempt);
+        let span =
+            tracing::info_span!(target: "cluegate::trace", "judge", member, attempt, about);
+        let answer = span.in_scope(|| {
+            self.tenant.watchdog.run(deadline, move || match unfinished {
+                None => inspector.inspect(&copy, prompt.as_deref(), &work),
+                Some(kind) => inspector.inspect_unfinished(&copy, kind, prompt.as_deref(), &work),
+            })
         });
         // Nobody waits for what is still running.
         call.cancel();

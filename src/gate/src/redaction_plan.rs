@@ -39,6 +39,7 @@ impl Session {
     /// pass, hides more once. A redacted picture is released on a verdict of its own only: a judge that fails here
     /// withholds it even where the policy fails open, because the original is known to violate a rule.
     pub(crate) fn redact(&mut self, member: usize, original: &Picture, report: &Report) -> Instruction {
+        let _span = tracing::info_span!(target: "cluegate::trace", "redaction", member).entered();
         let policy = self.tenant.policy.redaction;
         let everything = RedactedObjects::All;
         let rounds = [

@@ -114,7 +114,8 @@ impl Logged {
         tenant: &Tenant,
     ) -> Result<Self, Box<(DecisionRecord, LogError)>> {
         let decision = Decision { record: &record, judged, released, policy: &tenant.policy };
-        let written = crate::watchdog::guard(|| tenant.log.append(&decision));
+        let span = tracing::info_span!(target: "cluegate::trace", "log", decision = %record.decision_id);
+        let written = crate::watchdog::guard(|| span.in_scope(|| tenant.log.append(&decision)));
         match written {
             Ok(Ok(())) => Ok(Self(Arc::new(record))),
             Ok(Err(error)) => Err(Box::new((record, error))),

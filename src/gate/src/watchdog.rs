@@ -94,8 +94,9 @@ impl Watchdog {
         let (sender, receiver) = sync_channel(1);
         let state = Arc::new(AtomicU8::new(RUNNING));
         let (worker_state, late) = (Arc::clone(&state), Arc::clone(&self.late));
+        let span = tracing::Span::current();
         let work = move || {
-            let answer = guard(work);
+            let answer = guard(|| span.in_scope(work));
             // The waiter may be gone, and then nobody wants the answer.
             let _ = sender.send(answer);
             if worker_state.swap(ENDED, Ordering::SeqCst) == LATE {

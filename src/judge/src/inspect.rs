@@ -47,7 +47,8 @@ impl Session {
         call: impl FnOnce(&Call) -> cluegate_perception::Result<T>,
     ) -> Result<T, JudgeError> {
         let start = Instant::now();
-        let asked = self.caller.check().and_then(|()| call(&self.caller));
+        let span = tracing::info_span!(target: "cluegate::trace", "stage", otel.name = stage.as_str());
+        let asked = self.caller.check().and_then(|()| span.in_scope(|| call(&self.caller)));
         let answer = asked.map_err(|source| JudgeError::Perception { stage, source });
         *self.timings.stages.get_mut(stage) += start.elapsed().as_secs_f64() * 1e3;
         answer

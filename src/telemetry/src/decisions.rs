@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use cluegate_gate::policy::Mode;
 use cluegate_gate::{
-    Agreement, AttemptRecord, Decision, DecisionLog, DecisionRecord, Judgment, JudgmentRecord, LogError, Outcome,
-    Reason,
+    Agreement, AttemptRecord, Decision, DecisionLog, DecisionRecord, Judgment, JudgmentRecord, LogError,
+    Outcome, Reason,
 };
 use serde_json::Value;
 
@@ -161,22 +161,86 @@ fn agreement_name(agreement: Agreement) -> &'static str {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::sync::Mutex;
-
-    use cluegate_gate::fakes::{self, World};
+    use cluegate_gate::fakes::{FailingLog, Fault, World, gate_with, picture};
+    use cluegate_gate::{MemoryLog, RequestInfo};
 
     use super::*;
-    use crate::MetricsOptions;
+    use crate::{MetricsOptions, OTHER};
 
-    /// Keeps nothing while it is full.
-    #[derive(Debug, Default)]
-    struct Disk {
-        full: Mutex<bool>,
+    /// What is exported after `pictures` were finished, each in a request of its own.
+    fn after(
+        log: impl DecisionLog + 'static,
+        world: &World,
+        options: MetricsOptions,
+        pictures: &[&[usize]],
+    ) -> String {
+        let metrics = Metrics::new(options).unwrap();
+        let log = Arc::new(MeasuredLog::new(log, Arc::clone(&metrics)));
+        let gate = gate_with(world, "", "", log).unwrap();
+        for (salt, objects) in (0..).zip(pictures) {
+            let mut session = gate.session(RequestInfo::new("t", "a table", 7, 1)).unwrap();
+            session.finished(0, picture(objects, salt)).unwrap();
+        }
+        metrics.render()
     }
 
-    impl DecisionLog for Disk {
-        fn append(&self, _: &Decision<'_>) -> Result<(), LogError> {
-            if *self.full.lock().unwrap() { Err(LogError::new("d", "is full")) } else { Ok(()) }
+    fn has(text: &str, lines: &[&str]) {
+        for line in lines {
+            assert!(text.lines().any(|own| own == *line), "{line} in\n{text}");
         }
+    }
+
+    #[test]
+    fn decisions_judgments_passes_and_times_are_counted_once_each() {
+        let world = World::new([Fault::None, Fault::None, Fault::Error]);
+        let text = after(MemoryLog::new(9), &world, MetricsOptions::default(), &[&[], &[1, 2], &[]]);
+        has(
+            &text,
+            &[
+                "cluegate_judgments_total{stage=\"picture\",verdict=\"safe\"} 1",
+                "cluegate_judgments_total{stage=\"picture\",verdict=\"unsafe\"} 1",
+                "cluegate_judgments_total{stage=\"picture\",verdict=\"error\"} 1",
+                "cluegate_judge_errors_total{kind=\"out-of-domain\"} 1",
+                "cluegate_violations_total{tenant=\"t\",rule=\"beer\"} 1",
+                "cluegate_violations_total{tenant=\"t\",rule=\"sword\"} 1",
+                "cluegate_verdict_cache_lookups_total{result=\"miss\"} 2",
+                "cluegate_stage_duration_seconds_count{stage=\"log\"} 3",
+                "cluegate_stage_duration_seconds_count{stage=\"total\"} 3",
+                "cluegate_forward_passes_total{model=\"relevance\",stage=\"relevance\"} 2",
+                "cluegate_log_errors_total 0",
+            ],
+        );
+        for (outcome, reason) in
+            [("released", "safe"), ("withheld", "violation"), ("withheld", "judge-error")]
+        {
+            let labels = format!(
+                "tenant=\"t\",outcome=\"{outcome}\",reason=\"{reason}\",mode=\"enforce\",stage=\"picture\""
+            );
+            has(&text, &[&format!("cluegate_decisions_total{{{labels}}} 1")]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_logged_is_counted_as_withheld() {
+        let log = FailingLog { lines: Default::default(), from: 1, panics: false };
+        let text = after(log, &World::new([]), MetricsOptions::default(), &[&[]]);
+        let labels =
+            "tenant=\"t\",outcome=\"withheld\",reason=\"log-failure\",mode=\"enforce\",stage=\"picture\"";
+        has(&text, &[&format!("cluegate_decisions_total{{{labels}}} 1"), "cluegate_log_errors_total 1"]);
+        assert!(!text.contains("outcome=\"released\""), "{text}");
+    }
+
+    #[test]
+    fn more_tenants_and_rules_than_there_may_be_share_a_series() {
+        let options = MetricsOptions { tenants: 0, rules: 1 };
+        let text = after(MemoryLog::new(9), &World::new([]), options, &[&[1, 2], &[1, 2]]);
+        has(
+            &text,
+            &[
+                &format!("cluegate_violations_total{{tenant=\"{OTHER}\",rule=\"beer\"}} 2"),
+                &format!("cluegate_violations_total{{tenant=\"{OTHER}\",rule=\"{OTHER}\"}} 2"),
+            ],
+        );
+        assert!(!text.contains("tenant=\"t\""), "{text}");
     }
 }

@@ -45,7 +45,10 @@ impl Client {
         let Ok(mut complained) = self.complained.lock() else { return };
         if complained.is_none_or(|last| last.elapsed() >= COMPLAINT) {
             *complained = Some(Instant::now());
-            tracing::warn!(problem, "the trace collector did not take a batch of spans; requests go on without");
+            tracing::warn!(
+                problem,
+                "the trace collector did not take a batch of spans; requests go on without"
+            );
         }
     }
 }

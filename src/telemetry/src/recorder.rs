@@ -20,7 +20,8 @@ pub const OTHER: &str = "other";
 
 /// Upper bounds of the buckets of durations, in seconds.
 const BUCKETS: [f64; 18] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+    600.0,
 ];
 
 /// How often observations are sorted into their buckets, where nobody asks for the metrics. Until then each takes memory.
@@ -121,10 +122,8 @@ impl Metrics {
         self.within(|| self.collectors().iter().for_each(|collector| collector(self)));
         let mut text = self.handle.render();
         for sum in catalogue::ALL.iter().filter(|metric| metric.kind == Kind::Sum) {
-            text = text.replace(
-                &format!("# TYPE {} gauge\n", sum.name),
-                &format!("# TYPE {} counter\n", sum.name),
-            );
+            text = text
+                .replace(&format!("# TYPE {} gauge\n", sum.name), &format!("# TYPE {} counter\n", sum.name));
         }
         text
     }
@@ -142,7 +141,8 @@ impl Metrics {
     /// Sets a gauge whose only label is the tenant, for all tenants at once: those that `values` does not name have 0, and
     /// those without a series of their own count together.
     pub fn set_by_tenant<'t>(&self, gauge: &Metric, values: impl IntoIterator<Item = (&'t str, f64)>) {
-        let mut sums: BTreeMap<String, f64> = self.tenants.known().into_iter().map(|name| (name, 0.0)).collect();
+        let mut sums: BTreeMap<String, f64> =
+            self.tenants.known().into_iter().map(|name| (name, 0.0)).collect();
         sums.insert(OTHER.to_owned(), 0.0);
         for (tenant, value) in values {
             *sums.entry(self.tenant(tenant).to_owned()).or_default() += value;

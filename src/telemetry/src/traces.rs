@@ -154,7 +154,8 @@ fn check_sampler() -> Result<(), TraceError> {
 /// Who exports: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, else `cluegate` of this version.
 fn resource() -> Resource {
     let attributes = env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
-    let given = |name: &str| attributes.split(',').any(|pair| pair.split('=').next().map(str::trim) == Some(name));
+    let given =
+        |name: &str| attributes.split(',').any(|pair| pair.split('=').next().map(str::trim) == Some(name));
     let mut resource = Resource::builder();
     if env::var("OTEL_SERVICE_NAME").unwrap_or_default().is_empty() && !given("service.name") {
         resource = resource.with_service_name("cluegate");

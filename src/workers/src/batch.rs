@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cluegate_perception::{Call, Result};
+use tracing::Span;
 
 use crate::lanes::Lanes;
 use crate::queue::{Exit, Job};
@@ -97,8 +98,10 @@ impl<E: Engine> Batches<E> {
         let asks: Vec<&E::Ask> = jobs.iter().map(|job| &job.work).collect();
         let call = Call::together(jobs.iter().map(|job| job.call.clone()));
         let Exit { name, counters, .. } = &self.exit;
-        counters.batch(asks.iter().map(|ask| E::items(ask)).sum());
-        match guard(name, counters, || self.engine.answer(&asks, &call)) {
+        let items = asks.iter().map(|ask| E::items(ask)).sum();
+        counters.batch(items);
+        let span = span(name, items, &jobs.iter().map(|job| &job.span).collect::<Vec<_>>());
+        match span.in_scope(|| guard(name, counters, || self.engine.answer(&asks, &call))) {
             Ok(answers) => jobs.into_iter().zip(answers).for_each(|(job, answer)| job.answer(Ok(answer))),
             Err(_) if jobs.len() > 1 => {
                 for job in jobs {
@@ -110,6 +113,17 @@ impl<E: Engine> Batches<E> {
             Err(error) => jobs.into_iter().for_each(|job| job.answer(Err(error.clone()))),
         }
     }
+}
+
+/// The span of one call of a model: below that of the request that came first, and linked to those of all.
+pub(crate) fn span(model: &str, items: usize, requests: &[&Span]) -> Span {
+    let Some(first) = requests.first().filter(|first| !first.is_disabled()) else { return Span::none() };
+    let count = requests.len();
+    let span = tracing::info_span!(target: "cluegate::trace", parent: *first, "batch", model, items, requests = count);
+    for request in requests {
+        span.follows_from(*request);
+    }
+    span
 }
 
 fn line_up<W, A>(lanes: &mut Lanes<Job<W, A>>, job: Job<W, A>) {

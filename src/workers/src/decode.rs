@@ -7,6 +7,9 @@ use cluegate_perception::{
     AnswerId, Call, Completion, CompletionRequest, Decoding, LocalLanguageModel, PerceptionError, Result,
 };
 
+use tracing::Span;
+
+use crate::batch::span;
 use crate::lanes::Lanes;
 use crate::queue::{Exit, Job};
 use crate::statistics::Counters;
@@ -46,6 +49,8 @@ pub(crate) struct Decoder<'m> {
 
 struct Unfinished {
     job: AnswerJob,
+    /// Lasts as long as this.
+    _span: Span,
     answers: Vec<Option<Completion>>,
 }
 
@@ -101,7 +106,8 @@ impl<'m> Decoder<'m> {
             self.lanes.push(job.call.tenant(), Seat { job: number, index, alone: false });
         }
         let answers = vec![None; job.work.len()];
-        self.jobs.insert(number, Unfinished { job, answers });
+        let span = tracing::info_span!(target: "cluegate::trace", parent: &job.span, "decode", answers = answers.len());
+        self.jobs.insert(number, Unfinished { job, _span: span, answers });
     }
 
     /// Lets answers leave whose callers are gone, lets those join for which there is room, and decodes one token.
@@ -190,10 +196,14 @@ impl<'m> Decoder<'m> {
         }
         let call =
             Call::together(seats.iter().filter_map(|seat| Some(jobs.get(&seat.job)?.job.call.clone())));
-        let joined = running.guarded(|running| {
-            let joined = running.join(&requests, &call);
-            check_count(self.exit.name, "answers to join", requests.len(), joined.len())?;
-            Ok(joined)
+        let spans: Vec<&Span> =
+            seats.iter().filter_map(|seat| Some(&jobs.get(&seat.job)?.job.span)).collect();
+        let joined = span(self.exit.name, seats.len(), &spans).in_scope(|| {
+            running.guarded(|running| {
+                let joined = running.join(&requests, &call);
+                check_count(self.exit.name, "answers to join", requests.len(), joined.len())?;
+                Ok(joined)
+            })
         });
         let joined = match joined {
             Ok(joined) => joined,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cluegate_perception::{Call, PerceptionError, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use tracing::Span;
 
 use crate::admission::{Admission, Permit};
 use crate::statistics::{Counters, Queued, Statistics};
@@ -22,6 +23,8 @@ const MOST_PLACES: usize = 65_536;
 pub(crate) struct Job<W, A> {
     pub(crate) work: W,
     pub(crate) call: Call,
+    /// The span in which the caller asked.
+    pub(crate) span: Span,
     /// The place in the queue, until the worker takes the job up.
     place: Option<(Permit, Queued)>,
     reply: Sender<Result<A>>,
@@ -90,7 +93,7 @@ impl<W, A> Entrance<W, A> {
         let place = Some((permit, Queued(Arc::clone(&self.counters))));
         let (reply, answer) = bounded(1);
         let counters = Arc::clone(&self.counters);
-        let job = Job { work: work(), call: call.clone(), place, reply, counters };
+        let job = Job { work: work(), call: call.clone(), span: Span::current(), place, reply, counters };
         // Every job in the channel holds a permit, and there are as many permits as places: this does not block.
         let sent = self.sender.send(job);
         self.counters.enter();
