@@ -146,8 +146,7 @@ impl Session {
             Some(Unfinished::Redacted) => "redaction",
         };
         let attempt = self.members.get(member).map_or(0, |state| state.current.attempt);
-        let span =
-            tracing::info_span!(target: "cluegate::trace", "judge", member, attempt, about);
+        let span = tracing::info_span!(target: "cluegate::trace", "judge", member, attempt, about);
         let answer = span.in_scope(|| {
             self.tenant.watchdog.run(deadline, move || match unfinished {
                 None => inspector.inspect(&copy, prompt.as_deref(), &work),
