@@ -129,6 +129,14 @@ impl Database {
         }
     }
 
+    /// The server's connections, if it is one.
+    pub(crate) fn postgres(&self) -> Option<&PgPool> {
+        match &self.pools {
+            Pools::Sqlite { .. } => None,
+            Pools::Postgres(pool) => Some(pool),
+        }
+    }
+
     /// Closes all connections, once the transactions that are under way have ended.
     pub async fn close(&self) {
         match &self.pools {

@@ -22,18 +22,38 @@
 //! read.finish().await?;
 //! # Ok(()) }
 //! ```
+//!
+//! [`Store`] is what an operator writes there and gateways read: templates, tenants, constitutions and keys, changed by an
+//! [`Edit`], each of which raises one number, so that a gateway loads what changed and nothing else
+//! ([`Store::changes_since`]); and what tenants used of their quotas ([`Store::consume`]).
 
 mod address;
 mod database;
+mod edit;
 mod error;
 pub mod migrate;
+mod model;
 mod options;
+mod store;
+mod store_error;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transaction;
+mod usage;
+mod watch;
+
+pub use sqlx::AssertSqlSafe;
 
 pub use database::{Backend, Database};
+pub use edit::{Author, Edit, Expect};
 pub use error::{DatabaseError, DatabaseErrorKind};
+pub use model::{
+    Change, Constitution, Key, KeyHash, KeyState, Kind, MAX_NAME_BYTES, MAX_NOTE_BYTES, MAX_TEXT_BYTES,
+    NewKey, Revision, Template, Tenant, TenantState,
+};
 pub use options::DatabaseOptions;
-pub use sqlx::AssertSqlSafe;
+pub use store::{Changes, Contents, Current, Store};
+pub use store_error::StoreError;
 pub use transaction::{Arg, Row, Transaction};
+pub use usage::{Consumed, Measure, Period, Reservation, Usage, Want};
+pub use watch::Watch;
