@@ -37,7 +37,9 @@ pub(crate) fn draw(prompt: &str, count: u32, out: &Path) -> Result<Vec<MemberOut
     let generator = engine.generator()?;
     let policies = Policies::from_toml(POLICY, "childrens-service.toml")?;
     let log = Arc::new(JsonlLog::open(out.join("decisions.jsonl"))?);
-    let gate = Gate::new(&policies, &engine.judges(false), log)?;
+    let gate = Gate::new(&policies, Arc::new(engine.judges(false)), log)?;
+    // A constitution that the models cannot judge by shows now, and not at the first picture.
+    gate.prepare_all()?;
 
     let request = RequestInfo::new("readers", prompt, 1, count);
     let outcomes =

@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 pub(crate) fn serve(out: &Path) -> Result<MemberOutcome, Box<dyn Error>> {
     let engine = Engine::open(None)?;
     let policies = Policies::from_toml(POLICY, "the policy of this example")?;
-    let gate = Gate::new(&policies, &engine.judges(false), Arc::new(MemoryLog::new(16)))?;
+    let gate = Gate::new(&policies, Arc::new(engine.judges(false)), Arc::new(MemoryLog::new(16)))?;
     let canvas = Canvas { world: World::load()? };
 
     let mut session = gate.session(RequestInfo::new("studio", "a cat and an axe", 0, 1))?;

@@ -54,7 +54,8 @@ pub(super) fn run(arguments: &DemoArgs) -> anyhow::Result<Exit> {
         std::fs::remove_file(&log).with_context(|| format!("cannot replace {}", log.display()))?;
     }
     let judges = engine.judges(false).with_rationale(true);
-    let gate = Gate::new(&Policies::demo()?, &judges, Arc::new(JsonlLog::open(&log)?))?;
+    let gate = Gate::new(&Policies::demo()?, Arc::new(judges), Arc::new(JsonlLog::open(&log)?))?;
+    gate.prepare_all()?;
     let served = serve(&gate, &recorder, arguments.seed)?;
     let mut cases = Vec::with_capacity(served.len());
     for (index, request) in served.iter().enumerate() {

@@ -33,7 +33,8 @@ pub(super) fn run(arguments: &GenerateArgs) -> anyhow::Result<Exit> {
         Sampler::EulerA => SchedulerKind::EulerAncestral,
     });
     let log = Arc::new(JsonlLog::open(arguments.out.join(LOG))?);
-    let gate = Gate::new(&policies, &engine.judges(false), log)?;
+    let gate = Gate::new(&policies, Arc::new(engine.judges(false)), log)?;
+    gate.prepare_all()?;
     let seed = arguments.seed.unwrap_or_else(clock_seed);
     let request = RequestInfo {
         size: Some(generator.default_size()),

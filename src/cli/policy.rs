@@ -11,7 +11,7 @@ pub(super) fn run(command: &PolicyCommand) -> anyhow::Result<Exit> {
         PolicyCommand::Check { file } => {
             let policies = Policies::load(file)?;
             for policy in policies.iter() {
-                let constitution = policy.load_constitution()?;
+                let constitution = policies.constitution(policy)?;
                 let (name, rules) = (constitution.name(), constitution.rules().len());
                 say(format_args!(
                     "{}: {name}, {rules} rules, revision {}",

@@ -54,11 +54,12 @@ fn open_models(config: &Config, arguments: &ServeArgs) -> anyhow::Result<Engine>
 fn check(config: Config, policies: &Policies, arguments: &ServeArgs) -> anyhow::Result<Exit> {
     let engine = open_models(&config, arguments)?;
     let log = Arc::new(cluegate_gate::MemoryLog::new(0));
-    let gate = Arc::new(Gate::new(policies, &engine.judges(false), log)?);
+    let gate = Arc::new(Gate::new(policies, Arc::new(engine.judges(false)), log)?);
+    gate.prepare_all()?;
     let upstream = open_upstream(&config, &engine)?;
     let drawn_by =
         upstream.as_ref().map_or_else(|| "nobody".to_owned(), |upstream| upstream.fingerprint().to_owned());
-    let (listen, tenants) = (config.listen, gate.tenants().collect::<Vec<_>>().join(", "));
+    let (listen, tenants) = (config.listen, gate.tenants().join(", "));
     App::new(config, Arc::clone(&gate), upstream)?;
     say(format_args!("ok: would listen on {listen}; drawn by {drawn_by}; tenants {tenants}"))?;
     Ok(Exit::Clean)
@@ -77,7 +78,8 @@ async fn serve(config: Config, policies: &Policies, engine: &Engine) -> anyhow::
     // First, so that no signal finds the server without ears.
     let stop = stop_signal()?;
     let log = Arc::new(JsonlLog::open(&config.log)?.durable(true));
-    let gate = Gate::new(policies, &engine.judges(false), log)?;
+    let gate = Gate::new(policies, Arc::new(engine.judges(false)), log)?;
+    gate.warm_up();
     let upstream = open_upstream(&config, engine)?;
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let server = Server::bind(App::new(config, Arc::new(gate), upstream)?).await?;

@@ -46,8 +46,11 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     let policies = Policies::load(folder.join("policy.toml"))?;
     let log = JsonlLog::open(folder.join("decisions.jsonl"))?;
     let gate = match options.faults {
-        None => Gate::new(&policies, &Instant::new()?, Arc::new(log))?,
-        Some(seed) => Gate::new(&policies, &FaultyWorld::new(seed), Arc::new(FullDisk::new(log, seed)))?,
+        None => Gate::new(&policies, Arc::new(Instant::new()?), Arc::new(log))?,
+        Some(seed) => {
+            let log = Arc::new(FullDisk::new(log, seed));
+            Gate::new(&policies, Arc::new(FaultyWorld::new(seed)), log)?
+        }
     };
     if options.faults.is_some() {
         // The judge panics because it is told to; a panic anywhere else is news.
@@ -99,7 +102,7 @@ pub(super) fn instant_gate(folder: &Path) -> anyhow::Result<Gate> {
     let policy = folder.join("policy.toml");
     std::fs::write(&policy, "[tenant.t]\nconstitution = \"world.toml\"\n")?;
     let log = JsonlLog::open(log_of(folder))?;
-    Ok(Gate::new(&Policies::load(policy)?, &Instant::new()?, Arc::new(log))?)
+    Ok(Gate::new(&Policies::load(policy)?, Arc::new(Instant::new()?), Arc::new(log))?)
 }
 
 /// Faults of the judge that are planned; after them it works.

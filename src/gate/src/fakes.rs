@@ -134,6 +134,7 @@ const KEPT_PROMPTS: usize = 8;
 type Find = fn(&Picture, &str) -> Vec<(f32, Region)>;
 
 /// The judge of the world, with faults by script: one for each call, none after the last.
+#[derive(Clone)]
 pub struct World {
     judge: Arc<Judge>,
     faults: Arc<Mutex<VecDeque<Fault>>>,
@@ -268,7 +269,8 @@ pub fn gate_with(
     let policy = format!("[tenant.t]\nconstitution = \"world.toml\"\n{head}\n{tables}\n");
     std::fs::write(folder.path().join("world.toml"), CONSTITUTION).unwrap();
     std::fs::write(folder.path().join("policy.toml"), policy).unwrap();
-    Gate::new(&Policies::load(folder.path().join("policy.toml")).unwrap(), world, log)
+    let policies = Policies::load(folder.path().join("policy.toml")).unwrap();
+    Gate::new(&policies, Arc::new(world.clone()), log)
 }
 
 /// The same with a log in memory.

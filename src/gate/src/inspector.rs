@@ -115,8 +115,9 @@ pub trait Inspector: Send + Sync {
 }
 
 /// Makes a judge ready for a tenant's constitution.
-pub trait JudgeProvider {
-    /// A judge for `constitution`. Called once for each distinct revision when the gate is made.
+pub trait JudgeProvider: Send + Sync {
+    /// A judge for `constitution`. Called when the first picture needs it or ahead of that, on a thread of the gate's own,
+    /// and never twice at a time for one revision. May panic; one that hangs keeps others from being prepared.
     ///
     /// # Errors
     /// If the judge cannot be made ready.

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cluegate_constitution::Constitution;
 use cluegate_judge::Report;
 use cluegate_perception::{Call, Detection, Picture};
 
 use crate::Reason;
-use crate::inspector::{InspectionError, Unfinished};
+use crate::inspector::{InspectionError, Inspector, Unfinished};
 use crate::record::{FailureRecord, Judgment, JudgmentRecord};
 use crate::released::check_fit;
 use crate::session::{Session, milliseconds};
-use crate::watchdog::Stopped;
+use crate::watchdog::{Stopped, Watchdog};
 
 /// Why there is no verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,11 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(kind: &'static str, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), timed_out: false }
+    }
+
+    /// Time ran out.
+    pub(crate) fn late(message: impl Into<String>) -> Self {
+        Self { kind: "timeout", message: message.into(), timed_out: true }
     }
 
     /// [`Reason::JudgeTimeout`] or [`Reason::JudgeError`].
@@ -114,51 +120,97 @@ impl Judged {
     }
 }
 
+/// What a judge is asked.
+pub(crate) struct Asked<'a> {
+    /// What it must judge by.
+    pub(crate) constitution: &'a Constitution,
+    /// What the picture is, if it is no finished one.
+    pub(crate) unfinished: Option<Unfinished>,
+    /// Longest wait for the answer.
+    pub(crate) patience: Duration,
+}
+
 impl Session {
     /// Longest wait for one call of the judge: never beyond the life of the request.
     fn patience(&self) -> Duration {
-        self.tenant.policy.limits.judge_deadline.min(self.time_left())
+        self.grounds.policy.limits.judge_deadline.min(self.time_left())
     }
 
     /// A call of a model that is given `deadline` from now and ends with the request. To call it off leaves the request
     /// as it is.
-    fn model_call(&self, deadline: Duration) -> Call {
+    pub(crate) fn model_call(&self, deadline: Duration) -> Call {
         Call::together([self.call.clone()]).until(Instant::now() + deadline)
     }
 
-    /// Judges `picture`. Only a complete verdict on this picture under this constitution counts as one.
+    /// The judge that decides, prepared at its first use.
+    fn deciding(&mut self, call: &Call) -> Result<Arc<dyn Inspector>, Failure> {
+        if let Some(ready) = &self.inspector {
+            return Ok(Arc::clone(ready));
+        }
+        let ready = self.services.judges.get(&self.grounds.constitution, call)?;
+        self.inspector = Some(Arc::clone(&ready));
+        Ok(ready)
+    }
+
+    /// Judges `picture` under the constitution that decides.
     pub(crate) fn judge(
         &mut self,
         member: usize,
         picture: &Picture,
         unfinished: Option<Unfinished>,
     ) -> Judged {
-        let started = Instant::now();
-        let deadline = self.patience();
-        let (inspector, copy) = (Arc::clone(&self.tenant.inspector), picture.clone());
-        let call = self.model_call(deadline);
-        let work = call.clone();
-        // A request without words, such as a picture that is to be judged alone, tells nothing of what it was made from.
-        let prompt = Some(self.request.prompt.clone()).filter(|prompt| !prompt.trim().is_empty());
         let about = match unfinished {
             None => "picture",
             Some(Unfinished::Preview) => "preview",
             Some(Unfinished::Redacted) => "redaction",
         };
         let attempt = self.members.get(member).map_or(0, |state| state.current.attempt);
-        let span = tracing::info_span!(target: "cluegate::trace", "judge", member, attempt, about);
-        let answer = span.in_scope(|| {
-            self.tenant.watchdog.run(deadline, move || match unfinished {
-                None => inspector.inspect(&copy, prompt.as_deref(), &work),
-                Some(kind) => inspector.inspect_unfinished(&copy, kind, prompt.as_deref(), &work),
-            })
+        let _span =
+            tracing::info_span!(target: "cluegate::trace", "judge", member, attempt, about).entered();
+        let started = Instant::now();
+        let patience = self.patience();
+        let constitution = Arc::clone(&self.grounds.constitution);
+        let services = Arc::clone(&self.services);
+        let mut judged = match self.deciding(&self.model_call(patience)) {
+            // What it took to prepare the judge is part of the wait for a verdict.
+            Ok(judge) => {
+                let patience = patience.saturating_sub(started.elapsed());
+                let asked = Asked { constitution: &constitution, unfinished, patience };
+                self.judge_with(judge, picture, &asked, &services.watchdog)
+            }
+            Err(failure) => Judged::failed(failure),
+        };
+        judged.record.ms = milliseconds(started);
+        if let Some(state) = self.members.get_mut(member) {
+            state.timings.judging += judged.record.ms;
+        }
+        judged
+    }
+
+    /// Judges `picture` on a thread of `watchdog`'s. Only a complete verdict on this picture under the constitution asked
+    /// for counts as one.
+    pub(crate) fn judge_with(
+        &self,
+        judge: Arc<dyn Inspector>,
+        picture: &Picture,
+        asked: &Asked<'_>,
+        watchdog: &Watchdog,
+    ) -> Judged {
+        let started = Instant::now();
+        let (copy, unfinished) = (picture.clone(), asked.unfinished);
+        let call = self.model_call(asked.patience);
+        let work = call.clone();
+        // A request without words, such as a picture that is to be judged alone, tells nothing of what it was made from.
+        let prompt = Some(self.request.prompt.clone()).filter(|prompt| !prompt.trim().is_empty());
+        let answer = watchdog.run(asked.patience, move || match unfinished {
+            None => judge.inspect(&copy, prompt.as_deref(), &work),
+            Some(kind) => judge.inspect_unfinished(&copy, kind, prompt.as_deref(), &work),
         });
         // Nobody waits for what is still running.
         call.cancel();
         let result = match answer {
             Ok(Ok(report)) => {
-                let revision = self.tenant.inspector.constitution().revision();
-                let fit = check_fit(picture, &report, revision);
+                let fit = check_fit(picture, &report, asked.constitution.revision());
                 fit.map(|()| report).map_err(|problem| Failure::new("unfit-verdict", problem))
             }
             Ok(Err(error)) => Err(Failure::from(error)),
@@ -169,9 +221,6 @@ impl Session {
             Err(failure) => Judged::failed(failure),
         };
         judged.record.ms = milliseconds(started);
-        if let Some(state) = self.members.get_mut(member) {
-            state.timings.judging += judged.record.ms;
-        }
         judged
     }
 
@@ -185,11 +234,11 @@ impl Session {
             return Ok(Vec::new());
         }
         let deadline = self.patience();
-        let min_confidence = self.tenant.policy.redaction.min_confidence as f32;
-        let (inspector, copy) = (Arc::clone(&self.tenant.inspector), picture.clone());
+        let min_confidence = self.grounds.policy.redaction.min_confidence as f32;
         let call = self.model_call(deadline);
+        let (inspector, copy) = (self.deciding(&call)?, picture.clone());
         let work = call.clone();
-        let located = self.tenant.watchdog.run(deadline, move || {
+        let located = self.services.watchdog.run(deadline, move || {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             inspector.locate(&copy, &words, min_confidence, &work)
         });

@@ -15,7 +15,7 @@
 //! use cluegate_gate::{Gate, Instruction, JsonlLog, JudgeProvider, Policies, RequestInfo};
 //! use cluegate_perception::Picture;
 //!
-//! # fn serve(judges: &dyn JudgeProvider, draw: impl Fn(u64) -> Picture) -> Result<(), Box<dyn std::error::Error>> {
+//! # fn serve(judges: Arc<dyn JudgeProvider>, draw: impl Fn(u64) -> Picture) -> Result<(), Box<dyn std::error::Error>> {
 //! let log = Arc::new(JsonlLog::open("decisions.jsonl")?);
 //! let gate = Gate::new(&Policies::load("policy.toml")?, judges, log)?;
 //! let mut session = gate.session(RequestInfo::new("kids", "a cat on a beach", 1, 1))?;
@@ -32,6 +32,8 @@
 //! # Ok(()) }
 //! ```
 
+mod comparing;
+mod constitutions;
 mod drive;
 mod error;
 #[cfg(feature = "fakes")]
@@ -42,8 +44,10 @@ mod log;
 mod picture;
 mod placeholder;
 pub mod policy;
+mod preparing;
 mod previewing;
 mod record;
+mod recording;
 mod redaction;
 mod redaction_plan;
 mod released;
@@ -51,12 +55,14 @@ mod session;
 mod tenant;
 mod watchdog;
 
+pub use constitutions::{ConstitutionText, Constitutions, Folder};
 pub use drive::{DrawJob, DrawOptions, Drawn, Generator, GeneratorError, Step, StepHook};
 pub use error::GateError;
 pub use inspector::{InspectionError, Inspector, JudgeProvider, SharedJudge, Unfinished};
 pub use log::{Decision, DecisionLog, JsonlLog, LogError, MemoryLog};
 pub use placeholder::Placeholder;
 pub use policy::{Action, Policies, Policy, PolicyError};
+pub use preparing::PreparedOptions;
 pub use previewing::PreviewInstruction;
 pub use record::{
     Agreement, AttemptRecord, CanaryRecord, ConstitutionRecord, Cost, DecisionRecord, DecisionTimings,
@@ -66,4 +72,4 @@ pub use record::{
 pub use redaction::PixelBox;
 pub use released::{DrawAgain, HeldPicture, Instruction, MemberOutcome, ReleasedPicture, Withheld};
 pub use session::{RequestInfo, Session, SessionReport};
-pub use tenant::Gate;
+pub use tenant::{Gate, Replaced};

@@ -26,7 +26,7 @@ impl Session {
     pub fn wants_preview(&self, member: usize, step: u32, total: u32) -> bool {
         let open = self.members.get(member).is_some_and(|member| member.decision.is_none());
         // Once nobody waits any more every step is wanted, so that the attempt can be given up.
-        open && (self.tenant.policy.previews.is_due(step, total) || (step < total && self.is_over()))
+        open && (self.grounds.policy.previews.is_due(step, total) || (step < total && self.is_over()))
     }
 
     /// Judges a preview. A picture that the finished one could still be saved from (by redaction, or because the rule
@@ -56,13 +56,16 @@ impl Session {
         let action = report.as_ref().and_then(|report| self.strictest(report));
         record.action = action;
         let verdict = action.and_then(|action| self.abort_for(member, action));
+        // Mode `shadow` draws on, and notes what would have been done.
+        let would_abort = verdict.is_some() && self.is_shadow();
+        let verdict = verdict.filter(|_| !would_abort);
         let aborted = verdict.is_some();
         if let Some(member) = self.members.get_mut(member) {
             member.current.previews.push(PreviewRecord {
                 step,
                 total,
                 aborted,
-                would_abort: false,
+                would_abort,
                 judgment: record,
             });
         }
@@ -83,7 +86,7 @@ impl Session {
         match action {
             Action::Block => Some(Some(Reason::Violation)),
             Action::Regenerate if self.has_tries_left(member) => Some(None),
-            Action::Regenerate => match self.tenant.policy.after_tries {
+            Action::Regenerate => match self.grounds.policy.after_tries {
                 AfterTries::Block => Some(Some(Reason::TriesExhausted)),
                 AfterTries::Redact => None,
             },
@@ -95,15 +98,15 @@ impl Session {
     /// Releases a preview that violates nothing to a requester who may see previews. A decision of its own, which is
     /// logged first and says nothing about the picture to come.
     fn show(&self, member: usize, preview: &Picture, report: &Report) -> Option<ReleasedPicture> {
-        if !self.tenant.policy.client.previews {
+        if !self.grounds.policy.client.previews {
             return None;
         }
-        let permit = Permit::preview(preview.clone(), report, &self.tenant)?;
+        let permit = Permit::preview(preview.clone(), report, &self.grounds)?;
         let message = "the preview violates no rule".to_owned();
         let verdict = Verdict { reason: permit.reason(), message, report: Some(report) };
         let mut record = self.record_without_attempts(member, Outcome::Released, verdict);
         record.released_picture = Some(permit.picture().hash().to_hex());
-        match Logged::write(record, Some(preview), Some(permit.picture()), &self.tenant) {
+        match Logged::write(record, Some(preview), Some(permit.picture()), self.log_of()) {
             Ok(logged) => Some(permit.release(logged)),
             Err(failed) => {
                 tracing::error!(error = %failed.1, "a preview could not be logged; it is not shown");

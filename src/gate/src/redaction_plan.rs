@@ -40,7 +40,7 @@ impl Session {
     /// withholds it even where the policy fails open, because the original is known to violate a rule.
     pub(crate) fn redact(&mut self, member: usize, original: &Picture, report: &Report) -> Instruction {
         let _span = tracing::info_span!(target: "cluegate::trace", "redaction", member).entered();
-        let policy = self.tenant.policy.redaction;
+        let policy = self.grounds.policy.redaction;
         let everything = RedactedObjects::All;
         let rounds = [
             (policy.grow, policy.objects, Reach::Evidence),
@@ -57,7 +57,7 @@ impl Session {
             let (hidden, result) = judged;
             let permit = match result {
                 Ok(verdict) => {
-                    let permit = Permit::judged(hidden, &verdict, &self.tenant, true);
+                    let permit = Permit::judged(hidden, &verdict, &self.grounds, true);
                     last = verdict;
                     permit
                 }
@@ -91,7 +91,7 @@ impl Session {
         grow: f64,
     ) -> Option<(Picture, Result<cluegate_judge::Report, Failure>)> {
         let started = std::time::Instant::now();
-        let policy = self.tenant.policy.redaction;
+        let policy = self.grounds.policy.redaction;
         let (width, height) = (original.width(), original.height());
         let boxes = plan(regions, grow, width, height);
         let covered = share(&boxes, width, height);
@@ -128,11 +128,11 @@ impl Session {
         objects: RedactedObjects,
         reach: Reach,
     ) -> Result<Vec<Region>, Failure> {
-        let min_confidence = self.tenant.policy.redaction.min_confidence as f32;
+        let min_confidence = self.grounds.policy.redaction.min_confidence as f32;
         let (mut regions, mut words) = (Vec::new(), Vec::new());
         for rule in report.rules().iter().filter(|rule| rule.outcome == Outcome::Violated) {
-            let Some(written) = self.tenant.inspector.constitution().rule(&rule.id) else { continue };
-            if self.tenant.policy.actions.of(&rule.id, written.severity) == Action::Allow {
+            let Some(written) = self.grounds.constitution.rule(&rule.id) else { continue };
+            if self.grounds.policy.actions.of(&rule.id, written.severity) == Action::Allow {
                 continue;
             }
             let first = match objects {

@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use cluegate_constitution::Revision;
+use cluegate_constitution::{Constitution, Revision};
 use cluegate_judge::Report;
 use cluegate_perception::Picture;
 use image::RgbImage;
 
 use crate::picture::encode_png;
 use crate::placeholder::Placeholder;
-use crate::policy::{Action, Actions, OnError};
-use crate::tenant::Tenant;
+use crate::policy::{Action, Actions, CanaryDecides, Mode, OnError, Policy};
+use crate::tenant::{Grounds, Services};
 use crate::{Decision, DecisionRecord, GateError, LogError, Reason};
 
 /// A picture together with the right to release it. Made only here: from a complete verdict on this very picture under
-/// the tenant's constitution in which every violated rule is allowed, or from a policy that names fail-open.
+/// the constitution that decides in which every violated rule is allowed or mode `shadow` watches only, or from a policy
+/// that names fail-open.
 #[derive(Debug)]
 pub(crate) struct Permit {
     picture: Picture,
@@ -31,10 +32,14 @@ pub(crate) enum NoPermit {
 }
 
 /// The strictest action for the rules that `report` finds violated; none if it finds none.
-pub(crate) fn strictest_action(report: &Report, actions: &Actions, tenant: &Tenant) -> Option<Action> {
+pub(crate) fn strictest_action(
+    report: &Report,
+    actions: &Actions,
+    constitution: &Constitution,
+) -> Option<Action> {
     let action = |id: &String| {
         // A rule that the constitution does not have cannot be looked up, and so is blocked.
-        tenant.inspector.constitution().rule(id).map_or(Action::Block, |rule| actions.of(id, rule.severity))
+        constitution.rule(id).map_or(Action::Block, |rule| actions.of(id, rule.severity))
     };
     report.violated().iter().map(action).max()
 }
@@ -44,11 +49,11 @@ impl Permit {
     pub(crate) fn judged(
         picture: Picture,
         report: &Report,
-        tenant: &Tenant,
+        grounds: &Grounds,
         redacted: bool,
     ) -> Result<Self, NoPermit> {
-        check_fit(&picture, report, tenant.inspector.constitution().revision()).map_err(NoPermit::Unfit)?;
-        let reason = match strictest_action(report, &tenant.policy.actions, tenant) {
+        check_fit(&picture, report, grounds.constitution.revision()).map_err(NoPermit::Unfit)?;
+        let reason = match strictest_action(report, &grounds.policy.actions, &grounds.constitution) {
             Some(Action::Allow) | None if redacted => Reason::Redacted,
             Some(Action::Allow) => Reason::Allowed,
             Some(stricter) => return Err(NoPermit::Violated(stricter)),
@@ -58,16 +63,26 @@ impl Permit {
     }
 
     /// The right to show `preview` while its picture is drawn: only if it violates nothing at all.
-    pub(crate) fn preview(preview: Picture, report: &Report, tenant: &Tenant) -> Option<Self> {
-        let judged = Self::judged(preview, report, tenant, false).ok()?;
+    pub(crate) fn preview(preview: Picture, report: &Report, grounds: &Grounds) -> Option<Self> {
+        let judged = Self::judged(preview, report, grounds, false).ok()?;
         (judged.reason == Reason::Safe).then_some(Self { reason: Reason::Preview, ..judged })
     }
 
-    /// The right to release `picture` unjudged, which only a policy that names it gives.
-    pub(crate) fn unjudged(picture: Picture, tenant: &Tenant) -> Option<Self> {
-        match tenant.policy.on_error {
-            OnError::ReleaseUnjudged => Some(Self { picture, reason: Reason::Unjudged }),
-            OnError::Block => None,
+    /// The right to release `picture` as it was judged, whatever it violates: only under a policy in mode `shadow`, and on
+    /// a complete verdict like any other.
+    pub(crate) fn watched(picture: Picture, report: &Report, grounds: &Grounds) -> Result<Self, NoPermit> {
+        match (Self::judged(picture.clone(), report, grounds, false), grounds.policy.mode) {
+            (Err(NoPermit::Violated(_)), Mode::Shadow) => Ok(Self { picture, reason: Reason::Shadow }),
+            (judged, _) => judged,
+        }
+    }
+
+    /// The right to release `picture` unjudged, which only a policy that names it gives, and never for a canary.
+    pub(crate) fn unjudged(picture: Picture, grounds: &Grounds) -> Option<Self> {
+        let canary = grounds.trial.as_ref().is_some_and(|trial| trial.decides == CanaryDecides::Canary);
+        match grounds.policy.on_error {
+            OnError::ReleaseUnjudged if !canary => Some(Self { picture, reason: Reason::Unjudged }),
+            OnError::ReleaseUnjudged | OnError::Block => None,
         }
     }
 
@@ -106,16 +121,16 @@ pub(crate) fn check_fit(picture: &Picture, report: &Report, revision: Revision) 
 pub(crate) struct Logged(Arc<DecisionRecord>);
 
 impl Logged {
-    /// Writes `record` to the tenant's log, with the pictures that it is about. A log that panics has failed.
+    /// Writes `record` to the log, with the pictures that it is about. A log that panics has failed.
     pub(crate) fn write(
         record: DecisionRecord,
         judged: Option<&Picture>,
         released: Option<&Picture>,
-        tenant: &Tenant,
+        (policy, services): (&Policy, &Services),
     ) -> Result<Self, Box<(DecisionRecord, LogError)>> {
-        let decision = Decision { record: &record, judged, released, policy: &tenant.policy };
+        let decision = Decision { record: &record, judged, released, policy };
         let span = tracing::info_span!(target: "cluegate::trace", "log", decision = %record.decision_id);
-        let written = crate::watchdog::guard(|| span.in_scope(|| tenant.log.append(&decision)));
+        let written = crate::watchdog::guard(|| span.in_scope(|| services.log.append(&decision)));
         match written {
             Ok(Ok(())) => Ok(Self(Arc::new(record))),
             Ok(Err(error)) => Err(Box::new((record, error))),
@@ -147,8 +162,8 @@ impl ReleasedPicture {
         self.picture.pixels()
     }
 
-    /// Why it was released: [`Reason::Safe`], [`Reason::Allowed`], [`Reason::Redacted`], [`Reason::Unjudged`] or
-    /// [`Reason::Preview`].
+    /// Why it was released: [`Reason::Safe`], [`Reason::Allowed`], [`Reason::Redacted`], [`Reason::Shadow`],
+    /// [`Reason::Unjudged`] or [`Reason::Preview`].
     pub fn reason(&self) -> Reason {
         self.decision.reason
     }
@@ -156,6 +171,11 @@ impl ReleasedPicture {
     /// Whether no verdict stands behind it, because the policy fails open.
     pub fn is_unjudged(&self) -> bool {
         self.decision.unjudged
+    }
+
+    /// Whether it violates a rule that the policy does not allow, and is released because the policy's mode is `shadow`.
+    pub fn is_watched_only(&self) -> bool {
+        self.decision.reason == Reason::Shadow
     }
 
     /// Whether something in it was hidden.

@@ -13,21 +13,19 @@ use std::time::{Duration, Instant};
 use cluegate_judge::Report;
 use cluegate_perception::{Call, PerceptionErrorKind, Picture};
 
+use crate::inspector::Inspector;
 use crate::judging::{Failure, Judged};
 use crate::placeholder::Placeholder;
 use crate::policy::{Action, AfterTries, Mode, PlaceholderKind, Policy};
-use crate::record::{
-    AttemptRecord, ConstitutionRecord, Cost, DecisionRecord, DecisionTimings, JudgmentRecord, Outcome,
-    RequestRecord,
-};
-use crate::released::{
-    DrawAgain, HeldPicture, Instruction, Logged, NoPermit, Permit, Withheld, strictest_action,
-};
-use crate::tenant::Tenant;
+use crate::record::{AttemptRecord, DecisionRecord, DecisionTimings, Outcome, WouldRecord};
+use crate::released::{DrawAgain, HeldPicture, Instruction, NoPermit, Permit, Withheld, strictest_action};
+use crate::tenant::{Grounds, Services};
 use crate::{GateError, Reason, picture};
 
 /// Longer than any request lives.
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
+/// Longest name of a model, a key or an end user, in bytes.
+const MAX_NAME_BYTES: u64 = 256;
 /// Why a member of a request that was called off is withheld.
 const CALLED_OFF: &str = "the requester called the request off";
 /// Side in pixels of the placeholder for a picture of unknown size.
@@ -81,10 +79,15 @@ pub struct SessionReport {
 /// A request in the hands of the gate. Its members are decided one by one. Dropped before [`Session::close`], it
 /// withholds what has no decision.
 pub struct Session {
-    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) services: Arc<Services>,
+    pub(crate) grounds: Grounds,
+    /// The judge that decides, once it was needed.
+    pub(crate) inspector: Option<Arc<dyn Inspector>>,
+    /// Whether the judge that a canary is compared with was too slow for this request once.
+    pub(crate) gave_up_comparing: bool,
     pub(crate) request: RequestInfo,
-    request_id: String,
-    opened: Instant,
+    pub(crate) request_id: String,
+    pub(crate) opened: Instant,
     /// The request's deadline: the requester's or the policy's.
     deadline: Instant,
     /// Whoever holds a copy can call the request off.
@@ -94,13 +97,13 @@ pub struct Session {
 
 /// One picture of the request.
 pub(crate) struct Member {
-    past: Vec<AttemptRecord>,
+    pub(crate) past: Vec<AttemptRecord>,
     pub(crate) current: AttemptRecord,
     started: Instant,
     size: Option<(u32, u32)>,
     pub(crate) timings: DecisionTimings,
     /// The finished picture of the current attempt, until the decision about it is logged.
-    judged: Option<Picture>,
+    pub(crate) judged: Option<Picture>,
     pub(crate) decision: Option<Arc<DecisionRecord>>,
 }
 
@@ -112,8 +115,17 @@ pub(crate) struct Verdict<'a> {
 }
 
 impl Session {
-    pub(crate) fn open(tenant: Arc<Tenant>, request: RequestInfo) -> Result<Self, GateError> {
-        let limits = tenant.policy.limits;
+    /// Opens a session on the grounds that hold for a request of this id.
+    pub(crate) fn open(
+        services: Arc<Services>,
+        grounds: impl FnOnce(&RequestInfo, &str) -> Option<Grounds>,
+        request: RequestInfo,
+    ) -> Result<Self, GateError> {
+        let request_id = request.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        let Some(grounds) = grounds(&request, &request_id) else {
+            return Err(GateError::unknown_tenant(&request.tenant, std::iter::empty()));
+        };
+        let limits = grounds.policy.limits;
         let within = |what, found: u64, allowed: u64| {
             let error = GateError::Limit { tenant: request.tenant.clone(), what, allowed, found };
             if found > allowed { Err(error) } else { Ok(()) }
@@ -122,12 +134,18 @@ impl Session {
         within("bytes of prompt", request.prompt.len() as u64, limits.max_prompt_bytes as u64)?;
         let pixels = request.size.map_or(0, |(width, height)| u64::from(width) * u64::from(height));
         within("pixels", pixels, limits.max_pixels)?;
-        let request_id = request.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        for (what, name) in [
+            ("bytes of a model's name", &request.model),
+            ("bytes of a key's id", &request.requested_by),
+            ("bytes of an end user's name", &request.subject),
+        ] {
+            within(what, name.as_ref().map_or(0, |name| name.len() as u64), MAX_NAME_BYTES)?;
+        }
         let opened = Instant::now();
         // An `Instant` has an end, and a policy may name a time beyond it.
         let latest = opened + limits.request_deadline.min(YEAR);
         let deadline = request.deadline.map_or(latest, |asked| asked.min(latest));
-        let call = Call::new(tenant.policy.tenant.as_str()).until(deadline);
+        let call = Call::new(Arc::clone(&grounds.policy.tenant)).until(deadline);
         let members = (0..request.count).map(|member| Member {
             past: Vec::new(),
             current: AttemptRecord {
@@ -141,7 +159,18 @@ impl Session {
             judged: None,
             decision: None,
         });
-        Ok(Self { members: members.collect(), tenant, request_id, opened, deadline, call, request })
+        Ok(Self {
+            members: members.collect(),
+            services,
+            grounds,
+            inspector: None,
+            gave_up_comparing: false,
+            request_id,
+            opened,
+            deadline,
+            call,
+            request,
+        })
     }
 
     /// Number of pictures.
@@ -162,7 +191,7 @@ impl Session {
 
     /// The policy that decides.
     pub fn policy(&self) -> &Arc<Policy> {
-        &self.tenant.policy
+        &self.grounds.policy
     }
 
     /// Seed of the first attempt of `member`: the request's seed plus the member's index.
@@ -202,14 +231,16 @@ impl Session {
             return self.generator_failed(member, &problem);
         }
         // Whether the request leaves the judge less time than the policy gives it.
-        let hurried = self.time_left() < self.tenant.policy.limits.judge_deadline;
+        let hurried = self.time_left() < self.grounds.policy.limits.judge_deadline;
         if let Some(state) = self.members.get_mut(member) {
             state.judged = Some(picture.clone());
         }
         let Judged { mut record, result } = self.judge(member, &picture, None);
         record.action = result.as_ref().ok().and_then(|report| self.strictest(report));
+        let compared = result.is_ok().then(|| self.compare(member, &picture)).flatten();
         if let Some(member) = self.members.get_mut(member) {
             member.current.judgment = Some(record);
+            member.current.compared = compared;
         }
         Ok(match result {
             Ok(report) => self.follow(member, picture, &report),
@@ -258,8 +289,7 @@ impl Session {
 
     /// Does what the policy says about a verdict.
     fn follow(&mut self, member: usize, picture: Picture, report: &Report) -> Instruction {
-        let tenant = Arc::clone(&self.tenant);
-        match Permit::judged(picture.clone(), report, &tenant, false) {
+        match Permit::judged(picture.clone(), report, &self.grounds, false) {
             Ok(permit) => {
                 let message = match permit.reason() {
                     Reason::Allowed => format!("{}, which the policy allows", self.violates(report)),
@@ -269,6 +299,9 @@ impl Session {
             }
             Err(NoPermit::Unfit(problem)) => {
                 self.without_verdict(member, picture, &Failure::new("unfit-verdict", problem))
+            }
+            Err(NoPermit::Violated(action)) if self.is_shadow() => {
+                self.watch(member, picture, report, action)
             }
             Err(NoPermit::Violated(Action::Allow | Action::Redact)) => self.redact(member, &picture, report),
             Err(NoPermit::Violated(Action::Regenerate)) => self.regenerate(member, &picture, report),
@@ -280,12 +313,49 @@ impl Session {
         }
     }
 
+    /// Whether the policy only watches.
+    pub(crate) fn is_shadow(&self) -> bool {
+        self.grounds.policy.mode == Mode::Shadow
+    }
+
+    /// Releases a picture that the policy would have kept back, and notes what would have been done.
+    fn watch(&mut self, member: usize, picture: Picture, report: &Report, action: Action) -> Instruction {
+        let permit = match Permit::watched(picture, report, &self.grounds) {
+            Ok(permit) => permit,
+            // This report gave no permit because of what it finds violated, and a policy that watches allows that.
+            Err(_) => {
+                let message = self.violates(report);
+                return self
+                    .withhold(member, Verdict { reason: Reason::Violation, message, report: Some(report) });
+            }
+        };
+        let (action, outcome) = match (action, self.grounds.policy.after_tries) {
+            (Action::Block, _) => (Action::Block, Some(Outcome::Withheld)),
+            (Action::Hold, _) => (Action::Hold, Some(Outcome::Held)),
+            (Action::Regenerate, AfterTries::Block) if !self.has_tries_left(member) => {
+                (Action::Block, Some(Outcome::Withheld))
+            }
+            (Action::Regenerate, AfterTries::Redact) if !self.has_tries_left(member) => {
+                (Action::Redact, None)
+            }
+            (Action::Regenerate, _) => (Action::Regenerate, None),
+            (Action::Allow | Action::Redact, _) => (Action::Redact, None),
+        };
+        let would = WouldRecord { action, outcome, message: self.violates(report) };
+        let message = format!(
+            "{}, and is released because the policy only watches; enforcing it would {}",
+            would.message,
+            action.as_str()
+        );
+        self.release_noting(member, permit, message, Some(report), Some(would))
+    }
+
     fn regenerate(&mut self, member: usize, picture: &Picture, report: &Report) -> Instruction {
         let violates = self.violates(report);
         if self.has_tries_left(member) {
             return self.draw_again(member, report, &violates);
         }
-        match self.tenant.policy.after_tries {
+        match self.grounds.policy.after_tries {
             AfterTries::Redact => self.redact(member, picture, report),
             AfterTries::Block => {
                 let message = format!("{violates}, at the last of {} tries", self.tries());
@@ -312,8 +382,7 @@ impl Session {
 
     /// What follows when there is no verdict on a finished picture.
     fn without_verdict(&mut self, member: usize, picture: Picture, failure: &Failure) -> Instruction {
-        let tenant = Arc::clone(&self.tenant);
-        match Permit::unjudged(picture, &tenant) {
+        match Permit::unjudged(picture, &self.grounds) {
             Some(permit) => {
                 let message = format!("released unjudged, as the policy says: {}", failure.message());
                 self.release(member, permit, message, None)
@@ -323,12 +392,12 @@ impl Session {
     }
 
     pub(crate) fn strictest(&self, report: &Report) -> Option<Action> {
-        strictest_action(report, &self.tenant.policy.actions, &self.tenant)
+        strictest_action(report, &self.grounds.policy.actions, &self.grounds.constitution)
     }
 
     /// Most attempts at one picture: the policy's tries, or fewer if the host cannot make as many.
     fn tries(&self) -> u32 {
-        let policy = self.tenant.policy.tries;
+        let policy = self.grounds.policy.tries;
         self.request.max_tries.map_or(policy, |host| host.clamp(1, policy))
     }
 
@@ -364,14 +433,14 @@ impl Session {
 
     pub(crate) fn pixel_problem(&self, picture: &Picture) -> Option<String> {
         let (width, height) = (picture.width(), picture.height());
-        let limit = self.tenant.policy.limits.max_pixels;
+        let limit = self.grounds.policy.limits.max_pixels;
         (u64::from(width) * u64::from(height) > limit)
             .then(|| format!("{width} x {height} pixels are more than the {limit} that the policy allows"))
     }
 
     /// "violates on-fire and armed", for messages.
     pub(crate) fn violates(&self, report: &Report) -> String {
-        let named = report.violated().iter().map(|id| match self.tenant.inspector.constitution().rule(id) {
+        let named = report.violated().iter().map(|id| match self.grounds.constitution.rule(id) {
             Some(rule) => format!("{id} ({})", rule.text),
             None => id.clone(),
         });
@@ -395,8 +464,21 @@ impl Session {
         message: String,
         report: Option<&Report>,
     ) -> Instruction {
+        self.release_noting(member, permit, message, report, None)
+    }
+
+    /// The same, with what would have been done instead.
+    fn release_noting(
+        &mut self,
+        member: usize,
+        permit: Permit,
+        message: String,
+        report: Option<&Report>,
+        would: Option<WouldRecord>,
+    ) -> Instruction {
         let verdict = Verdict { reason: permit.reason(), message, report };
         let mut record = self.record(member, Outcome::Released, verdict);
+        record.would = would;
         record.released_picture = Some(permit.picture().hash().to_hex());
         match self.log(member, record, Some(permit.picture())) {
             Ok(logged) => Instruction::Release(permit.release(logged)),
@@ -441,111 +523,15 @@ impl Session {
         }
     }
 
-    /// Writes the decision and makes it final. If it cannot be written, the member is withheld for that reason.
-    fn log(
-        &mut self,
-        member: usize,
-        record: DecisionRecord,
-        released: Option<&Picture>,
-    ) -> Result<Logged, Withheld> {
-        let judged = self.members.get_mut(member).and_then(|state| state.judged.take());
-        let written = Logged::write(record, judged.as_ref(), released, &self.tenant);
-        let decision = match &written {
-            Ok(logged) => Arc::clone(logged.record()),
-            Err(failed) => {
-                let (record, error) = failed.as_ref();
-                tracing::error!(decision = %record.decision_id, %error, "a decision could not be logged; withheld");
-                let message = format!("{error}; without it nothing is released");
-                let reason = Reason::LogFailure;
-                Arc::new(DecisionRecord {
-                    outcome: Outcome::Withheld,
-                    reason,
-                    message,
-                    unjudged: false,
-                    released_picture: None,
-                    ..record.clone()
-                })
-            }
-        };
-        if let Some(state) = self.members.get_mut(member) {
-            state.decision = Some(Arc::clone(&decision));
-        }
-        written.map_err(|_| Withheld { placeholder: self.placeholder(member, Reason::LogFailure), decision })
-    }
-
-    fn placeholder(&self, member: usize, reason: Reason) -> Option<Placeholder> {
+    pub(crate) fn placeholder(&self, member: usize, reason: Reason) -> Option<Placeholder> {
         let size = self.members.get(member).and_then(|state| state.size);
         let (width, height) = match size {
             Some(size) if reason != Reason::Limit && size.0 > 0 && size.1 > 0 => size,
             _ => (PLACEHOLDER_SIDE, PLACEHOLDER_SIDE),
         };
-        match self.tenant.policy.placeholder {
+        match self.grounds.policy.placeholder {
             PlaceholderKind::Picture => Some(Placeholder::draw(width, height, reason)),
             PlaceholderKind::None => None,
-        }
-    }
-
-    pub(crate) fn record(&mut self, member: usize, outcome: Outcome, verdict: Verdict<'_>) -> DecisionRecord {
-        let (attempts, timings) = self.members.get_mut(member).map_or_else(Default::default, |state| {
-            state.end_attempt();
-            (std::mem::take(&mut state.past), state.timings)
-        });
-        let total = milliseconds(self.opened);
-        let timings_ms = DecisionTimings { total, ..timings };
-        let record = self.record_without_attempts(member, outcome, verdict);
-        let record = DecisionRecord { attempts, timings_ms, ..record };
-        DecisionRecord { cost: cost_of(record.judgments()), ..record }
-    }
-
-    /// A decision that ends nothing, such as that about a preview.
-    pub(crate) fn record_without_attempts(
-        &self,
-        member: usize,
-        outcome: Outcome,
-        verdict: Verdict<'_>,
-    ) -> DecisionRecord {
-        let Verdict { reason, message, report } = verdict;
-        let constitution = self.tenant.inspector.constitution();
-        let mut models = self.tenant.inspector.models();
-        if let Some(generator) = &self.request.generator {
-            models.insert("generator".to_owned(), generator.clone());
-        }
-        let action = report.and_then(|report| self.strictest(report));
-        let request = RequestRecord {
-            id: self.request_id.clone(),
-            prompt_hash: blake3::hash(self.request.prompt.as_bytes()).to_hex().to_string(),
-            prompt: self.tenant.policy.log_prompts.then(|| self.request.prompt.clone()),
-            seed: self.request.seed,
-            count: self.request.count,
-        };
-        let constitution = ConstitutionRecord {
-            name: constitution.name().to_owned(),
-            revision: constitution.revision().to_hex(),
-        };
-        DecisionRecord {
-            decision_id: uuid::Uuid::now_v7().to_string(),
-            timestamp: jiff::Timestamp::now().to_string(),
-            tenant: self.tenant.policy.tenant.clone(),
-            mode: Mode::Enforce,
-            constitution,
-            models,
-            model: self.request.model.clone(),
-            requested_by: self.request.requested_by.clone(),
-            subject: self.request.subject.clone(),
-            request,
-            member: member as u32,
-            outcome,
-            reason,
-            message,
-            action,
-            violated: report.map(|report| report.violated().to_vec()).unwrap_or_default(),
-            unjudged: reason == Reason::Unjudged,
-            would: None,
-            canary: None,
-            cost: Cost::default(),
-            released_picture: None,
-            attempts: Vec::new(),
-            timings_ms: DecisionTimings { total: milliseconds(self.opened), ..Default::default() },
         }
     }
 }
@@ -558,24 +544,11 @@ impl Drop for Session {
 
 impl Member {
     /// Moves the current attempt to the past ones.
-    fn end_attempt(&mut self) {
+    pub(crate) fn end_attempt(&mut self) {
         self.current.ms = milliseconds(self.started);
         self.started = Instant::now();
         self.past.push(std::mem::take(&mut self.current));
     }
-}
-
-/// What `judgments` took.
-fn cost_of<'a>(judgments: impl Iterator<Item = &'a JudgmentRecord>) -> Cost {
-    let mut cost = Cost::default();
-    let mut ms = 0.0;
-    for judgment in judgments {
-        cost.judgments += 1;
-        cost.passes = cost.passes.saturating_add(judgment.passes.map_or(0, |passes| passes.total()));
-        ms += judgment.ms;
-    }
-    // To the microsecond, as the times that it is the sum of.
-    Cost { judge_seconds: (ms * 1e3).round() / 1e6, ..cost }
 }
 
 /// Milliseconds since `start`, to the microsecond.

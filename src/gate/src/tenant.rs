@@ -1,23 +1,73 @@
-//! The gate itself: tenants with their judges, and the door to sessions.
+//! The gate itself: tenants with their policies, and the door to sessions.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use cluegate_constitution::Constitution;
+use arc_swap::ArcSwap;
+use cluegate_constitution::{Constitution, Revision};
+use cluegate_perception::Call;
 
-use crate::inspector::{Inspector, JudgeProvider};
-use crate::policy::{ConstitutionSource, Policies, Policy};
+use crate::constitutions::{Resolver, Rulings};
+use crate::inspector::JudgeProvider;
+use crate::policy::{CanaryDecides, Policies, Policy, TenantPolicy};
+use crate::preparing::{Judges, PreparedOptions};
 use crate::session::{RequestInfo, Session};
-use crate::watchdog::{Watchdog, guard};
+use crate::watchdog::Watchdog;
 use crate::{DecisionLog, GateError};
 
-/// One tenant, ready to judge.
-pub(crate) struct Tenant {
-    pub(crate) policy: Arc<Policy>,
-    pub(crate) inspector: Arc<dyn Inspector>,
+/// What all sessions of a gate share.
+pub(crate) struct Services {
+    pub(crate) judges: Arc<Judges>,
     pub(crate) log: Arc<dyn DecisionLog>,
-    pub(crate) watchdog: Arc<Watchdog>,
+    pub(crate) watchdog: Watchdog,
+    /// For judgments that decide nothing: one that hangs takes no place from those that do.
+    pub(crate) comparing: Watchdog,
+}
+
+/// One tenant with its constitutions, checked and ready to have judges prepared for them.
+struct Tenant {
+    policies: Arc<TenantPolicy>,
+    /// What each of the policies' pictures are judged by, in the order of [`TenantPolicy::all`].
+    rulings: Vec<Rulings>,
+}
+
+/// What the pictures of one request are judged by. A session keeps it to its end, whatever becomes of the gate's policies
+/// meanwhile.
+#[derive(Debug, Clone)]
+pub(crate) struct Grounds {
+    pub(crate) policy: Arc<Policy>,
+    /// The constitution that decides.
+    pub(crate) constitution: Arc<Constitution>,
+    /// Where the request falls into a canary's share, the comparison.
+    pub(crate) trial: Option<Trial>,
+}
+
+/// A request that two constitutions judge.
+#[derive(Debug, Clone)]
+pub(crate) struct Trial {
+    pub(crate) decides: CanaryDecides,
+    /// The one that does not decide.
+    pub(crate) other: Arc<Constitution>,
+}
+
+/// All tenants at one moment.
+#[derive(Default)]
+struct Tenants {
+    by_name: BTreeMap<Arc<str>, Arc<Tenant>>,
+    resolved: Arc<Resolver>,
+}
+
+/// What [`Gate::replace`] changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Replaced {
+    /// Tenants that are new.
+    pub added: Vec<Arc<str>>,
+    /// Tenants whose policy or constitution says something else than before.
+    pub changed: Vec<Arc<str>>,
+    /// Tenants that are gone.
+    pub removed: Vec<Arc<str>>,
+    /// How many tenants are as they were.
+    pub unchanged: usize,
 }
 
 /// Stands between generators and those who ask for pictures. Shared by all threads; a [`Session`] belongs to one
@@ -27,44 +77,62 @@ pub(crate) struct Tenant {
 /// ([`Gate::session`]); otherwise the gate drives a generator through such a session ([`Gate::drive`]). There is no
 /// other way to a [`crate::ReleasedPicture`].
 pub struct Gate {
-    tenants: BTreeMap<String, Arc<Tenant>>,
+    services: Arc<Services>,
+    tenants: ArcSwap<Tenants>,
+    /// Held while policies are replaced: one after the other, and requests wait for none of it.
+    replacing: Mutex<()>,
 }
 
 impl Gate {
-    /// Makes the judges of all tenants ready, so that whatever is wrong with a policy, a constitution or a model shows
-    /// now and not at the first picture.
+    /// A gate for these policies. All that can be checked without models is checked now; judges are prepared when the
+    /// first picture needs one, or ahead of it ([`Gate::warm_up`], [`Gate::prepare_all`]).
     ///
     /// # Errors
-    /// If a constitution cannot be read or used, an action names a rule that it does not have, or its judge cannot be made
-    /// ready.
+    /// If a constitution cannot be read or used, or a policy names a rule or a parameter that it does not have.
     pub fn new(
         policies: &Policies,
-        judges: &dyn JudgeProvider,
+        judges: Arc<dyn JudgeProvider>,
         log: Arc<dyn DecisionLog>,
     ) -> Result<Self, GateError> {
-        let watchdog = Arc::new(Watchdog::default());
-        let mut inspectors: BTreeMap<String, Arc<dyn Inspector>> = BTreeMap::new();
-        let mut tenants = BTreeMap::new();
-        for policy in policies.iter() {
-            let constitution = policy.load_constitution()?;
-            let revision = constitution.revision().to_hex();
-            let inspector = match inspectors.get(&revision) {
-                Some(inspector) => Arc::clone(inspector),
-                None => {
-                    let inspector = prepare(policy, constitution, judges)?;
-                    inspectors.insert(revision, Arc::clone(&inspector));
-                    inspector
-                }
-            };
-            let tenant = Tenant {
-                policy: Arc::clone(policy),
-                inspector,
-                log: Arc::clone(&log),
-                watchdog: Arc::clone(&watchdog),
-            };
-            tenants.insert(policy.tenant.clone(), Arc::new(tenant));
-        }
-        Ok(Self { tenants })
+        Self::with_options(policies, judges, log, PreparedOptions::default())
+    }
+
+    /// The same within other bounds.
+    ///
+    /// # Errors
+    /// As [`Gate::new`].
+    pub fn with_options(
+        policies: &Policies,
+        judges: Arc<dyn JudgeProvider>,
+        log: Arc<dyn DecisionLog>,
+        options: PreparedOptions,
+    ) -> Result<Self, GateError> {
+        let services = Services {
+            judges: Judges::new(judges, options),
+            log,
+            watchdog: Watchdog::default(),
+            comparing: Watchdog::default(),
+        };
+        let (tenants, _) = Tenants::default().replaced_by(policies)?;
+        Ok(Self {
+            services: Arc::new(services),
+            tenants: ArcSwap::from_pointee(tenants),
+            replacing: Mutex::default(),
+        })
+    }
+
+    /// Puts `policies` in place of those before, at once for all tenants. A session that is open keeps the policy that it
+    /// began with; a judge that is ready stays ready for whoever is judged by its constitution. Constitutions are looked
+    /// up again, so that one whose text changed counts from now on.
+    ///
+    /// # Errors
+    /// As [`Gate::new`]; the policies before stay in force then.
+    pub fn replace(&self, policies: &Policies) -> Result<Replaced, GateError> {
+        // Whoever panicked here had not yet put anything in place.
+        let _one = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (tenants, replaced) = self.tenants.load_full().replaced_by(policies)?;
+        self.tenants.store(Arc::new(tenants));
+        Ok(replaced)
     }
 
     /// Opens a session for a request.
@@ -72,81 +140,162 @@ impl Gate {
     /// # Errors
     /// If the tenant has no policy, or the request is over one of its limits.
     pub fn session(&self, request: RequestInfo) -> Result<Session, GateError> {
-        let Some(tenant) = self.tenants.get(&request.tenant) else {
-            return Err(GateError::unknown_tenant(&request.tenant, self.tenants()));
+        let tenants = self.tenants.load();
+        let Some(tenant) = tenants.by_name.get(&*request.tenant) else {
+            let known = tenants.by_name.keys().map(|name| &**name);
+            return Err(GateError::unknown_tenant(&request.tenant, known));
         };
-        Session::open(Arc::clone(tenant), request)
+        let grounds = |request: &RequestInfo, id: &str| tenant.grounds(request.model.as_deref(), id);
+        Session::open(Arc::clone(&self.services), grounds, request)
     }
 
-    /// The policy of a tenant.
-    pub fn policy(&self, tenant: &str) -> Option<&Arc<Policy>> {
-        self.tenants.get(tenant).map(|tenant| &tenant.policy)
+    /// The policy of a tenant for generation models that it does not name.
+    pub fn policy(&self, tenant: &str) -> Option<Arc<Policy>> {
+        self.policy_for(tenant, None)
     }
 
-    /// The constitution that a tenant's pictures are judged by, the policy's thresholds in place.
-    pub fn constitution(&self, tenant: &str) -> Option<&Constitution> {
-        self.tenants.get(tenant).map(|tenant| tenant.inspector.constitution())
+    /// The policy of a tenant for a generation model of this name.
+    pub fn policy_for(&self, tenant: &str, model: Option<&str>) -> Option<Arc<Policy>> {
+        let tenants = self.tenants.load();
+        tenants.by_name.get(tenant).map(|tenant| Arc::clone(tenant.policies.for_model(model)))
     }
 
-    /// Names of all tenants.
-    pub fn tenants(&self) -> impl Iterator<Item = &str> {
-        self.tenants.keys().map(String::as_str)
+    /// The constitution that a tenant's pictures are judged by under [`Gate::policy`], the policy's thresholds in place.
+    pub fn constitution(&self, tenant: &str) -> Option<Arc<Constitution>> {
+        let tenants = self.tenants.load();
+        tenants.by_name.get(tenant)?.rulings.first().map(|rulings| Arc::clone(&rulings.stable))
     }
-}
 
-impl Policy {
-    /// The constitution that this tenant's pictures are judged by: the policy's rules, thresholds and parameters in
-    /// place.
+    /// Names of all tenants, in order.
+    pub fn tenants(&self) -> Vec<Arc<str>> {
+        self.tenants.load().by_name.keys().cloned().collect()
+    }
+
+    /// Prepares the judges of all tenants and waits for them, so that a model that cannot judge by one of the
+    /// constitutions shows now and not at the first picture. With more constitutions than are kept ready
+    /// ([`PreparedOptions::kept`]) the first ones are given up again.
     ///
     /// # Errors
-    /// If it cannot be read or used, or the policy names a rule or a parameter that it does not have, or sets one outside
-    /// its bounds.
-    pub fn load_constitution(&self) -> Result<Constitution, GateError> {
-        let unreadable = |path: &str, problem: String| GateError::ConstitutionFile {
-            tenant: self.tenant.clone(),
-            path: path.to_owned(),
-            problem,
-        };
-        let refused =
-            |source| GateError::Constitution { tenant: self.tenant.clone(), source: Box::new(source) };
-        let (text, origin) = match &self.constitution {
-            ConstitutionSource::Shipped(name) => {
-                let text = Constitution::shipped_text(name).unwrap_or_default();
-                (text.to_owned(), format!("{name}.toml (shipped)"))
+    /// [`GateError::Prepare`] for the first tenant whose judge cannot be made ready.
+    pub fn prepare_all(&self) -> Result<(), GateError> {
+        let mut seen = std::collections::HashSet::new();
+        for tenant in self.tenants.load_full().by_name.values() {
+            for (policy, rulings) in tenant.policies.all().zip(&tenant.rulings) {
+                for constitution in rulings.all() {
+                    if !seen.insert(constitution.revision()) {
+                        continue;
+                    }
+                    let prepared = self.services.judges.get(constitution, &Call::default());
+                    prepared.map_err(|failure| GateError::Prepare {
+                        tenant: policy.to_string(),
+                        problem: failure.message(),
+                    })?;
+                }
             }
-            ConstitutionSource::File(path) => {
-                let origin = path.display().to_string();
-                let text =
-                    fs::read_to_string(path).map_err(|source| unreadable(&origin, source.to_string()))?;
-                (text, origin)
-            }
-        };
-        let constitution = Constitution::parse(&text, &origin).map_err(refused)?;
-        self.check_rules(&constitution)?;
-        let constitution = constitution.with_parameters(&self.parameters).map_err(refused)?;
-        if self.takes_constitution_as_it_is() {
-            return Ok(constitution);
         }
-        let changed = self.adapt_constitution(&text).map_err(|problem| unreadable(&origin, problem))?;
-        let changed = Constitution::parse(&changed, &origin).map_err(refused)?;
-        // What is set in a rule that does not hold for this tenant has been checked, and changes nothing.
-        let settings = self.parameters.iter().filter(|setting| changed.rule(&setting.rule).is_some());
-        changed.with_parameters(&settings.cloned().collect::<Vec<_>>()).map_err(refused)
+        Ok(())
+    }
+
+    /// Prepares judges in the background, those that most tenants need first, until all are ready or no more are kept.
+    /// One that fails is told to the log of the program, and tried again when it is needed.
+    pub fn warm_up(&self) {
+        let mut wanted: HashMap<Revision, (usize, Arc<Constitution>)> = HashMap::new();
+        for tenant in self.tenants.load_full().by_name.values() {
+            for constitution in tenant.rulings.iter().flat_map(Rulings::all) {
+                let entry = wanted.entry(constitution.revision());
+                entry.or_insert_with(|| (0, Arc::clone(constitution))).0 += 1;
+            }
+        }
+        let mut wanted: Vec<_> = wanted.into_values().collect();
+        wanted
+            .sort_by_key(|(tenants, constitution)| (usize::MAX - tenants, constitution.revision().to_hex()));
+        self.services.judges.warm_up(wanted.into_iter().map(|(_, constitution)| constitution));
+    }
+
+    /// Waits until no judge is being prepared.
+    pub fn wait_until_warm(&self) {
+        self.services.judges.settle();
+    }
+
+    /// How many judges are ready.
+    pub fn judges_ready(&self) -> usize {
+        self.services.judges.ready()
     }
 }
 
-fn prepare(
-    policy: &Policy,
-    constitution: Constitution,
-    judges: &dyn JudgeProvider,
-) -> Result<Arc<dyn Inspector>, GateError> {
-    let fail = |problem| GateError::Prepare { tenant: policy.tenant.clone(), problem };
-    let revision = constitution.revision();
-    let inspector = guard(|| judges.inspector(constitution))
-        .map_err(|panic| fail(format!("it panicked: {panic}")))?
-        .map_err(|error| fail(error.to_string()))?;
-    if inspector.constitution().revision() != revision {
-        return Err(fail("it was prepared for another revision of the constitution".to_owned()));
+impl Tenants {
+    /// The tenants of `policies`; what says the same as here is taken over.
+    fn replaced_by(&self, policies: &Policies) -> Result<(Self, Replaced), GateError> {
+        let from = policies.constitutions().as_ref();
+        let mut resolver = Resolver::after(Arc::clone(&self.resolved));
+        let mut replaced = Replaced::default();
+        let mut by_name = BTreeMap::new();
+        for (name, policies) in policies.all() {
+            let known = self.by_name.get(name);
+            if let Some(known) = known
+                && (Arc::ptr_eq(&known.policies, policies) || known.policies == *policies)
+                && known.is_as_before(&mut resolver, from)?
+            {
+                replaced.unchanged += 1;
+                by_name.insert(Arc::clone(name), Arc::clone(known));
+                continue;
+            }
+            let rulings = policies.all().map(|policy| resolver.rulings(policy, from));
+            let rulings = rulings.collect::<Result<_, _>>()?;
+            let changes = if known.is_some() { &mut replaced.changed } else { &mut replaced.added };
+            changes.push(Arc::clone(name));
+            by_name.insert(Arc::clone(name), Arc::new(Tenant { policies: Arc::clone(policies), rulings }));
+        }
+        replaced.removed = self.by_name.keys().filter(|name| !by_name.contains_key(*name)).cloned().collect();
+        Ok((Self { by_name, resolved: Arc::new(resolver.done()) }, replaced))
     }
-    Ok(inspector)
+}
+
+impl Tenant {
+    /// Whether its constitutions say what they said.
+    fn is_as_before(
+        &self,
+        resolver: &mut Resolver,
+        from: &dyn crate::constitutions::Constitutions,
+    ) -> Result<bool, GateError> {
+        for policy in self.policies.all() {
+            if !resolver.is_as_before(policy, from)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What a request of this id for this generation model is judged by.
+    fn grounds(&self, model: Option<&str>, request: &str) -> Option<Grounds> {
+        let policy = self.policies.for_model(model);
+        let place = self.policies.all().position(|known| Arc::ptr_eq(known, policy))?;
+        let Rulings { stable, canary } = self.rulings.get(place)?;
+        let tried = policy.canary.as_ref().zip(canary.as_ref());
+        let grounds = |constitution: &Arc<Constitution>, trial| Grounds {
+            policy: Arc::clone(policy),
+            constitution: Arc::clone(constitution),
+            trial,
+        };
+        let Some((canary, constitution)) = tried.filter(|(canary, _)| falls_into(canary.share, request))
+        else {
+            return Some(grounds(stable, None));
+        };
+        let decides = canary.decides;
+        let trial = |other: &Arc<Constitution>| Some(Trial { decides, other: Arc::clone(other) });
+        Some(match decides {
+            CanaryDecides::Stable => grounds(stable, trial(constitution)),
+            CanaryDecides::Canary => grounds(constitution, trial(stable)),
+        })
+    }
+}
+
+/// Whether a request of this id falls into a share of all requests: by a hash of the id, so that it does or does not
+/// wherever and whenever it is asked.
+fn falls_into(share: f64, request: &str) -> bool {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"cluegate canary");
+    hasher.update(request.as_bytes());
+    let [a, b, c, d, ..] = *hasher.finalize().as_bytes();
+    f64::from(u32::from_le_bytes([a, b, c, d])) < share * 4_294_967_296.0
 }

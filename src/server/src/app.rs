@@ -67,7 +67,7 @@ impl App {
             .map(|tenant| ("the configuration".to_owned(), "keys.anonymous".to_owned(), tenant.as_str()));
         for (origin, path, tenant) in named.chain(anonymous) {
             if gate.policy(tenant).is_none() {
-                let known = gate.tenants().collect::<Vec<_>>().join(", ");
+                let known = gate.tenants().join(", ");
                 let expected = format!("a tenant with a policy ({known})");
                 let found = format!("{tenant:?}");
                 return Err(ServerError::Config(ConfigError::Value { origin, path, expected, found }));

@@ -285,7 +285,7 @@ impl Driver {
         self.decided += 1;
         tracing::debug!(
             request = self.session.request_id(),
-            tenant = self.session.policy().tenant,
+            tenant = &*self.session.policy().tenant,
             decision = outcome.decision_id(),
             reason = outcome.reason().as_str(),
             "decided"

@@ -1,21 +1,34 @@
 //! Policies: per tenant, which constitution judges and what follows from a verdict.
 //!
-//! The file is read into raw types ([`RawPolicies`]), checked, and built into [`Policies`]. Only built policies reach
-//! the gate.
+//! The tables of tenants and templates are read from a file or from the rows of a store, merged along `extends`, read into
+//! raw types ([`RawPolicy`]), checked, and built into [`Policies`]. Only built policies reach the gate.
 
 mod built;
+mod check;
+mod entries;
+mod explain;
+mod glob;
 mod keys;
+mod policies;
 mod raw;
+mod service;
 
 use std::path::PathBuf;
 
-pub use built::{Actions, ConstitutionSource, Limits, Policies, Policy, PreviewSchedule, Redaction};
-pub use keys::{UnknownKey, find_unknown as find_unknown_key};
-pub use raw::{
-    Action, AfterTries, CanaryDecides, Mode, OnError, PlaceholderKind, PreviewPoint, RawActions, RawClient,
-    RawLimits, RawPolicies, RawPolicy, RawRedaction, RawSetting, RawSeverityActions, RawThresholds,
-    RedactedObjects, RedactionMethod,
+pub use built::{
+    Actions, Canary, ConstitutionSource, Limits, Policy, PreviewSchedule, Redaction, TenantPolicy, Terms,
 };
+pub use entries::{PieceKind, PolicyPiece};
+pub use explain::Explained;
+pub use glob::Glob;
+pub use keys::{UnknownKey, find_unknown as find_unknown_key};
+pub use policies::Policies;
+pub use raw::{
+    Action, AfterTries, OnError, PlaceholderKind, PreviewPoint, RawActions, RawClient, RawLimits,
+    RawPolicies, RawPolicy, RawRedaction, RawSetting, RawSeverityActions, RawThresholds, RedactedObjects,
+    RedactionMethod,
+};
+pub use service::{CanaryDecides, Mode, RawCanary, RawQuota, RawRetention, RetainedPictures};
 
 /// The default policy file, every key with its default and a word on it.
 const DEFAULT_TOML: &str = include_str!("../../policies/default.toml");
@@ -64,6 +77,46 @@ pub enum PolicyError {
         expected: &'static str,
         /// What it is.
         found: String,
+    },
+    /// Two tables of one name.
+    #[error("`{place}` is there twice: in {first}, and in {second}; rename or remove one")]
+    Twice {
+        /// The table, such as `template.base`.
+        place: String,
+        /// Where the first came from.
+        first: String,
+        /// Where the second came from.
+        second: String,
+    },
+    /// A template that there is none of.
+    #[error("{origin}: `extends` names the template `{template}`, which is not there{} ({chain})", did_you_mean(nearest.as_deref()))]
+    UnknownTemplate {
+        /// Where the table came from that names it.
+        origin: String,
+        /// The tables up to it, each extended by the one before: `tenant.kids -> template.base`.
+        chain: String,
+        /// The template.
+        template: String,
+        /// The template that is spelled most alike.
+        nearest: Option<String>,
+    },
+    /// Templates that build on themselves.
+    #[error("{origin}: `extends` runs in a circle ({chain}); remove one of them")]
+    Cycle {
+        /// Where the last table of the chain came from.
+        origin: String,
+        /// The tables, each extended by the one before.
+        chain: String,
+    },
+    /// More templates one upon the other than are followed.
+    #[error("{origin}: `extends` goes over more than {most} tables ({chain})")]
+    ChainTooLong {
+        /// Where the last table of the chain came from.
+        origin: String,
+        /// The tables, each extended by the one before.
+        chain: String,
+        /// Most tables of a chain.
+        most: usize,
     },
     /// A file without tenants.
     #[error("{origin}: no tenant; add a table [tenant.NAME]")]
@@ -121,7 +174,7 @@ impl Policies {
 
     /// JSON Schema of the policy file, as published in `schema/policy.schema.json`.
     pub fn json_schema() -> serde_json::Value {
-        schemars::schema_for!(RawPolicies).to_value()
+        entries::schema_of_file().clone()
     }
 }
 

@@ -5,11 +5,16 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A policy file: one table for each tenant.
+use super::service::{Mode, RawCanary, RawQuota, RawRetention};
+
+/// A policy file: one table for each tenant, and one for each template that tenants build on.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "cluegate policy")]
 pub struct RawPolicies {
+    /// Templates by name: keys that tenants and other templates take over with `extends`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub template: BTreeMap<String, RawPolicy>,
     /// The tenants by name. A request that names no tenant listed here is refused.
     #[serde(default)]
     pub tenant: BTreeMap<String, RawPolicy>,
@@ -19,11 +24,18 @@ pub struct RawPolicies {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawPolicy {
-    /// A shipped constitution's name, or the path of a constitution file, relative to the policy file.
+    /// Name of the template whose keys hold wherever this table does not name its own. Tables are merged key by key;
+    /// lists and values are replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extends: Option<String>,
+    /// A shipped constitution's name, or the path of a constitution file, relative to the policy file;
+    /// with a store, the name of one of its constitutions.
     pub constitution: String,
     /// Ids of the constitution's rules that hold for this tenant; none means all. The tenant is judged by a
     /// constitution of these rules alone, with a revision of its own.
     pub rules: Vec<String>,
+    /// Whether the policy acts on verdicts or only watches.
+    pub mode: Mode,
     /// What happens when no verdict can be had: the judge fails, panics or is too slow.
     pub on_error: OnError,
     /// Most attempts to draw one picture, the first included. 1 or more.
@@ -50,13 +62,28 @@ pub struct RawPolicy {
     pub limits: RawLimits,
     /// What the requester may see beside released pictures.
     pub client: RawClient,
+    /// Another constitution that judges a share of the requests too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<RawCanary>,
+    /// What is kept of pictures and decisions, and for how long.
+    pub retention: RawRetention,
+    /// How much the tenant may ask for over time, and what judging costs.
+    pub quota: RawQuota,
+    /// Who goes first where requests wait: 0 to 9, the higher the sooner.
+    pub priority: u8,
+    /// Keys that replace the ones outside for a generation model, by its name: `*` stands for any characters, `?` for
+    /// one. Of several patterns that fit, the most specific holds: a name without either, else the one with more
+    /// characters of its own. Any key of a policy but `extends` and `model`.
+    pub model: BTreeMap<String, RawPolicy>,
 }
 
 impl Default for RawPolicy {
     fn default() -> Self {
         Self {
+            extends: None,
             constitution: "scene".to_owned(),
             rules: Vec::new(),
+            mode: Mode::Enforce,
             on_error: OnError::Block,
             tries: 3,
             after_tries: AfterTries::Block,
@@ -69,31 +96,13 @@ impl Default for RawPolicy {
             parameter: BTreeMap::new(),
             limits: RawLimits::default(),
             client: RawClient::default(),
+            canary: None,
+            retention: RawRetention::default(),
+            quota: RawQuota::default(),
+            priority: 5,
+            model: BTreeMap::new(),
         }
     }
-}
-
-/// Whether a policy acts on verdicts or only watches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// What the policy says of a verdict is done.
-    #[default]
-    Enforce,
-    /// What the policy says is logged, and every picture with a complete verdict is released as it is. Where there is no
-    /// verdict, `on_error` is followed all the same.
-    Shadow,
-}
-
-/// Which constitution acts on the requests of a canary's share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum CanaryDecides {
-    /// The tenant's own; the canary's verdict is logged beside it.
-    #[default]
-    Stable,
-    /// The canary's; the verdict of the tenant's own is logged beside it. Fails closed, whatever `on_error` says.
-    Canary,
 }
 
 /// What happens when no verdict can be had.

@@ -26,7 +26,8 @@ fn keys_of(table: &toml::Table, path: &str) -> BTreeSet<String> {
 #[test]
 fn the_default_policy_spells_out_every_default() {
     let raw: RawPolicies = toml::from_str(Policies::with_defaults_toml()).unwrap();
-    let expected = RawPolicies { tenant: [("default".to_owned(), RawPolicy::default())].into() };
+    let tenant = [("default".to_owned(), RawPolicy::default())].into();
+    let expected = RawPolicies { tenant, ..RawPolicies::default() };
     assert_eq!(raw, expected);
     let written: toml::Table = Policies::with_defaults_toml().parse().unwrap();
     let all = toml::Table::try_from(&expected).unwrap();
@@ -38,8 +39,8 @@ fn the_default_policy_spells_out_every_default() {
 fn the_shipped_policies_fit_their_constitutions() {
     for policies in [Policies::shipped_default().unwrap(), Policies::demo().unwrap()] {
         for policy in policies.iter() {
-            let ConstitutionSource::Shipped(name) = &policy.constitution else { panic!("not shipped") };
-            policy.check_rules(&Constitution::shipped(name).unwrap()).unwrap();
+            assert!(matches!(policy.constitution, ConstitutionSource::Shipped(_)));
+            policies.constitution(policy).unwrap();
         }
     }
     assert_eq!(Policies::demo().unwrap().tenants().collect::<Vec<_>>(), ["kids", "newsroom"]);
@@ -52,7 +53,7 @@ fn a_policy_chooses_a_state_for_each_category() {
     let at = page.find("[tenant.museum]").unwrap();
     let example = page[at..].split("```").next().unwrap();
     let policies = Policies::from_toml(example, "policy.toml").unwrap();
-    let own = policies.get("museum").unwrap().load_constitution().unwrap();
+    let own = policies.constitution(policies.get("museum").unwrap()).unwrap();
     let ids: Vec<&str> = own.rules().iter().map(|rule| rule.id.as_str()).collect();
     let default = ["hate", "violence", "sexual-act", "crime", "self-harm", "animal-cruelty"];
     assert_eq!(ids, [&default[..], &["any-weapon-or-substance"]].concat());
@@ -75,18 +76,16 @@ fn the_demo_tenants_disagree() {
 fn a_tenant_can_be_judged_by_some_of_the_rules() {
     let text = "[tenant.t]\nrules = [\"armed\", \"smoking\"]\n[tenant.t.thresholds]\nbeta = 0.25";
     let policies = Policies::from_toml(text, "policy.toml").unwrap();
-    let scene = Constitution::shipped_text("scene").unwrap();
-    let adapted = policies.get("t").unwrap().adapt_constitution(scene).unwrap();
-    let own = Constitution::parse(&adapted, "adapted").unwrap();
+    let own = policies.constitution(policies.get("t").unwrap()).unwrap();
     let whole = Constitution::shipped("scene").unwrap();
     assert_eq!(own.rules(), [whole.rule("armed").unwrap().clone(), whole.rule("smoking").unwrap().clone()]);
     assert_eq!((own.thresholds().beta, own.thresholds().alpha1), (0.25, whole.thresholds().alpha1));
     assert_ne!(own.revision(), whole.revision());
     let untouched = Policies::shipped_default().unwrap();
-    let same = untouched.get("default").unwrap().adapt_constitution(scene).unwrap();
-    assert_eq!(Constitution::parse(&same, "same").unwrap().revision(), whole.revision());
+    let same = untouched.constitution(untouched.get("default").unwrap()).unwrap();
+    assert_eq!(same.revision(), whole.revision());
     let misspelt = Policies::from_toml("[tenant.t]\nrules = [\"armd\"]", "policy.toml").unwrap();
-    let error = misspelt.get("t").unwrap().check_rules(&whole).unwrap_err().to_string();
+    let error = misspelt.constitution(misspelt.get("t").unwrap()).unwrap_err().to_string();
     assert_eq!(
         error,
         "tenant t: `rules` names the rule `armd`, which the constitution scene does not have (did you mean `armed`?)"
@@ -117,8 +116,9 @@ fn the_schema_is_current_and_fits_the_shipped_policies() {
 fn unknown_keys_are_refused_with_the_nearest() {
     assert_eq!(
         refused("[tenant.t]\nprevews = []"),
-        "policy.toml: unknown key `tenant.t.prevews` (did you mean `previews`?); known here: constitution, rules, on_error, \
-         tries, after_tries, previews, placeholder, log_prompts, redact, action, thresholds, parameter, limits, client"
+        "policy.toml: unknown key `tenant.t.prevews` (did you mean `previews`?); known here: extends, constitution, rules, \
+         mode, on_error, tries, after_tries, previews, placeholder, log_prompts, redact, action, thresholds, parameter, \
+         limits, client, canary, retention, quota, priority, model"
     );
     assert!(refused("[tenants.t]").contains("unknown key `tenants` (did you mean `tenant`?)"));
     assert!(
@@ -201,8 +201,11 @@ fn paths_are_relative_to_the_policy_file() {
     )
     .unwrap();
     let policies = Policies::load(&path).unwrap();
-    let file = ConstitutionSource::File(folder.path().join("rules/own.toml"));
-    assert_eq!(policies.get("t").unwrap().constitution, file);
+    let named = ConstitutionSource::Named("rules/own.toml".to_owned());
+    assert_eq!(policies.get("t").unwrap().constitution, named);
+    let unreadable = policies.constitution(policies.get("t").unwrap()).unwrap_err().to_string();
+    let path = folder.path().join("rules/own.toml").display().to_string();
+    assert!(unreadable.contains(&path), "{unreadable}");
     assert_eq!(policies.get("u").unwrap().constitution, ConstitutionSource::Shipped("scene".to_owned()));
     let missing = Policies::load(folder.path().join("none.toml")).unwrap_err().to_string();
     assert!(missing.contains("cannot read the policy file") && missing.contains("none.toml"), "{missing}");
@@ -212,7 +215,7 @@ fn paths_are_relative_to_the_policy_file() {
 fn the_constitution_of_a_policy_is_checked_without_a_judge() {
     let load = |text: &str| {
         let policies = Policies::from_toml(text, "test.toml").unwrap();
-        policies.require("a").unwrap().load_constitution()
+        policies.constitution(policies.require("a").unwrap())
     };
     let own = load("[tenant.a]\nrules = [\"armed\"]\nthresholds.beta = 0.5\n").unwrap();
     assert_eq!(own.rules().len(), 1);
@@ -238,7 +241,8 @@ fn a_tenant_sets_parameters_within_their_bounds() {
         let text = format!("[tenant.t]\nconstitution = \"own.toml\"\n{more}");
         let path = folder.path().join("policy.toml");
         std::fs::write(&path, text).unwrap();
-        Policies::load(&path).unwrap().get("t").unwrap().load_constitution().map_err(|e| e.to_string())
+        let policies = Policies::load(&path).unwrap();
+        policies.constitution(policies.get("t").unwrap()).map_err(|e| e.to_string())
     };
     let own = load("").unwrap();
     for written in ["\"crowd.people\" = 20", "crowd.people = 20"] {

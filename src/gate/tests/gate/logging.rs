@@ -106,7 +106,7 @@ fn a_torn_line_spoils_no_other() {
     fs::File::create(&path).unwrap().write_all(b"{\"decision_id\": \"0").unwrap();
     let log = JsonlLog::open(&path).unwrap();
     let policy = gate.policy("t").unwrap();
-    let decision = Decision { record: &record, judged: None, released: None, policy };
+    let decision = Decision { record: &record, judged: None, released: None, policy: &policy };
     log.append(&decision).unwrap();
     log.append(&decision).unwrap();
     let text = fs::read_to_string(&path).unwrap();

@@ -121,14 +121,14 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(policy: &str, judge: &dyn JudgeProvider, upstream: Arc<dyn Upstream>) -> Self {
+    fn new(policy: &str, judge: &(impl JudgeProvider + Clone + 'static), upstream: Arc<dyn Upstream>) -> Self {
         let log = Arc::new(MemoryLog::new(1000));
         Self::with_log(policy, judge, upstream, Arc::clone(&log) as Arc<dyn DecisionLog>, log)
     }
 
     fn with_log(
         policy: &str,
-        judge: &dyn JudgeProvider,
+        judge: &(impl JudgeProvider + Clone + 'static),
         upstream: Arc<dyn Upstream>,
         writes: Arc<dyn DecisionLog>,
         log: Arc<MemoryLog>,
@@ -139,7 +139,7 @@ impl Bench {
         std::fs::write(folder.path().join("policy.toml"), policy).unwrap();
         let policies = Policies::load(folder.path().join("policy.toml")).unwrap();
         let config = Config::parse("[keys]\nanonymous = \"t\"\n", "gate.toml", folder.path()).unwrap();
-        let gate = Gate::new(&policies, judge, writes).unwrap();
+        let gate = Gate::new(&policies, Arc::new(judge.clone()), writes).unwrap();
         Self { app: App::new(config, Arc::new(gate), Some(upstream)).unwrap(), log, folder }
     }
 

@@ -1,5 +1,7 @@
 //! What the fronts share that judge pictures which a client brings.
 
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest as _, Request};
 use axum::http::HeaderMap;
@@ -96,9 +98,9 @@ impl Asking<'_> {
     ///
     /// # Errors
     /// `Forbidden` if it has none.
-    pub(super) fn policy(&self) -> Result<&cluegate_gate::Policy, Problem> {
+    pub(super) fn policy(&self) -> Result<Arc<cluegate_gate::Policy>, Problem> {
         let missing = || Problem::new(ProblemKind::Forbidden, "this API key's tenant has no policy");
-        self.app.gate.policy(&self.client.tenant).map(AsRef::as_ref).ok_or_else(missing)
+        self.app.gate.policy(&self.client.tenant).ok_or_else(missing)
     }
 }
 

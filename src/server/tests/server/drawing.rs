@@ -61,7 +61,7 @@ async fn a_client_that_disconnects_calls_off_upstream_and_judge() {
     let upstream =
         Scripted::new(|_, index| if index == 0 { Drawn::Picture(picture(&[3], 0)) } else { Drawn::Hangs });
     let orders = Arc::clone(&upstream);
-    let setup = Setup { judge: Some(Box::new(judge.clone())), upstream: Some(upstream), ..Setup::default() };
+    let setup = Setup { judge: Some(Arc::new(judge.clone())), upstream: Some(upstream), ..Setup::default() };
     let gateway = Gateway::start(setup).await;
     for stream in [false, true] {
         let asked = gateway.client().post(format!("{}/v1/images/generations", gateway.url));

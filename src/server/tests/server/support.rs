@@ -51,7 +51,7 @@ pub(crate) struct Setup {
     pub(crate) config_tables: String,
     pub(crate) world: Option<World>,
     /// A judge in place of the world's.
-    pub(crate) judge: Option<Box<dyn JudgeProvider>>,
+    pub(crate) judge: Option<Arc<dyn JudgeProvider>>,
     /// Files that the configuration names, with their text.
     pub(crate) files: Vec<(&'static str, String)>,
     pub(crate) upstream: Option<Arc<dyn Upstream>>,
@@ -84,7 +84,8 @@ impl Gateway {
         let shared: Arc<dyn DecisionLog> = Arc::<MemoryLog>::clone(&log);
         let world = setup.world.unwrap_or_else(|| World::new([]));
         let policies = Policies::load(folder.path().join("policy.toml")).unwrap();
-        let gate = Gate::new(&policies, setup.judge.as_deref().unwrap_or(&world), shared).unwrap();
+        let judge = setup.judge.unwrap_or_else(|| Arc::new(world));
+        let gate = Gate::new(&policies, judge, shared).unwrap();
         let scheme = if config.tls.is_some() { "https" } else { "http" };
         log_lines();
         let app = App::new(config, Arc::new(gate), setup.upstream).unwrap();

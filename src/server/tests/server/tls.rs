@@ -109,6 +109,6 @@ fn app(folder: &Path) -> Arc<App> {
     let text = format!("listen = \"127.0.0.1:0\"\n[keys]\nanonymous = \"t\"\n{TABLES}");
     let config = Config::parse(&text, "gate.toml", folder).unwrap();
     let policies = Policies::load(folder.join("policy.toml")).unwrap();
-    let gate = Gate::new(&policies, &World::new([]), Arc::new(MemoryLog::new(1))).unwrap();
+    let gate = Gate::new(&policies, Arc::new(World::new([])), Arc::new(MemoryLog::new(1))).unwrap();
     App::new(config, Arc::new(gate), None).unwrap()
 }

@@ -10,6 +10,7 @@ use cluegate_perception::{Call, Detection};
 use super::*;
 
 /// A judge that gives no verdict before it is called off, and tells that it was.
+#[derive(Clone)]
 struct Endless {
     world: World,
     begun: CancellationToken,

@@ -1,0 +1,316 @@
+//! Where constitutions are found, and what policies make of them. A text is parsed once, however many tenants are judged by
+//! it, and so is what a set of rules, thresholds and parameters makes of it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cluegate_constitution::{Constitution, Setting, nearest};
+
+use crate::GateError;
+use crate::policy::{ConstitutionSource, Policy, PolicyError, RawThresholds, Terms};
+
+/// Longest constitution file that is read, in bytes; the parser has a bound of its own below it.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// The text of a constitution.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConstitutionText {
+    /// Where it came from, for errors.
+    pub origin: String,
+    /// TOML, as in a constitution file.
+    pub text: Arc<str>,
+}
+
+/// Where constitutions are found that do not ship with the program.
+pub trait Constitutions: fmt::Debug + Send + Sync {
+    /// The constitution of this name. Asked for each name that a policy uses whenever policies are replaced, so a text that
+    /// did not change should come at no cost.
+    ///
+    /// # Errors
+    /// Why there is none, completing the sentence "cannot read the constitution NAME: ...".
+    fn text(&self, name: &str) -> Result<ConstitutionText, String>;
+}
+
+/// Constitution files in a folder, named by their paths in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// The folder at `path`; an empty path is the current one.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Constitutions for Folder {
+    fn text(&self, name: &str) -> Result<ConstitutionText, String> {
+        let path = self.0.join(name);
+        let fail = |problem: &dyn fmt::Display| format!("{}: {problem}", path.display());
+        let mut text = String::new();
+        let file = std::fs::File::open(&path).map_err(|source| fail(&source))?;
+        let read = file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|source| fail(&source))?;
+        if read as u64 > MAX_BYTES {
+            return Err(fail(&format_args!("it has more than {MAX_BYTES} bytes")));
+        }
+        Ok(ConstitutionText { origin: path.display().to_string(), text: text.into() })
+    }
+}
+
+/// What a policy's pictures are judged by.
+#[derive(Debug, Clone)]
+pub(crate) struct Rulings {
+    /// The tenant's own constitution.
+    pub(crate) stable: Arc<Constitution>,
+    /// The one on trial.
+    pub(crate) canary: Option<Arc<Constitution>>,
+}
+
+impl Rulings {
+    /// The constitutions.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Constitution>> {
+        std::iter::once(&self.stable).chain(&self.canary)
+    }
+}
+
+/// A text that was parsed.
+#[derive(Debug)]
+struct Parsed {
+    origin: String,
+    text: Arc<str>,
+    constitution: Arc<Constitution>,
+}
+
+/// What was parsed so far. One that begins where another ended takes over whatever did not change, and forgets what nobody
+/// asks for any more.
+#[derive(Debug, Default)]
+pub(crate) struct Resolver {
+    sources: HashMap<ConstitutionSource, Arc<Parsed>>,
+    /// By text, so that the same text under two names is parsed once.
+    texts: HashMap<Arc<str>, Arc<Constitution>>,
+    /// By revision and what a policy makes of it.
+    adapted: HashMap<String, Arc<Constitution>>,
+    before: Option<Arc<Resolver>>,
+}
+
+impl Resolver {
+    /// One that takes over from `before`.
+    pub(crate) fn after(before: Arc<Self>) -> Self {
+        Self { before: Some(before), ..Self::default() }
+    }
+
+    /// Lets go of what came before.
+    pub(crate) fn done(self) -> Self {
+        Self { before: None, ..self }
+    }
+
+    /// Whether none of the constitutions that `policy` names says anything else than it did before.
+    pub(crate) fn is_as_before(
+        &mut self,
+        policy: &Policy,
+        from: &dyn Constitutions,
+    ) -> Result<bool, GateError> {
+        let Some(before) = self.before.clone() else { return Ok(false) };
+        for source in sources(policy) {
+            let now = self.parsed(policy, source, from)?;
+            if !before.sources.get(source).is_some_and(|known| Arc::ptr_eq(known, &now)) {
+                return Ok(false);
+            }
+        }
+        // Else what the policy makes of them would be forgotten with what came before.
+        self.rulings(policy, from).map(|_| true)
+    }
+
+    /// What `policy`'s pictures are judged by.
+    pub(crate) fn rulings(
+        &mut self,
+        policy: &Policy,
+        from: &dyn Constitutions,
+    ) -> Result<Rulings, GateError> {
+        let stable = self.parsed(policy, &policy.constitution, from)?;
+        let canary = match &policy.canary {
+            Some(canary) => Some(self.parsed(policy, &canary.constitution, from)?),
+            None => None,
+        };
+        let both: Vec<&Constitution> =
+            std::iter::once(&stable).chain(&canary).map(|parsed| parsed.constitution.as_ref()).collect();
+        check_rules(policy, &both)?;
+        let adapted = [Some(&stable), canary.as_ref()]
+            .map(|parsed| parsed.map(|parsed| self.adapted(policy, parsed, &both)).transpose());
+        let [stable, canary] = adapted;
+        let Some(stable) = stable? else { return Err(no_constitution(policy)) };
+        Ok(Rulings { stable, canary: canary? })
+    }
+
+    fn parsed(
+        &mut self,
+        policy: &Policy,
+        source: &ConstitutionSource,
+        from: &dyn Constitutions,
+    ) -> Result<Arc<Parsed>, GateError> {
+        if let Some(known) = self.sources.get(source) {
+            return Ok(Arc::clone(known));
+        }
+        let ConstitutionText { origin, text } = read(policy, source, from)?;
+        let before = self.before.as_ref();
+        if let Some(known) = before.and_then(|before| before.sources.get(source))
+            && known.text == text
+            && known.origin == origin
+        {
+            let known = Arc::clone(known);
+            self.texts.insert(Arc::clone(&known.text), Arc::clone(&known.constitution));
+            self.sources.insert(source.clone(), Arc::clone(&known));
+            return Ok(known);
+        }
+        let same = self.texts.get(&text).or_else(|| before.and_then(|before| before.texts.get(&text)));
+        let constitution = match same {
+            Some(same) => Arc::clone(same),
+            None => Arc::new(Constitution::parse(&text, &origin).map_err(|source| refused(policy, source))?),
+        };
+        self.texts.insert(Arc::clone(&text), Arc::clone(&constitution));
+        let parsed = Arc::new(Parsed { origin, text, constitution });
+        self.sources.insert(source.clone(), Arc::clone(&parsed));
+        Ok(parsed)
+    }
+
+    /// What `policy` makes of a constitution: its rules, thresholds and parameters in place.
+    fn adapted(
+        &mut self,
+        policy: &Policy,
+        parsed: &Parsed,
+        both: &[&Constitution],
+    ) -> Result<Arc<Constitution>, GateError> {
+        let whole = &parsed.constitution;
+        let settings = settings_of(policy, whole, both);
+        if settings.is_empty() && policy.takes_constitution_as_it_is() {
+            return Ok(Arc::clone(whole));
+        }
+        let (rules, thresholds) = (&policy.rules, &policy.thresholds);
+        let key = format!("{} {rules:?} {thresholds:?} {settings:?}", whole.revision().to_hex());
+        let before = self.before.as_ref().and_then(|before| before.adapted.get(&key));
+        if let Some(known) = self.adapted.get(&key).or(before) {
+            let known = Arc::clone(known);
+            self.adapted.insert(key, Arc::clone(&known));
+            return Ok(known);
+        }
+        let adapted = Arc::new(adapt(policy, parsed, &settings)?);
+        self.adapted.insert(key, Arc::clone(&adapted));
+        Ok(adapted)
+    }
+}
+
+fn sources(policy: &Policy) -> impl Iterator<Item = &ConstitutionSource> {
+    std::iter::once(&policy.constitution).chain(policy.canary.as_ref().map(|canary| &canary.constitution))
+}
+
+fn no_constitution(policy: &Policy) -> GateError {
+    let problem = "it names none".to_owned();
+    GateError::ConstitutionFile { tenant: policy.to_string(), path: String::new(), problem }
+}
+
+fn refused(policy: &Policy, source: cluegate_constitution::ConstitutionError) -> GateError {
+    GateError::Constitution { tenant: policy.to_string(), source: Box::new(source) }
+}
+
+fn read(
+    policy: &Policy,
+    source: &ConstitutionSource,
+    from: &dyn Constitutions,
+) -> Result<ConstitutionText, GateError> {
+    match source {
+        ConstitutionSource::Shipped(name) => {
+            let text = Constitution::shipped_text(name).unwrap_or_default();
+            Ok(ConstitutionText { origin: format!("{name}.toml (shipped)"), text: text.into() })
+        }
+        ConstitutionSource::Named(name) => from.text(name).map_err(|problem| GateError::ConstitutionFile {
+            tenant: policy.to_string(),
+            path: name.clone(),
+            problem,
+        }),
+    }
+}
+
+/// Refuses rules that none of `constitutions` has: a misspelt rule would silently not hold, or take the default action.
+fn check_rules(policy: &Policy, constitutions: &[&Constitution]) -> Result<(), PolicyError> {
+    let named = policy.rules.iter().map(|rule| ("rules", rule));
+    let named = named.chain(policy.actions.rules().map(|rule| ("action.rule", rule)));
+    let named = named.chain(policy.retention.never.iter().map(|rule| ("retention.never", rule)));
+    for (key, rule) in named {
+        if constitutions.iter().any(|constitution| constitution.rule(rule).is_some()) {
+            continue;
+        }
+        let known = constitutions.iter().flat_map(|constitution| constitution.rules());
+        let names: Vec<&str> = constitutions.iter().map(|constitution| constitution.name()).collect();
+        return Err(PolicyError::UnknownRule {
+            tenant: policy.to_string(),
+            key,
+            rule: rule.clone(),
+            constitution: names.join(" or "),
+            nearest: nearest(rule, known.map(|known| known.id.as_str())).map(str::to_owned),
+        });
+    }
+    Ok(())
+}
+
+/// The settings that are meant for `one` of `both` constitutions: those of parameters that it has, and those that none
+/// has, which it will refuse.
+fn settings_of(policy: &Policy, one: &Constitution, both: &[&Constitution]) -> Vec<Setting> {
+    if policy.parameters.is_empty() {
+        return Vec::new();
+    }
+    let has = |constitution: &Constitution, setting: &Setting| {
+        constitution.parameter_paths().contains(&format!("{}.{}", setting.rule, setting.parameter))
+    };
+    let meant = |setting: &&Setting| has(one, setting) || !both.iter().any(|other| has(other, setting));
+    policy.parameters.iter().filter(meant).cloned().collect()
+}
+
+fn adapt(policy: &Policy, parsed: &Parsed, settings: &[Setting]) -> Result<Constitution, GateError> {
+    let refused = |source| refused(policy, source);
+    let set = parsed.constitution.with_parameters(settings).map_err(refused)?;
+    if policy.takes_constitution_as_it_is() {
+        return Ok(set);
+    }
+    let changed = policy.adapt_constitution(&parsed.text).map_err(|problem| GateError::ConstitutionFile {
+        tenant: policy.to_string(),
+        path: parsed.origin.clone(),
+        problem,
+    })?;
+    let changed = Constitution::parse(&changed, &parsed.origin).map_err(refused)?;
+    // What is set in a rule that does not hold for this tenant has been checked, and changes nothing.
+    let settings = settings.iter().filter(|setting| changed.rule(&setting.rule).is_some());
+    changed.with_parameters(&settings.cloned().collect::<Vec<_>>()).map_err(refused)
+}
+
+impl Terms {
+    /// Whether the constitution holds as it is written.
+    fn takes_constitution_as_it_is(&self) -> bool {
+        self.rules.is_empty() && self.thresholds == RawThresholds::default()
+    }
+
+    /// `text`, a constitution file, with this policy's rules and thresholds only. The caller has parsed `text` once,
+    /// so that its errors name its own lines.
+    fn adapt_constitution(&self, text: &str) -> Result<String, String> {
+        let mut file: toml::Table = text.parse().map_err(|source: toml::de::Error| source.to_string())?;
+        let own = toml::Table::try_from(self.thresholds).map_err(|source| source.to_string())?;
+        match file.entry("thresholds").or_insert_with(|| toml::Value::Table(toml::Table::new())) {
+            toml::Value::Table(thresholds) => thresholds.extend(own),
+            other => return Err(format!("`thresholds` must be a table, not {}", other.type_str())),
+        }
+        let holds = |rule: &toml::Value| {
+            let id = rule.get("id").and_then(toml::Value::as_str);
+            self.rules.is_empty() || id.is_some_and(|id| self.rules.iter().any(|own| own == id))
+        };
+        if let Some(toml::Value::Array(rules)) = file.get_mut("rule") {
+            rules.retain(holds);
+        }
+        toml::to_string(&file).map_err(|source| source.to_string())
+    }
+}
