@@ -126,8 +126,10 @@ pub(crate) struct Asked<'a> {
     pub(crate) constitution: &'a Constitution,
     /// What the picture is, if it is no finished one.
     pub(crate) unfinished: Option<Unfinished>,
-    /// Longest wait for the answer.
+    /// Longest wait for the answer, the judge's preparation included.
     pub(crate) patience: Duration,
+    /// What is left of that.
+    pub(crate) left: Duration,
 }
 
 impl Session {
@@ -165,8 +167,7 @@ impl Session {
             Some(Unfinished::Redacted) => "redaction",
         };
         let attempt = self.members.get(member).map_or(0, |state| state.current.attempt);
-        let _span =
-            tracing::info_span!(target: "cluegate::trace", "judge", member, attempt, about).entered();
+        let _span = tracing::info_span!(target: "cluegate::trace", "judge", member, attempt, about).entered();
         let started = Instant::now();
         let patience = self.patience();
         let constitution = Arc::clone(&self.grounds.constitution);
@@ -174,8 +175,8 @@ impl Session {
         let mut judged = match self.deciding(&self.model_call(patience)) {
             // What it took to prepare the judge is part of the wait for a verdict.
             Ok(judge) => {
-                let patience = patience.saturating_sub(started.elapsed());
-                let asked = Asked { constitution: &constitution, unfinished, patience };
+                let left = patience.saturating_sub(started.elapsed());
+                let asked = Asked { constitution: &constitution, unfinished, patience, left };
                 self.judge_with(judge, picture, &asked, &services.watchdog)
             }
             Err(failure) => Judged::failed(failure),
@@ -198,11 +199,11 @@ impl Session {
     ) -> Judged {
         let started = Instant::now();
         let (copy, unfinished) = (picture.clone(), asked.unfinished);
-        let call = self.model_call(asked.patience);
+        let call = self.model_call(asked.left);
         let work = call.clone();
         // A request without words, such as a picture that is to be judged alone, tells nothing of what it was made from.
         let prompt = Some(self.request.prompt.clone()).filter(|prompt| !prompt.trim().is_empty());
-        let answer = watchdog.run(asked.patience, move || match unfinished {
+        let answer = watchdog.run(asked.left, move || match unfinished {
             None => judge.inspect(&copy, prompt.as_deref(), &work),
             Some(kind) => judge.inspect_unfinished(&copy, kind, prompt.as_deref(), &work),
         });
@@ -214,6 +215,7 @@ impl Session {
                 fit.map(|()| report).map_err(|problem| Failure::new("unfit-verdict", problem))
             }
             Ok(Err(error)) => Err(Failure::from(error)),
+            Err(Stopped::TimedOut(_)) => Err(Failure::from(Stopped::TimedOut(asked.patience))),
             Err(stopped) => Err(Failure::from(stopped)),
         };
         let mut judged = match result {

@@ -4,9 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod actions;
+mod canaries;
+mod documented;
 mod driven;
 mod failures;
+mod inheritance;
 mod logging;
 mod properties;
 mod records;
+mod replacing;
 mod requests;
+mod watching;

@@ -121,7 +121,11 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(policy: &str, judge: &(impl JudgeProvider + Clone + 'static), upstream: Arc<dyn Upstream>) -> Self {
+    fn new(
+        policy: &str,
+        judge: &(impl JudgeProvider + Clone + 'static),
+        upstream: Arc<dyn Upstream>,
+    ) -> Self {
         let log = Arc::new(MemoryLog::new(1000));
         Self::with_log(policy, judge, upstream, Arc::clone(&log) as Arc<dyn DecisionLog>, log)
     }
