@@ -154,6 +154,14 @@ impl Judges {
         }
     }
 
+    /// Why the judge of this revision could not be prepared the last time.
+    pub(crate) fn problem(&self, revision: Revision) -> Option<String> {
+        match &self.lock().slots.get(&revision)?.stage {
+            Stage::Failed { problem, .. } => Some(problem.clone()),
+            Stage::Waiting(_) | Stage::Ready(_) => None,
+        }
+    }
+
     /// How many judges are ready.
     pub(crate) fn ready(&self) -> usize {
         self.lock().slots.values().filter(|slot| matches!(slot.stage, Stage::Ready(_))).count()

@@ -185,10 +185,10 @@ impl Gate {
                     if !seen.insert(constitution.revision()) {
                         continue;
                     }
-                    let prepared = self.services.judges.get(constitution, &Call::default());
-                    prepared.map_err(|failure| GateError::Prepare {
+                    let judges = &self.services.judges;
+                    judges.get(constitution, &Call::default()).map_err(|failure| GateError::Prepare {
                         tenant: policy.to_string(),
-                        problem: failure.message(),
+                        problem: judges.problem(constitution.revision()).unwrap_or_else(|| failure.message()),
                     })?;
                 }
             }

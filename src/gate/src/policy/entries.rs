@@ -92,7 +92,7 @@ pub(super) fn read_file(text: &str, origin: &str) -> Result<Entries, PolicyError
     for (kind, tables) in table {
         let kind = if kind == "template" { PieceKind::Template } else { PieceKind::Tenant };
         // What is no table at all is told with its place by the typed reading.
-        let (Value::Table(tables), true) = (tables, true) else { return Err(mistyped(&text, &origin)) };
+        let Value::Table(tables) = tables else { return Err(mistyped(&text, &origin)) };
         for (name, table) in tables {
             let Value::Table(table) = table else { return Err(mistyped(&text, &origin)) };
             let place = Place { kind, name: name.into() };
@@ -103,7 +103,7 @@ pub(super) fn read_file(text: &str, origin: &str) -> Result<Entries, PolicyError
     Ok(entries)
 }
 
-/// The table of one piece.
+/// The table of one piece, for [`add`].
 pub(super) fn read_piece(piece: PolicyPiece) -> Result<Entry, PolicyError> {
     let PolicyPiece { kind, name, origin, text } = piece;
     let place = Place { kind, name: name.into() };
@@ -117,9 +117,7 @@ pub(super) fn read_piece(piece: PolicyPiece) -> Result<Entry, PolicyError> {
     }
     let table: Table = text.parse().map_err(|source| toml_error(&origin, &source))?;
     refuse_unknown(&table, schema_of_piece(), &origin, &format!("{place}."))?;
-    let mut entry = Entry { place, origin: origin.into(), text: text.into(), whole: false, table };
-    check(&mut entry)?;
-    Ok(entry)
+    Ok(Entry { place, origin: origin.into(), text: text.into(), whole: false, table })
 }
 
 /// Adds an entry of which there may be no other of the name.
@@ -259,18 +257,18 @@ pub(super) fn chain(entries: &Entries, entry: &Arc<Entry>) -> Result<Vec<Arc<Ent
             let names = chain.iter().map(|entry| entry.place.to_string()).chain([place.to_string()]);
             names.collect::<Vec<_>>().join(" -> ")
         };
-        let origin = last.origin.to_string();
+        let origin = || last.origin.to_string();
         if chain.iter().any(|known| known.place == place) {
-            return Err(PolicyError::Cycle { origin, chain: written() });
+            return Err(PolicyError::Cycle { origin: origin(), chain: written() });
         }
         if chain.len() >= MAX_CHAIN {
-            return Err(PolicyError::ChainTooLong { origin, chain: written(), most: MAX_CHAIN });
+            return Err(PolicyError::ChainTooLong { origin: origin(), chain: written(), most: MAX_CHAIN });
         }
         let Some(next) = entries.get(&place) else {
             let templates = entries.keys().filter(|known| known.kind == PieceKind::Template);
             let nearest = nearest(name, templates.map(|known| &*known.name)).map(str::to_owned);
             return Err(PolicyError::UnknownTemplate {
-                origin,
+                origin: origin(),
                 chain: written(),
                 template: name.to_owned(),
                 nearest,
