@@ -1,6 +1,7 @@
 //! Judges made ready for constitutions: at first use or ahead of it, never twice at a time for one revision, a bounded
 //! number of them kept.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -131,11 +132,9 @@ impl Judges {
             if state.slots.len() >= self.options.kept {
                 break;
             }
-            let revision = constitution.revision();
-            if !state.slots.contains_key(&revision) {
-                state.slots.insert(revision, Slot { stage: Stage::Waiting(None), used: 0 });
-                state.queue.push_back(constitution);
-            }
+            let Entry::Vacant(slot) = state.slots.entry(constitution.revision()) else { continue };
+            slot.insert(Slot { stage: Stage::Waiting(None), used: 0 });
+            state.queue.push_back(constitution);
         }
         while state.threads < self.options.at_once.min(state.queue.len()) {
             let before = state.threads;
