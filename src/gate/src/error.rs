@@ -22,8 +22,8 @@ pub enum GateError {
     },
     /// A tenant's constitution file cannot be read.
     #[error(
-        "tenant {tenant}: cannot read the constitution {path}: {problem}; expected a shipped name, or a file named from \
-         the policy's folder"
+        "tenant {tenant}: cannot read the constitution {path}: {problem}; expected a shipped name, a file named from the \
+         policy's folder, or a name that the store has"
     )]
     ConstitutionFile {
         /// The tenant.

@@ -146,9 +146,9 @@ fn a_canary_that_hangs_takes_a_part_of_the_time_only_and_is_not_waited_for_again
 #[test]
 fn the_share_is_kept_and_the_same_request_falls_the_same_way() {
     for share in [0.02, 0.25, 0.5, 0.9] {
-        let (first, _) = gate(&[], &[], "", &canary(share, "stable"));
-        let (second, log) = gate(&[], &[], "placeholder = \"none\"", &canary(share, "stable"));
-        let all = 20_000_u32;
+        let (first, _) = gate(&[], &[], "placeholder = \"none\"", &canary(share, "stable"));
+        let (second, _) = gate(&[], &[], "placeholder = \"none\"\ntries = 1", &canary(share, "stable"));
+        let all = 10_000_u32;
         let falls = |gate: &Gate, id: u32| {
             let request =
                 RequestInfo { id: Some(format!("request {id}")), ..RequestInfo::new("t", "a", 7, 1) };
@@ -161,7 +161,6 @@ fn the_share_is_kept_and_the_same_request_falls_the_same_way() {
         for id in 0..200 {
             assert_eq!(falls(&first, id), falls(&second, id));
         }
-        assert!(!log.records().is_empty());
     }
     let (all, _) = gate(&[], &[], "", &canary(1.0, "stable"));
     let session = all.session(RequestInfo::new("t", "a", 7, 1)).unwrap();

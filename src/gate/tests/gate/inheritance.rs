@@ -137,7 +137,7 @@ fn an_explanation_written_out_is_the_policy() {
             .collect();
         let again = Policies::from_toml(&flat.join("\n"), "flat.toml").unwrap();
         let (again, first) = (again.get("kids").unwrap(), policies.tenant("kids").unwrap().for_model(model));
-        assert_eq!(**again, **first);
+        assert_eq!(***again, ***first);
     }
 }
 
