@@ -5,6 +5,7 @@
 //! from the [record](record) of an earlier run. Every step gives the same bytes whenever it is done again with the same models.
 
 pub mod ablation;
+pub mod build;
 pub mod costs;
 pub mod data;
 pub mod journal;
@@ -12,6 +13,7 @@ pub mod methods;
 pub mod metrics;
 pub mod osbench;
 pub mod outcome;
+pub mod prompts;
 pub mod record;
 pub mod report;
 pub mod results;

@@ -10,6 +10,7 @@ mod files;
 mod folder;
 mod json;
 mod llavaguard;
+mod parquet;
 mod prompts;
 mod queries;
 mod safeeditbench;
@@ -20,11 +21,13 @@ use std::collections::{BTreeSet, HashMap};
 use cluegate_perception::Picture;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use csv::quoted;
 pub use error::{DataError, Problem};
 pub use files::{FileSet, Format};
 pub use folder::{LABELS_FILE, export};
 pub use llavaguard::PolicyVariant;
 pub(crate) use llavaguard::rating;
+pub use parquet::ParquetSet;
 pub use prompts::{PromptFormat, PromptRow};
 pub use queries::{HazardJudge, QueryRow, parse_queries, unnamed_share};
 

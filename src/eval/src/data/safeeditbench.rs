@@ -26,7 +26,7 @@ pub(super) fn parse(text: Text<'_>) -> Result<Vec<(usize, Row)>, DataError> {
         .into_iter()
         .map(|(line, raw): (usize, RawRow)| {
             let level = raw.policy_level.unwrap_or_else(|| "unknown".to_owned());
-            let truth = Truth::Unsafe(raw.safety_label.is_unsafe(text.file, line)?);
+            let truth = Truth::Unsafe(raw.safety_label.is_unsafe(text.file, Some(line))?);
             let id = names.next(&format!("{}@{level}", raw.image_path));
             let pair = format!("{}@{level}", original(&raw.image_path));
             let mut row = Row::new(id, raw.image_path, truth);

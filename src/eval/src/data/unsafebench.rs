@@ -1,7 +1,7 @@
 //! UnsafeBench (Qu et al., arXiv 2405.03486): rows of `image, safety_label, category, source, text`.
 //!
-//! The set is published as Parquet with the pictures inside. Read here are the same rows as JSON lines with the pictures
-//! beside them, as the evaluation of SafeGuard-VL (`eval/unsafebench.py`) and the library `datasets` write them:
+//! The set is published as Parquet with the pictures inside: see [`ParquetSet`](super::ParquetSet). Read here are the
+//! same rows as JSON lines with the pictures beside them, as the evaluation of SafeGuard-VL (`eval/unsafebench.py`) and the library `datasets` write them:
 //! `image` is a path, or an object with a `path`.
 
 use serde::Deserialize;
@@ -35,7 +35,7 @@ pub(super) enum Label {
 
 impl Label {
     /// Whether it says unsafe.
-    pub(super) fn is_unsafe(&self, file: &str, line: usize) -> Result<bool, DataError> {
+    pub(super) fn is_unsafe(&self, file: &str, line: Option<usize>) -> Result<bool, DataError> {
         let came = match self {
             Self::Number(0) => return Ok(false),
             Self::Number(1) => return Ok(true),
@@ -58,7 +58,7 @@ pub(super) fn parse(text: Text<'_>) -> Result<Vec<(usize, Row)>, DataError> {
         .into_iter()
         .map(|(line, raw): (usize, RawRow)| {
             let (Image::Path(picture) | Image::Object { path: picture }) = raw.image;
-            let truth = Truth::Unsafe(raw.safety_label.is_unsafe(text.file, line)?);
+            let truth = Truth::Unsafe(raw.safety_label.is_unsafe(text.file, Some(line))?);
             let mut row = Row::new(names.next(&picture), picture, truth);
             row.category = Some(raw.category);
             row.source = Some(raw.source);
