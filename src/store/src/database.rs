@@ -1,7 +1,7 @@
 //! The handle of a database.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSy
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 
 use crate::address::Address;
-use crate::migrate::{MIGRATIONS, Migration, migrate_postgres, migrate_sqlite};
+use crate::migrate::{MIGRATIONS, migrate_postgres, migrate_sqlite};
 use crate::transaction::{Transaction, limited};
 use crate::{DatabaseError, DatabaseErrorKind, DatabaseOptions};
 
@@ -40,6 +40,7 @@ enum Pools {
     Sqlite {
         write: SqlitePool,
         read: SqlitePool,
+        file: Arc<OpenedFile>,
     },
     Postgres(PgPool),
 }
@@ -61,20 +62,11 @@ impl Database {
     /// # Errors
     /// See [`DatabaseErrorKind`]. No message holds the password.
     pub async fn open(url: &str, options: DatabaseOptions) -> Result<Self, DatabaseError> {
-        Self::open_with(url, options, MIGRATIONS).await
-    }
-
-    /// As [`open`](Self::open), with other migrations: for tests of what a newer or another program does.
-    pub(crate) async fn open_with(
-        url: &str,
-        options: DatabaseOptions,
-        migrations: &[Migration],
-    ) -> Result<Self, DatabaseError> {
         let address = Address::parse(url)?;
         let place: Arc<str> = address.place().into();
         let pools = match address {
-            Address::Sqlite(path) => open_sqlite(&path, &place, options, migrations).await?,
-            Address::Postgres(connect) => open_postgres(*connect, &place, options, migrations).await?,
+            Address::Sqlite(path) => open_sqlite(&path, &place, options).await?,
+            Address::Postgres(connect) => open_postgres(*connect, &place, options).await?,
         };
         Ok(Self { pools, place, options })
     }
@@ -99,7 +91,8 @@ impl Database {
     pub async fn write(&self) -> Result<Transaction, DatabaseError> {
         let patience = self.options.statement + GRACE;
         match &self.pools {
-            Pools::Sqlite { write, .. } => {
+            Pools::Sqlite { write, file, .. } => {
+                file.check(&self.place)?;
                 let connection = write.acquire().await.map_err(|source| self.busy(source, write))?;
                 Transaction::begin(connection, "BEGIN IMMEDIATE", self.place.clone(), patience).await
             }
@@ -117,7 +110,8 @@ impl Database {
     pub async fn read(&self) -> Result<Transaction, DatabaseError> {
         let patience = self.options.statement + GRACE;
         match &self.pools {
-            Pools::Sqlite { read, .. } => {
+            Pools::Sqlite { read, file, .. } => {
+                file.check(&self.place)?;
                 let connection = read.acquire().await.map_err(|source| self.busy(source, read))?;
                 Transaction::begin(connection, "BEGIN", self.place.clone(), patience).await
             }
@@ -140,7 +134,7 @@ impl Database {
     /// Closes all connections, once the transactions that are under way have ended.
     pub async fn close(&self) {
         match &self.pools {
-            Pools::Sqlite { write, read } => {
+            Pools::Sqlite { write, read, .. } => {
                 read.close().await;
                 // The last connection to a file takes the log back into it.
                 write.close().await;
@@ -160,7 +154,7 @@ impl Database {
             let problem = format!("nobody answered within {waited:?}");
             return DatabaseError::new(DatabaseErrorKind::Unreachable, &self.place, problem);
         }
-        let problem = format!("all connections ({all}) were in use for {waited:?}");
+        let problem = format!("none of its {all} connections was free for {waited:?}");
         DatabaseError::new(DatabaseErrorKind::TimedOut, &self.place, problem)
     }
 }
@@ -178,7 +172,6 @@ async fn open_sqlite(
     path: &Path,
     place: &Arc<str>,
     options: DatabaseOptions,
-    migrations: &[Migration],
 ) -> Result<Pools, DatabaseError> {
     create_file(path, place)?;
     let connect = SqliteConnectOptions::new()
@@ -190,15 +183,55 @@ async fn open_sqlite(
         .foreign_keys(true)
         .busy_timeout(options.statement);
     // The first connection makes the files of the write-ahead log, which readers need.
-    let mut first = limited(place, options.connect + options.statement, connect.connect()).await?;
-    let migrated = tokio::time::timeout(options.migrate, migrate_sqlite(&mut first, place, migrations));
+    let first = limited(place, options.connect + options.statement, connect.connect()).await;
+    let mut first = first.map_err(|error| closed_folder(path, place).unwrap_or(error))?;
+    let migrated = tokio::time::timeout(options.migrate, migrate_sqlite(&mut first, place, MIGRATIONS));
     migrated.await.map_err(|_| migration_timed_out(place, options))??;
     limited(place, options.statement, first.close()).await?;
 
+    let file = Arc::new(OpenedFile::new(path, place)?);
     let write = pool_options(options, 1).connect_lazy_with(connect.clone());
     let read =
         pool_options(options, options.connections).connect_lazy_with(connect.pragma("query_only", "ON"));
-    Ok(Pools::Sqlite { write, read })
+    Ok(Pools::Sqlite { write, read, file })
+}
+
+/// Which file was opened. SQLite writes on into a file that was moved or removed, and what is written there is lost.
+#[derive(Debug)]
+struct OpenedFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl OpenedFile {
+    fn new(path: &Path, place: &str) -> Result<Self, DatabaseError> {
+        let identity = Self::identity(path).ok_or_else(|| Self::gone(place))?;
+        Ok(Self { path: path.to_owned(), identity })
+    }
+
+    /// # Errors
+    /// If another file, or none, is there now.
+    fn check(&self, place: &str) -> Result<(), DatabaseError> {
+        if Self::identity(&self.path) == Some(self.identity) { Ok(()) } else { Err(Self::gone(place)) }
+    }
+
+    #[cfg(unix)]
+    fn identity(path: &Path) -> Option<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt as _;
+        std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+    }
+
+    /// Elsewhere an open file cannot be moved.
+    #[cfg(not(unix))]
+    fn identity(path: &Path) -> Option<(u64, u64)> {
+        path.exists().then_some((0, 0))
+    }
+
+    fn gone(place: &str) -> DatabaseError {
+        let problem =
+            "the file was moved, removed or replaced while it was open; put it back, or restart the program";
+        DatabaseError::new(DatabaseErrorKind::Unreachable, place, problem)
+    }
 }
 
 fn migration_timed_out(place: &str, options: DatabaseOptions) -> DatabaseError {
@@ -219,16 +252,34 @@ fn create_file(path: &Path, place: &str) -> Result<(), DatabaseError> {
             warn_of_open_file(path);
             Ok(())
         }
-        Err(error) => {
-            use std::io::ErrorKind;
-            let kind = match error.kind() {
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => DatabaseErrorKind::Full,
-                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => DatabaseErrorKind::ReadOnly,
-                _ => DatabaseErrorKind::Unreachable,
-            };
-            Err(DatabaseError::new(kind, place, format!("the file cannot be made: {error}")))
-        }
+        Err(error) => Err(file_error(place, "made", &error)),
     }
+}
+
+/// Whether it is the folder that takes no files: SQLite says of that no more than that it cannot open one. The database
+/// itself must not be opened to see this, because closing it would give up the locks that other handles of this process
+/// have on it.
+fn closed_folder(path: &Path, place: &str) -> Option<DatabaseError> {
+    let mut probe = path.as_os_str().to_owned();
+    probe.push(format!("-probe-{}", std::process::id()));
+    match std::fs::OpenOptions::new().write(true).create_new(true).open(&probe) {
+        Ok(_) => {
+            // Nothing is lost with it if it stays.
+            let _ = std::fs::remove_file(&probe);
+            None
+        }
+        Err(error) => Some(file_error(place, "opened, because none can be made beside it", &error)),
+    }
+}
+
+fn file_error(place: &str, what: &str, error: &std::io::Error) -> DatabaseError {
+    use std::io::ErrorKind;
+    let kind = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => DatabaseErrorKind::Full,
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => DatabaseErrorKind::ReadOnly,
+        _ => DatabaseErrorKind::Unreachable,
+    };
+    DatabaseError::new(kind, place, format!("the file cannot be {what}: {error}"))
 }
 
 /// Prompts and hashes of keys lie in the file.
@@ -246,7 +297,6 @@ async fn open_postgres(
     connect: PgConnectOptions,
     place: &Arc<str>,
     options: DatabaseOptions,
-    migrations: &[Migration],
 ) -> Result<Pools, DatabaseError> {
     let connect = match connect.get_application_name() {
         Some(_) => connect,
@@ -254,7 +304,7 @@ async fn open_postgres(
     };
     // Not through the pool, which would wait for a server that is not there.
     let mut first = limited(place, options.connect, connect.connect()).await?;
-    let migrated = tokio::time::timeout(options.migrate, migrate_postgres(&mut first, place, migrations));
+    let migrated = tokio::time::timeout(options.migrate, migrate_postgres(&mut first, place, MIGRATIONS));
     migrated.await.map_err(|_| migration_timed_out(place, options))??;
     limited(place, options.statement, first.close()).await?;
 

@@ -8,6 +8,9 @@ use crate::{Arg, Backend, Database, Row, StoreError, Transaction, args};
 /// counted in commits; older ones are forgotten.
 const KEPT_GENERATIONS: i64 = 100_000;
 
+/// Largest version that is imported: far from where counting on would end.
+const MAX_VERSION: i64 = 1 << 53;
+
 /// What PostgreSQL's notifications of commits are sent to; each bears the store's new number.
 pub(crate) const CHANNEL: &str = "cluegate_generation";
 
@@ -351,6 +354,10 @@ impl Edit {
         (by, at_ms): (&str, i64),
     ) -> Result<(), StoreError> {
         check_name("author", by)?;
+        if !(1..=MAX_VERSION).contains(&version) {
+            let problem = format!("expected 1 to {MAX_VERSION} of {name:?}, found {version}");
+            return Err(StoreError::Invalid { what: "version", problem });
+        }
         self.write.execute(update, args![name, version, by, at_ms]).await?;
         Ok(())
     }

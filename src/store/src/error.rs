@@ -55,7 +55,9 @@ impl DatabaseErrorKind {
     fn advice(self) -> &'static str {
         match self {
             Self::Address => "expected sqlite:PATH or postgres://USER@HOST/DATABASE",
-            Self::Unreachable => "check that it runs, and that its host and port are right",
+            Self::Unreachable => {
+                "check that it is there and runs, and that its path, or host and port, are right"
+            }
             Self::TimedOut => {
                 "see what holds it up (locks, load, disk), or allow more time or connections in the options"
             }
@@ -127,7 +129,12 @@ impl DatabaseError {
 /// By the primary result code, the low byte of an extended one (<https://www.sqlite.org/rescode.html>).
 fn sqlite_kind(code: &str) -> DatabaseErrorKind {
     use DatabaseErrorKind as Kind;
-    match code.parse::<i32>().unwrap_or_default() & 0xff {
+    let code = code.parse::<i32>().unwrap_or_default();
+    // IOERR_SHMSIZE: the index of the write-ahead log finds no room.
+    if code == 10 | 19 << 8 {
+        return Kind::Full;
+    }
+    match code & 0xff {
         // BUSY, LOCKED, INTERRUPT
         5 | 6 | 9 => Kind::TimedOut,
         // READONLY; PERM, AUTH

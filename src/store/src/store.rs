@@ -96,6 +96,19 @@ pub struct Contents {
     pub keys: Vec<Key>,
 }
 
+impl Contents {
+    /// Servers sort texts by their language; a copy is to be the same everywhere.
+    fn sort(&mut self) {
+        self.templates.sort_by(|one, other| one.name.cmp(&other.name));
+        self.tenants.sort_by(|one, other| one.name.cmp(&other.name));
+        self.revisions.sort_by(|one, other| {
+            (&one.name, one.added_ms, &one.revision).cmp(&(&other.name, other.added_ms, &other.revision))
+        });
+        self.current.sort_by(|one, other| one.name.cmp(&other.name));
+        self.keys.sort_by(|one, other| (&one.tenant, &one.id).cmp(&(&other.tenant, &other.id)));
+    }
+}
+
 impl Store {
     /// The store in `database`.
     pub fn new(database: Database) -> Self {
@@ -256,15 +269,15 @@ impl Store {
     /// As the database says.
     pub async fn export(&self) -> Result<Contents, StoreError> {
         let mut read = self.database.read().await?;
-        let contents = Contents {
-            templates: rows(&mut read, sql!(TEMPLATE, " ORDER BY name"), template).await?,
-            tenants: rows(&mut read, sql!(TENANT, " ORDER BY name"), tenant).await?,
-            revisions: rows(&mut read, sql!(REVISION, " ORDER BY name, added_ms, revision"), revision_row)
-                .await?,
-            current: rows(&mut read, sql!(CURRENT, " ORDER BY name"), current).await?,
-            keys: rows(&mut read, sql!(KEY, " ORDER BY tenant, id"), key).await?,
+        let mut contents = Contents {
+            templates: rows(&mut read, TEMPLATE, template).await?,
+            tenants: rows(&mut read, TENANT, tenant).await?,
+            revisions: rows(&mut read, REVISION, revision_row).await?,
+            current: rows(&mut read, CURRENT, current).await?,
+            keys: rows(&mut read, KEY, key).await?,
         };
         read.finish().await?;
+        contents.sort();
         Ok(contents)
     }
 

@@ -13,7 +13,7 @@ trap 'exit 1' HUP INT TERM
 cd "$folder" || exit 1
 "$bin/initdb" -D "$folder/data" -U cluegate --auth=scram-sha-256 --pwfile="$folder/password" --encoding=UTF8 --locale=C \
   --no-sync >"$folder/log" 2>&1 || { echo "failed: initdb: $(tail -n 3 "$folder/log" | tr '\n' ' ')"; exit 1; }
-options="-p $port -k $folder -c listen_addresses=127.0.0.1 -c fsync=$fsync -c synchronous_commit=$fsync \
+options="-p $port -k $folder -c listen_addresses=127.0.0.1 -c fsync=$fsync \
 -c full_page_writes=$fsync -c max_connections=200 $*"
 echo made
 while read -r order; do

@@ -4,12 +4,14 @@
 //! [`each`] runs a test on both. The process has one PostgreSQL, started at first use on a random port, and each test a
 //! database of its own in it. A test that stops its server starts one for itself with [`PostgresServer::start`].
 
+mod disk;
 mod postgres;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+pub use disk::SmallDisk;
 pub use postgres::{Durability, PostgresServer, TestingError};
 
 use crate::{Backend, Database, DatabaseError, DatabaseOptions};
@@ -17,14 +19,14 @@ use crate::{Backend, Database, DatabaseError, DatabaseOptions};
 /// The variable that lets tests on PostgreSQL be left out: `CLUEGATE_TEST_POSTGRES=skip`.
 pub const SKIP_VARIABLE: &str = "CLUEGATE_TEST_POSTGRES";
 
-/// An empty database that goes away with this value (a file) or with the process (a server's).
-#[derive(Debug)]
+/// An empty database that goes away with the last clone of this value (a file) or with the process (a server's).
+#[derive(Debug, Clone)]
 pub struct TestDatabase {
     /// Its address, password included.
     pub url: String,
     /// Which of the two it is.
     pub backend: Backend,
-    folder: Option<tempfile::TempDir>,
+    folder: Option<Arc<tempfile::TempDir>>,
 }
 
 impl TestDatabase {
@@ -35,7 +37,7 @@ impl TestDatabase {
     pub fn sqlite() -> Result<Self, TestingError> {
         let folder = tempfile::tempdir().map_err(|source| TestingError::new("make a folder", source))?;
         let url = format!("sqlite:{}", folder.path().join("gate.db").display());
-        Ok(Self { url, backend: Backend::Sqlite, folder: Some(folder) })
+        Ok(Self { url, backend: Backend::Sqlite, folder: Some(Arc::new(folder)) })
     }
 
     /// An empty database in the PostgreSQL of this process, or none if [`SKIP_VARIABLE`] says so.
@@ -66,7 +68,7 @@ impl TestDatabase {
 
     /// The folder of the file, if it is one.
     pub fn folder(&self) -> Option<&Path> {
-        self.folder.as_ref().map(tempfile::TempDir::path)
+        self.folder.as_ref().map(|folder| folder.path())
     }
 }
 
@@ -75,7 +77,9 @@ impl TestDatabase {
 /// # Errors
 /// If a database cannot be had. What `test` finds, it says by panicking.
 pub async fn each<F: Future<Output = ()>>(test: impl Fn(TestDatabase) -> F) -> Result<(), TestingError> {
-    test(TestDatabase::sqlite()?).await;
+    // Kept until the test has ended, whatever of it the test takes.
+    let file = TestDatabase::sqlite()?;
+    test(file.clone()).await;
     if let Some(database) = TestDatabase::postgres().await? {
         test(database).await;
     }

@@ -49,6 +49,7 @@ pub enum Durability {
 #[derive(Debug)]
 pub struct PostgresServer {
     port: u16,
+    folder: PathBuf,
     password: String,
     keeper: Mutex<Keeper>,
     made: AtomicU64,
@@ -97,7 +98,7 @@ impl PostgresServer {
         };
         let mut keeper = Keeper { child, orders: Some(orders), answers: BufReader::new(answers) };
         keeper.answer("made")?;
-        let server = Self { port, password, keeper: Mutex::new(keeper), made: AtomicU64::new(0) };
+        let server = Self { port, folder, password, keeper: Mutex::new(keeper), made: AtomicU64::new(0) };
         server.resume()?;
         Ok(server)
     }
@@ -134,6 +135,19 @@ impl PostgresServer {
     /// The address of its database `name`, with the password of its superuser.
     pub fn url(&self, name: &str) -> String {
         format!("postgres://cluegate:{}@127.0.0.1:{}/{name}?sslmode=disable", self.password, self.port)
+    }
+
+    /// The folder of its data, for tests that damage it while it is stopped.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Gives `path` to the user as whom it runs.
+    ///
+    /// # Errors
+    /// If this process may not.
+    pub fn give(&self, path: &Path) -> Result<(), TestingError> {
+        give(path).map_err(|source| TestingError::new("give a folder to the server", source))
     }
 
     /// Makes an empty database and gives its address.
@@ -226,11 +240,16 @@ fn make_folder(parent: &Path, password: &str) -> std::io::Result<PathBuf> {
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700))?;
     let file = folder.join("password");
     std::fs::write(&file, password)?;
-    if let Some((user, group)) = other_user()? {
-        chown(&file, Some(user), Some(group))?;
-        chown(&folder, Some(user), Some(group))?;
-    }
+    give(&file)?;
+    give(&folder)?;
     Ok(folder)
+}
+
+fn give(path: &Path) -> std::io::Result<()> {
+    match other_user()? {
+        Some((user, group)) => chown(path, Some(user), Some(group)),
+        None => Ok(()),
+    }
 }
 
 fn is_root() -> bool {

@@ -1,5 +1,4 @@
 //! Quotas on either backend, over several gateways at once.
-#![allow(clippy::unwrap_used, clippy::panic)]
 
 use cluegate_store::testing::each;
 use cluegate_store::{Author, Consumed, Expect, Measure, Period, Store, Want};

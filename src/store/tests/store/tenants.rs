@@ -1,5 +1,4 @@
 //! Tenants, templates, constitutions and keys on either backend.
-#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::time::Duration;
 

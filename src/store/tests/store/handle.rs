@@ -1,5 +1,4 @@
 //! The handle on either backend: transactions, errors, migrations.
-#![allow(clippy::unwrap_used, clippy::panic)]
 
 use cluegate_store::testing::{TestDatabase, each};
 use cluegate_store::{DatabaseErrorKind, args};
