@@ -13,6 +13,8 @@ use cluegate_models::owlv2::DEFAULT_THRESHOLD;
 use super::compute::DeviceName;
 use super::constitution::args::ConstitutionCommand;
 use super::eval::args::EvalCommand;
+use super::log::LogCommand;
+use super::replay::ReplayArgs;
 
 const ABOUT: &str = "Gatekeeper for text-to-image generation: judges every picture against safety rules in plain \
                      language, then releases, redacts, redraws or blocks it, with evidence.";
@@ -78,6 +80,16 @@ pub(crate) enum Command {
     /// Stand between clients and a text-to-image server, and let nothing unjudged through.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
+    /// Read the decision log: query, export, verify, erase, expire.
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Say what another policy would have made of the decisions in a log, rule by rule, before anyone switches.
+    #[command(
+        after_help = "Examples:\n  cluegate replay --config gate.toml --tenant kids --since 7d --set thresholds.alpha2=0.6\n  \
+                            cluegate replay --config gate.toml --tenant kids --policy new.toml --pictures --json\n\n\
+                            Exit codes: 0 nothing would change; 1 something would; 2 an error."
+    )]
+    Replay(ReplayArgs),
     /// Make API keys for the gateway.
     #[command(subcommand)]
     Keys(KeysCommand),

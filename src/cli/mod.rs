@@ -24,10 +24,12 @@ mod doctor;
 mod eval;
 mod generate;
 mod judge;
+mod log;
 mod models;
 mod policy;
 mod probe;
 mod progress;
+mod replay;
 mod serve;
 
 pub(crate) use judge::decided as judge_words;
@@ -89,7 +91,10 @@ fn start_log() {
 /// every picture is safe, it must not be said of pictures that were not judged.
 fn if_nobody_reads_on(command: &args::Command) -> Exit {
     match command {
-        args::Command::Judge(_) | args::Command::Generate(_) => Exit::Error,
+        args::Command::Judge(_)
+        | args::Command::Generate(_)
+        | args::Command::Log(log::LogCommand::Verify(_))
+        | args::Command::Replay(_) => Exit::Error,
         args::Command::Constitution(
             constitution::args::ConstitutionCommand::Check(_)
             | constitution::args::ConstitutionCommand::Compile(_)
@@ -113,6 +118,8 @@ fn dispatch(command: args::Command) -> anyhow::Result<Exit> {
         Command::Constitution(command) => constitution::run(&command),
         Command::Policy(command) => policy::run(&command),
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Log(command) => log::run(&command),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Keys(command) => serve::keys(&command),
         Command::Config(command) => serve::config(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),

@@ -20,6 +20,15 @@ pub(crate) fn bar(total: u64, what: &str) -> ProgressBar {
     }
 }
 
+/// A count of work whose end is not known, under the same conditions.
+pub(crate) fn counter(what: &str) -> ProgressBar {
+    let bar = bar(0, what);
+    match ProgressStyle::with_template("{prefix} {pos} {elapsed}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
 /// A bar of `total` bytes, under the same conditions and if it is `wanted`.
 pub(crate) fn byte_bar(total: u64, what: &str, wanted: bool) -> ProgressBar {
     let bar = bar(total, what);

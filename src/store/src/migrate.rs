@@ -49,12 +49,20 @@ impl Migration {
 }
 
 /// All migrations, oldest first. Their numbers are their places, counted from 1.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "store",
-    sqlite: include_str!("../migrations/0001_store.sql"),
-    postgres: include_str!("../migrations/0001_store.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "store",
+        sqlite: include_str!("../migrations/0001_store.sql"),
+        postgres: include_str!("../migrations/0001_store.sql"),
+    },
+    Migration {
+        number: 2,
+        name: "log",
+        sqlite: include_str!("../migrations/0002_log.sql"),
+        postgres: include_str!("../migrations/0002_log.sql"),
+    },
+];
 
 /// What PostgreSQL's advisory lock is called: any number that nobody else in the database uses ("cluegate" in ASCII).
 const LOCK: i64 = 0x636c_7565_6761_7465;
