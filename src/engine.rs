@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
-use cluegate_cache::{Bound, Cache};
+use cluegate_cache::{Bound, Cache, Counts};
 use cluegate_candle_diffusion::{DiffusionError, Pipeline};
 use cluegate_constitution::Constitution;
 use cluegate_gate::{InspectionError, Inspector, JudgeProvider, SharedJudge, Unfinished};
@@ -118,6 +118,7 @@ pub struct Engine {
     /// The judging model's thread; an engine on another machine has none here.
     language: Option<Arc<LanguageWorker>>,
     pictures: Admission,
+    cache: Cache,
     domain: Option<Arc<Domain>>,
 }
 
@@ -216,7 +217,8 @@ impl Engine {
         };
         let domain = suite.domain()?.map(Arc::new);
         let pictures = Admission::new("places for pictures in work", options.pictures);
-        Ok(Self { suite, judge: Arc::new(judge), relevance, detector, language, pictures, domain })
+        let cache = options.cache.clone();
+        Ok(Self { suite, judge: Arc::new(judge), relevance, detector, language, pictures, cache, domain })
     }
 
     /// The judge, without the test of the models' domain and without a bound on the pictures in work.
@@ -236,6 +238,7 @@ impl Engine {
             relevance: self.relevance.statistics(),
             detector: self.detector.statistics(),
             judge: self.language.as_ref().map(|worker| worker.statistics()).unwrap_or_default(),
+            cache: self.cache.counts(),
         }
     }
 
@@ -309,6 +312,8 @@ pub struct EngineStatistics {
     pub detector: Statistics,
     /// The judging model.
     pub judge: LanguageStatistics,
+    /// Look-ups of what the models compute from texts alone.
+    pub cache: Counts,
 }
 
 /// Makes judges that know their limits. See [`Engine::judges`].

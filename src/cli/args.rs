@@ -96,6 +96,8 @@ pub(crate) enum Command {
     /// Show the defaults and the schema of the gateway's configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Ask a gateway whether it would take a request: for container images, which have no curl. Exit code 1 if it would not.
+    Health(HealthArgs),
     /// Say what is here: processor, memory, models, versions, each with a fix if it is wrong.
     Doctor(DoctorArgs),
     /// Print the completion script for a shell.
@@ -431,6 +433,9 @@ pub(crate) struct ServeArgs {
     /// Read and open everything, say what is wrong with it, and end.
     #[arg(long)]
     pub(crate) check: bool,
+    /// Form of the log on standard error.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, env = "CLUEGATE_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
     /// The models; --models stands above the configuration's `models`.
     #[command(flatten)]
     pub(crate) models: ModelArgs,
@@ -462,15 +467,70 @@ pub(crate) struct NewKeyArgs {
 /// The gateway's configuration.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Print a configuration with every default spelled out.
-    Show,
-    /// Parse a configuration and say what is wrong with it; `serve --check` opens what it names too.
-    Check {
-        /// The file.
-        file: PathBuf,
-    },
+    /// Print a configuration with every default spelled out, or every value in force, and who set it.
+    #[command(after_help = "Examples:\n  cluegate config show > gate.toml\n  \
+                            cluegate config show --config gate.toml --sources\n  \
+                            cluegate config show --config gate.toml --format json")]
+    Show(ConfigShowArgs),
+    /// Say all that is wrong with a configuration and what it names: policies, constitutions, keys, certificates, folders,
+    /// models. Exit code 1 if anything is. `serve --check` loads the models too.
+    #[command(
+        after_help = "Examples:\n  cluegate config check gate.toml\n  cluegate config check --json gate.toml"
+    )]
+    Check(ConfigCheckArgs),
     /// Print the JSON Schema of configuration files.
     Schema,
+}
+
+/// Arguments of `config show`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigShowArgs {
+    /// The configuration whose values to print, with secrets hidden; default: the shipped one with every default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Say of each value who set it (the file and line, the environment, the command line), and its default.
+    #[arg(long, requires = "config")]
+    pub(crate) sources: bool,
+    /// As for `serve`.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// As for `serve`.
+    #[arg(long, value_name = "PRESET|FILE", env = "CLUEGATE_MODELS")]
+    pub(crate) models: Option<PathBuf>,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// Arguments of `config check`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigCheckArgs {
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// Report as one JSON document.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `health`.
+#[derive(Debug, Args)]
+pub(crate) struct HealthArgs {
+    /// The address to ask.
+    #[arg(default_value = "http://127.0.0.1:7800/readyz")]
+    pub(crate) url: String,
+    /// Longest wait for the answer in milliseconds.
+    #[arg(long, value_name = "N", default_value_t = 4000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    pub(crate) timeout_ms: u64,
+}
+
+/// Forms of the program's log on standard error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// Arguments of `doctor`.

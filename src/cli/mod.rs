@@ -9,6 +9,7 @@ use clap::CommandFactory;
 use cluegate::{Engine, EngineOptions};
 use cluegate_cache::Cache;
 use cluegate_constitution::Constitution;
+use cluegate_telemetry::{TARGET, TraceError, Traces};
 use serde::Serialize;
 use tracing::Level;
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
@@ -16,13 +17,17 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
+use self::args::LogFormat;
+
 pub(crate) mod args;
 mod compute;
+mod config;
 mod constitution;
 pub(crate) mod demo;
 mod doctor;
 mod eval;
 mod generate;
+mod health;
 mod judge;
 mod log;
 mod models;
@@ -65,9 +70,19 @@ pub(crate) fn engine_options(compute: &args::ComputeArgs) -> anyhow::Result<Engi
 
 /// Runs a command and turns its outcome into an exit code.
 pub(crate) fn run(cli: args::Cli) -> ExitCode {
-    start_log();
+    let traces = match start_log(&cli.command) {
+        Ok(traces) => traces,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error}");
+            return Exit::Error.into();
+        }
+    };
     let unread = if_nobody_reads_on(&cli.command);
-    match dispatch(cli.command) {
+    let ended = dispatch(cli.command);
+    if let Some(traces) = traces {
+        traces.end();
+    }
+    match ended {
         Ok(exit) => exit.into(),
         // Whoever read our output has enough of it, such as `head`.
         Err(error) if is_broken_pipe(&error) => unread.into(),
@@ -78,13 +93,29 @@ pub(crate) fn run(cli: args::Cli) -> ExitCode {
     }
 }
 
-/// Logs to standard error what `RUST_LOG` asks for.
-fn start_log() {
+/// Logs to standard error what `RUST_LOG` asks for. A gateway also exports its spans where the environment names a
+/// collector.
+fn start_log(command: &args::Command) -> Result<Option<Traces>, TraceError> {
     let asked = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    // What the HTTP client tells in detail holds tokens and signed addresses, whatever is asked for.
-    let harmless = filter_fn(|record| !record.target().starts_with("ureq") || *record.level() <= Level::WARN);
-    let layer = fmt::layer().with_writer(io::stderr).with_ansi(colours()).with_filter(asked.and(harmless));
-    tracing_subscriber::registry().with(layer).init();
+    let (format, serves) = match command {
+        args::Command::Serve(arguments) => (arguments.log_format, !arguments.check),
+        _ => (LogFormat::Text, false),
+    };
+    // What the HTTP client tells in detail holds tokens and signed addresses, whatever is asked for. Spans are for
+    // collectors, and for machines that read what belongs together.
+    let harmless = filter_fn(move |record| {
+        (!record.target().starts_with("ureq") || *record.level() <= Level::WARN)
+            && (format == LogFormat::Json || record.target() != TARGET)
+    });
+    let layer = fmt::layer().with_writer(io::stderr);
+    let layer = match format {
+        LogFormat::Text => layer.with_ansi(colours()).boxed(),
+        LogFormat::Json => layer.with_ansi(false).json().flatten_event(true).with_span_list(false).boxed(),
+    };
+    let traces = if serves { Traces::from_env()? } else { None };
+    let exported = traces.as_ref().map(Traces::layer);
+    tracing_subscriber::registry().with(layer.with_filter(asked.and(harmless))).with(exported).init();
+    Ok(traces)
 }
 
 /// What a command says that was cut short because nobody reads its output any more. Where [`Exit::Clean`] means that
@@ -121,7 +152,8 @@ fn dispatch(command: args::Command) -> anyhow::Result<Exit> {
         Command::Log(command) => log::run(&command),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Keys(command) => serve::keys(&command),
-        Command::Config(command) => serve::config(&command),
+        Command::Config(command) => config::run(&command),
+        Command::Health(arguments) => health::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Completions { shell } => {
             // Written to memory first: the library panics where a write fails, as when nobody reads on.

@@ -1,4 +1,4 @@
-//! `cluegate serve`, `cluegate keys` and `cluegate config`: the gateway.
+//! `cluegate serve` and `cluegate keys`: the gateway.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -8,12 +8,12 @@ use std::time::Duration;
 use anyhow::Context;
 use cluegate::Engine;
 use cluegate_gate::{Gate, Generator, JsonlLog, Policies};
-use cluegate_server::config::{Config, RawConfig, UpstreamKind};
+use cluegate_server::config::{Config, UpstreamKind};
 use cluegate_server::{App, KeyFile, NewKey, Server, Upstream, upstream};
 use tokio::runtime::Runtime;
 
-use super::args::{ConfigCommand, KeysCommand, NewKeyArgs, ServeArgs};
-use super::{Exit, PART, open_engine, say, say_json};
+use super::args::{KeysCommand, NewKeyArgs, ServeArgs};
+use super::{Exit, PART, open_engine, say};
 
 /// How long threads that nobody waits for may go on when the server ends.
 const LAST_THREADS: Duration = Duration::from_secs(2);
@@ -179,16 +179,4 @@ fn with_entry(file: &Path, entry: &str) -> anyhow::Result<String> {
     // An id that is there already is refused, and so is a file that the server could not read.
     KeyFile::parse(&text, &file.display().to_string())?;
     Ok(text)
-}
-
-pub(super) fn config(command: &ConfigCommand) -> anyhow::Result<Exit> {
-    match command {
-        ConfigCommand::Show => say(RawConfig::with_defaults_toml().trim_end())?,
-        ConfigCommand::Check { file } => {
-            Config::load(file)?;
-            say(format_args!("{}: ok", file.display()))?;
-        }
-        ConfigCommand::Schema => say_json(&Config::json_schema())?,
-    }
-    Ok(Exit::Clean)
 }

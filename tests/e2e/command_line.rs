@@ -38,7 +38,9 @@ fn help_is_as_reviewed() {
         &["keys"],
         &["keys", "new"],
         &["config"],
+        &["config", "show"],
         &["config", "check"],
+        &["health"],
         &["doctor"],
         &["completions"],
     ];

@@ -9,7 +9,10 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
+use cluegate_telemetry::{catalogue, propagation};
 use hyper::body::{Frame, SizeHint};
+use tracing::Span;
+use tracing::field::Empty;
 
 use crate::client::{Client, Peer};
 use crate::outcome::DECISION_HEADER;
@@ -29,6 +32,8 @@ pub(crate) struct Line {
     answer: Option<Answer>,
     bytes: u64,
     whole: bool,
+    /// Lasts as long as the request.
+    span: Span,
 }
 
 struct Answer {
@@ -42,8 +47,10 @@ impl Line {
     /// Begins the line of a request.
     pub(crate) fn begin(request: &Request, id: RequestId) -> Self {
         let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+        let span = begin_span(request, matched.as_deref(), &id);
         let unknown = || request.uri().path().chars().take(SHOWN).collect();
         Self {
+            span,
             request: id,
             peer: request.extensions().get::<Peer>().copied().unwrap_or_default().0,
             method: request.method().clone(),
@@ -53,6 +60,11 @@ impl Line {
             bytes: 0,
             whole: false,
         }
+    }
+
+    /// The span of the request.
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
     }
 
     /// Notes the head of the answer; the line is written when the body has been sent.
@@ -67,6 +79,26 @@ impl Line {
         self.whole = response.body().is_end_stream();
         response.map(|body| Body::new(Counted { body, line: self }))
     }
+}
+
+/// The span of a request: a child of the client's own, if it names one. Like the line it holds no query, no prompt, no key.
+fn begin_span(request: &Request, route: Option<&str>, id: &RequestId) -> Span {
+    let (method, route) = (request.method().as_str(), route.unwrap_or("unknown"));
+    let span = tracing::info_span!(
+        target: cluegate_telemetry::TARGET,
+        "request",
+        otel.name = format_args!("{method} {route}"),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = method,
+        http.route = route,
+        http.response.status_code = Empty,
+        cluegate.request = id.as_str(),
+        cluegate.tenant = Empty,
+        cluegate.decisions = Empty,
+    );
+    propagation::continue_from(&span, request.headers());
+    span
 }
 
 /// Whether whoever watches for attacks wants to see it: no key or a wrong one, what the key may not do, bodies that are
@@ -88,12 +120,20 @@ impl Drop for Line {
         let (request, peer, method, route) = (self.request.as_str(), self.peer, &self.method, &*self.route);
         let Some(Answer { status, client, decisions, refusal }) = &self.answer else {
             tracing::info!(request, %peer, %method, route, ms, "the client went away before it was answered");
+            catalogue::HTTP_REQUESTS.add(1, &["none"]);
             return;
         };
         let (tenant, key) = client.as_ref().map_or(("-", "-"), |client| (&*client.tenant, &*client.key));
         let (bytes, whole, suspicious) = (self.bytes, self.whole, is_suspicious(*status));
         // A front may refuse by itself.
         let plain = if status.is_success() { None } else { status.canonical_reason() };
+        catalogue::HTTP_REQUESTS.add(1, &[status.as_str()]);
+        self.span.record("http.response.status_code", status.as_u16());
+        self.span.record("cluegate.tenant", tenant);
+        self.span.record("cluegate.decisions", decisions.as_str());
+        if status.is_server_error() {
+            self.span.record("otel.status_code", "ERROR");
+        }
         let (status, reason) = (status.as_u16(), refusal.map(ProblemKind::code).or(plain).unwrap_or("-"));
         // Macros fix the level where they stand.
         macro_rules! line {

@@ -2,13 +2,17 @@
 //! comes to the session, and does what the session says.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use cluegate_gate::{GateError, Instruction, MemberOutcome, PreviewInstruction, ReleasedPicture, Session};
 use cluegate_perception::DecodeOptions;
+use cluegate_telemetry::{TARGET, catalogue};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::admission::Place;
 use crate::deadline::Deadline;
@@ -160,13 +164,15 @@ pub(crate) fn begin(session: Session, setting: Setting) -> Drawing {
         canceller: Canceller::new(session.call().clone(), setting.token.clone()),
     };
     let handle = Handle::current();
-    let mut driver = Driver { session, setting, handle, updates: send, failure: None, decided: 0 };
+    let span = tracing::info_span!(target: TARGET, "drawing", pictures = session.count());
+    let mut driver = Driver { session, setting, handle, updates: send, failure: None, decided: 0, span };
     let due = driver.first_due();
     // The upstream begins while the thread starts, which it has nothing to do with yet.
     let first =
         orders(&due, driver.setting.upstream.batch_size()).first().and_then(|group| driver.launch(group));
     // If the thread panics, the session withholds what is undecided and the front sees the updates end too soon.
-    tokio::task::spawn_blocking(move || driver.run(due, first));
+    let span = driver.span.clone();
+    tokio::task::spawn_blocking(move || span.in_scope(|| driver.run(due, first)));
     drawing
 }
 
@@ -195,6 +201,7 @@ struct Driver {
     updates: mpsc::Sender<Update>,
     failure: Option<UpstreamError>,
     decided: usize,
+    span: Span,
 }
 
 /// The pictures of one order, on their way.
@@ -322,7 +329,7 @@ impl Driver {
             self.take(event, group, &mut round, events.is_empty());
         }
         drop(events);
-        let over = self.session.call().check().is_err();
+        let over = !round.is_complete() && self.session.call().check().is_err();
         if over || (round.is_complete() && round.aborted) {
             // What it still draws is for nobody. After its last picture it needs no such word, and gets none when the
             // client leaves with its answer: it ends by itself, and the word might stop what it draws for somebody else.
@@ -388,7 +395,18 @@ impl Driver {
         settled: CancellationToken,
     ) -> JoinHandle<Result<(), UpstreamError>> {
         let (upstream, called_off) = (Arc::clone(&self.setting.upstream), self.setting.token.clone());
-        self.handle.spawn(async move {
+        let span = tracing::info_span!(
+            target: TARGET,
+            parent: &self.span,
+            "upstream",
+            otel.kind = "client",
+            otel.status_code = Empty,
+            pictures = order.count,
+            attempt = order.attempt,
+            error = Empty,
+        );
+        let traced = span.clone();
+        let drawing = async move {
             let overdue = async {
                 tokio::select! {
                     biased;
@@ -398,14 +416,24 @@ impl Driver {
                 }
                 tokio::time::sleep(GRACE).await;
             };
-            tokio::select! {
+            let begun = Instant::now();
+            let drawn = tokio::select! {
                 drawn = upstream.draw(&order, send) => drawn,
                 () = overdue => {
                     let message = "the upstream did not stop when it was asked to";
                     Err(UpstreamError::new(UpstreamErrorKind::Cancelled, message))
                 }
+            };
+            catalogue::UPSTREAM_ORDERS.add(1, &[]);
+            catalogue::STAGE.observe(begun.elapsed().as_secs_f64(), &["upstream"]);
+            if let Err(error) = &drawn {
+                catalogue::UPSTREAM_ERRORS.add(1, &[error.kind().as_str()]);
+                traced.record("otel.status_code", "ERROR");
+                traced.record("error", error.kind().as_str());
             }
-        })
+            drawn
+        };
+        self.handle.spawn(drawing.instrument(span))
     }
 
     /// Waits for `what`, but no longer than anybody waits for the request.
@@ -446,6 +474,7 @@ impl Driver {
                 if !(shows || self.session.wants_preview(due.member, step, total)) {
                     return;
                 }
+                let _span = member_span(due).entered();
                 // A preview that cannot be read shows nobody anything, and the finished picture is judged anyway.
                 let Ok(preview) = picture.decode(&self.setting.decode) else { return };
                 match self.session.preview(due.member, step, total, &preview) {
@@ -467,6 +496,7 @@ impl Driver {
                     );
                     return;
                 };
+                let _span = member_span(due).entered();
                 let decided = match picture.decode(&self.setting.decode) {
                     Ok(picture) => self.session.finished(due.member, picture),
                     Err(error) => self
@@ -496,6 +526,11 @@ impl Driver {
             let _ = self.updates.try_send(Update::Preview { member, step, total, shown });
         }
     }
+}
+
+/// The span of what the gate does about one picture.
+fn member_span(due: &Due) -> Span {
+    tracing::info_span!(target: TARGET, "member", member = due.member, attempt = due.attempt)
 }
 
 /// Picture `index` of an order, if it has no instruction yet.

@@ -54,4 +54,5 @@ pub use listen::{Server, ServerError};
 pub use memory::keep_memory;
 pub use problem::{Problem, ProblemKind};
 pub use request::{Dialect, Native, PictureRequest, Source};
+pub use tls::check as check_tls;
 pub use upstream::{Event, Order, Progress, Unjudged, Upstream, UpstreamError, UpstreamErrorKind};

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use futures_util::FutureExt;
 use serde_json::json;
+use tracing::Instrument;
 
 use crate::access::Line;
 use crate::app::App;
@@ -137,7 +138,7 @@ async fn name_request(mut request: Request, next: Next) -> Response {
     // follows must not be read as another request. hyper removes the length before anybody sees it.
     let chunked = request.headers().contains_key(TRANSFER_ENCODING);
     request.extensions_mut().insert(id);
-    let mut response = next.run(request).await;
+    let mut response = next.run(request).instrument(line.span().clone()).await;
     if let Ok(value) = value {
         response.headers_mut().insert(REQUEST_ID, value);
     }

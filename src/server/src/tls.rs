@@ -10,6 +10,14 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::{ConfigError, RawTls};
 
+/// Whether the certificate and the key of these files can be used.
+///
+/// # Errors
+/// As for a server that would take connections with them.
+pub fn check(files: &RawTls) -> Result<(), ConfigError> {
+    acceptor(files).map(drop)
+}
+
 /// What takes TLS connections with the certificate and the key of these files.
 ///
 /// # Errors

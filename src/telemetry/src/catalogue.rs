@@ -52,7 +52,7 @@ catalogue! {
         "Requests that got no place.";
     QUOTA_REFUSED: Counter "cluegate_quota_refused_total" ["tenant", "quota"]
         "Requests refused because a quota of their tenant was spent.";
-    UPSTREAM_REQUESTS: Counter "cluegate_upstream_orders_total" []
+    UPSTREAM_ORDERS: Counter "cluegate_upstream_orders_total" []
         "Orders sent to the text-to-image server.";
     UPSTREAM_ERRORS: Counter "cluegate_upstream_errors_total" ["kind"]
         "Orders that the text-to-image server did not carry out.";
@@ -75,7 +75,7 @@ catalogue! {
         "Look-ups of numbers that depend on texts alone: from memory, from disk, or missed.";
 
     POLICY_RELOADS: Counter "cluegate_policy_reloads_total" ["result"]
-        "Attempts to take new policies, constitutions or keys: replaced, unchanged or refused.";
+        "Attempts to take new policies, constitutions or keys: replaced or refused.";
     POLICY_LOADED: Gauge "cluegate_policy_loaded_timestamp_seconds" []
         "When the policies in force were taken, in seconds since 1970.";
     POLICY_STALE: Gauge "cluegate_policy_refused" []
@@ -86,9 +86,31 @@ catalogue! {
         "Whether the database answered when it was last asked (1 or 0).";
     LOG_ERRORS: Counter "cluegate_log_errors_total" []
         "Decisions that could not be logged; each withheld its picture.";
-    WEBHOOK_DELIVERIES: Counter "cluegate_webhook_deliveries_total" ["result"]
-        "Entries of the decision log that the webhook got: delivered, retried or dead.";
-    WEBHOOK_PENDING: Gauge "cluegate_webhook_pending" []
+    LOG_ENTRIES: Counter "cluegate_log_entries_total" []
+        "Entries of the decision log that are durable.";
+    LOG_FAILURES: Counter "cluegate_log_failures_total" []
+        "Entries of the decision log that could not be written.";
+    LOG_SINK_FAILURES: Counter "cluegate_log_sink_failures_total" ["sink"]
+        "Batches of entries that a place of the decision log (file or database) did not take.";
+    LOG_QUEUE: Gauge "cluegate_log_queue" []
+        "Decisions that waited to be written when the last one came.";
+    LOG_APPEND: Histogram "cluegate_log_append_seconds" []
+        "Time until a decision is durable.";
+    LOG_WRITE: Histogram "cluegate_log_write_seconds" []
+        "Time of one batch of entries.";
+    LOG_BATCH: Histogram "cluegate_log_batch_entries" []
+        "Entries that became durable together.";
+    WEBHOOK_ENTRIES: Counter "cluegate_log_webhook_entries_total" []
+        "Entries of the decision log that the webhook took.";
+    WEBHOOK_RETRIES: Counter "cluegate_log_webhook_retries_total" []
+        "Batches that were sent to the webhook once more.";
+    WEBHOOK_FAILURES: Counter "cluegate_log_webhook_failures_total" []
+        "Times that delivery to the webhook stopped for a failure of this machine, such as a full disk.";
+    WEBHOOK_DEAD: Counter "cluegate_log_webhook_dead_total" []
+        "Entries that the webhook would not take, and that lie among the dead letters.";
+    WEBHOOK_MISSING: Counter "cluegate_log_webhook_missing_total" []
+        "Entries that were gone from the decision log before the webhook had them.";
+    WEBHOOK_LAG: Gauge "cluegate_log_webhook_lag_entries" []
         "Entries of the decision log that the webhook has not got yet.";
     TRACE_EXPORTS: Counter "cluegate_trace_exports_total" ["result"]
         "Batches of spans sent to the collector: exported or failed.";

@@ -103,6 +103,7 @@ fn judged(about: &str, judgment: &JudgmentRecord) {
         Judgment::Error => "error",
     };
     metric::JUDGMENTS.add(1, &[about, verdict]);
+    metric::STAGE.observe(judgment.ms / 1e3, &["judge"]);
     if let Some(error) = &judgment.error {
         metric::JUDGE_ERRORS.add(1, &[&error.kind]);
     }

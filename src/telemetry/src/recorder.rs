@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 use thiserror::Error;
 
 use crate::catalogue;
@@ -23,6 +25,9 @@ const BUCKETS: [f64; 18] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
     600.0,
 ];
+
+/// Upper bounds of the buckets of numbers of things.
+const COUNTS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
 
 /// How often observations are sorted into their buckets, where nobody asks for the metrics. Until then each takes memory.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -56,6 +61,9 @@ pub enum InstallError {
     Thread(#[from] std::io::Error),
 }
 
+/// Set once, with the recorder of the process.
+static INSTALLED: OnceLock<Arc<Metrics>> = OnceLock::new();
+
 type Collector = Box<dyn Fn(&Metrics) + Send + Sync>;
 
 /// The metrics of this process.
@@ -75,7 +83,10 @@ impl Metrics {
     /// # Errors
     /// If it cannot be made, or the system gives no thread.
     pub fn new(options: MetricsOptions) -> Result<Arc<Self>, InstallError> {
-        let recorder = Arc::new(PrometheusBuilder::new().set_buckets(&BUCKETS)?.build_recorder());
+        let batch = Matcher::Full(catalogue::LOG_BATCH.name.to_owned());
+        let builder =
+            PrometheusBuilder::new().set_buckets(&BUCKETS)?.set_buckets_for_metric(batch, &COUNTS)?;
+        let recorder = Arc::new(builder.build_recorder());
         let handle = recorder.handle();
         let (stop, stopped) = channel::<()>();
         let sorted = handle.clone();
@@ -104,7 +115,12 @@ impl Metrics {
     pub fn install(options: MetricsOptions) -> Result<Arc<Self>, InstallError> {
         let metrics = Self::new(options)?;
         metrics::set_global_recorder(Arc::clone(&metrics.recorder)).map_err(|_| InstallError::Taken)?;
-        Ok(metrics)
+        Ok(Arc::clone(INSTALLED.get_or_init(|| metrics)))
+    }
+
+    /// The recorder of the process, if there is one.
+    pub fn installed() -> Option<&'static Arc<Self>> {
+        INSTALLED.get()
     }
 
     /// Runs `work`; what it records on this thread comes here.
@@ -162,8 +178,19 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// Tells the recorder what each metric is, and sets those without labels to 0: a counter that is there only once something
-/// was counted misses its first step in every rate.
+/// Series of counters whose labels are known, beside those without labels: the values of the last label, which is the only
+/// one.
+const KNOWN: [(Metric, &[&str]); 6] = [
+    (catalogue::ADMISSION_REFUSED, &["overloaded", "deadline_exceeded", "shutting_down"]),
+    (catalogue::UPSTREAM_ERRORS, &["refused", "unreachable", "failed", "malformed", "timeout", "cancelled"]),
+    (catalogue::POLICY_RELOADS, &["replaced", "refused"]),
+    (catalogue::CANARY, &["same", "same-action", "different", "unknown"]),
+    (catalogue::VERDICT_CACHE, &["hit", "miss"]),
+    (catalogue::TRACE_EXPORTS, &["exported", "failed"]),
+];
+
+/// Tells the recorder what each metric is, and sets the series that are known to 0: a counter that is there only once
+/// something was counted misses its first step in every rate.
 fn describe() {
     for metric in catalogue::ALL {
         let unlabelled = metric.labels.is_empty();
@@ -177,6 +204,9 @@ fn describe() {
             Kind::Gauge | Kind::Sum => metrics::describe_gauge!(metric.name, metric.help),
             Kind::Histogram => metrics::describe_histogram!(metric.name, metric.help),
         }
+    }
+    for (metric, values) in KNOWN {
+        values.iter().for_each(|value| metric.add(0, &[value]));
     }
     catalogue::BUILD.set(1.0, &[env!("CARGO_PKG_VERSION")]);
 }

@@ -1,8 +1,11 @@
 //! The gateway's configuration: read into raw types ([`RawConfig`]), checked, and built ([`Config`]).
 
 mod built;
+mod examine;
 mod hosts;
+mod places;
 mod raw;
+mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -10,11 +13,13 @@ use std::path::PathBuf;
 
 pub use built::{Config, PictureOptions, ServerLimits, UpstreamConfig};
 use cluegate_gate::policy::did_you_mean;
+pub use examine::Finding;
 pub use hosts::FetchHost;
 pub use raw::{
     FrontName, RawA1111, RawComfyUi, RawConfig, RawKeys, RawPictures, RawServerLimits, RawTls, RawUpstream,
     UpstreamKind,
 };
+pub use settings::{KeySetting, mask_address};
 use thiserror::Error;
 
 /// A configuration that cannot be used.

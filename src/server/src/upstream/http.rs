@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
+use cluegate_telemetry::propagation;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Certificate, RequestBuilder, Response, StatusCode, Url, redirect};
 use serde_json::Value;
@@ -112,7 +113,9 @@ impl Http {
         if left.is_zero() {
             return Err(self.error(Kind::Timeout, "the request's deadline passed"));
         }
-        let response = request.timeout(left).send().await.map_err(|e| self.transport(&e))?;
+        let mut context = HeaderMap::new();
+        propagation::pass_on(&mut context);
+        let response = request.headers(context).timeout(left).send().await.map_err(|e| self.transport(&e))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);

@@ -240,6 +240,21 @@ pub enum UpstreamErrorKind {
     Cancelled,
 }
 
+impl UpstreamErrorKind {
+    /// Stable name, for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inexpressible => "inexpressible",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Failed => "failed",
+            Self::Malformed => "malformed",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// An upstream that did not draw. As text it is for the operator's log: with the server's address and a few of its words.
 /// No picture and no secret of ours is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

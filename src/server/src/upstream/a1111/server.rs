@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use super::wire::{Reply, without_prefix};
 use crate::upstream::http::Http;
@@ -189,11 +190,12 @@ impl Server {
         let (task, payload) = call;
         self.open.fetch_add(1, Ordering::SeqCst);
         let (open, server) = (Open(Arc::clone(&self.open)), self.clone());
-        let answer = tokio::spawn(async move {
+        let answer = async move {
             let _open = (open, turn);
             let deadline = Instant::now() + server.timeout;
             server.http.json(server.http.post(path).json(&payload), deadline).await
-        });
+        };
+        let answer = tokio::spawn(answer.in_current_span());
         Drawing { server: self.clone(), task, answer }
     }
 

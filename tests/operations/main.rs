@@ -1,0 +1,12 @@
+//! What an operator meets: metrics, traces, the configuration's checks, the files for deployment. The real binary, the real
+//! models, servers on loopback.
+
+#![allow(clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod config;
+mod gateway;
+mod loopback;
+mod traces;
