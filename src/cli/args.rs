@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use cluegate_constitution::Setting;
@@ -13,8 +12,11 @@ use cluegate_models::owlv2::DEFAULT_THRESHOLD;
 use super::compute::DeviceName;
 use super::constitution::args::ConstitutionCommand;
 use super::eval::args::EvalCommand;
+use super::keys::KeysCommand;
 use super::log::LogCommand;
+use super::policy::PolicyCommand;
 use super::replay::ReplayArgs;
+use super::tenants::args::TenantsCommand;
 
 const ABOUT: &str = "Gatekeeper for text-to-image generation: judges every picture against safety rules in plain \
                      language, then releases, redacts, redraws or blocks it, with evidence.";
@@ -74,9 +76,12 @@ pub(crate) enum Command {
     /// Write constitutions: check, compare, explain, format and try rules.
     #[command(subcommand)]
     Constitution(ConstitutionCommand),
-    /// Show the defaults and the schema of policy files.
+    /// Look at policies: where each value comes from, what is wrong, what differs, the defaults and the schema.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Keep tenants and templates, in a policy file or in a store.
+    #[command(subcommand)]
+    Tenants(TenantsCommand),
     /// Stand between clients and a text-to-image server, and let nothing unjudged through.
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
@@ -90,7 +95,7 @@ pub(crate) enum Command {
                             Exit codes: 0 nothing would change; 1 something would; 2 an error."
     )]
     Replay(ReplayArgs),
-    /// Make API keys for the gateway.
+    /// Make, list, rotate and revoke API keys of the gateway and its administration.
     #[command(subcommand)]
     Keys(KeysCommand),
     /// Show the defaults and the schema of the gateway's configuration.
@@ -407,20 +412,6 @@ pub(crate) struct RemoveArgs {
     pub(crate) format: Format,
 }
 
-/// Policies.
-#[derive(Debug, Subcommand)]
-pub(crate) enum PolicyCommand {
-    /// Print a policy with every default spelled out.
-    Defaults,
-    /// Parse a policy file and say what is wrong with it.
-    Check {
-        /// The file.
-        file: PathBuf,
-    },
-    /// Print the JSON Schema of policy files.
-    Schema,
-}
-
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
@@ -439,29 +430,6 @@ pub(crate) struct ServeArgs {
     /// The models; --models stands above the configuration's `models`.
     #[command(flatten)]
     pub(crate) models: ModelArgs,
-}
-
-/// API keys.
-#[derive(Debug, Subcommand)]
-pub(crate) enum KeysCommand {
-    /// Make a key and show it once; only its hash is kept.
-    #[command(after_help = "Examples:\n  cluegate keys new --tenant kids --id tablet --file keys.toml\n  \
-                            cluegate keys new --tenant newsroom --id desk-7")]
-    New(NewKeyArgs),
-}
-
-/// Arguments of `keys new`.
-#[derive(Debug, Args)]
-pub(crate) struct NewKeyArgs {
-    /// Whose policy applies to who brings the key.
-    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
-    pub(crate) tenant: String,
-    /// Name of the key in logs; each has its own.
-    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
-    pub(crate) id: String,
-    /// The key file to add it to, made if there is none; without one, the entry is printed.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
 }
 
 /// The gateway's configuration.

@@ -29,6 +29,7 @@ mod eval;
 mod generate;
 mod health;
 mod judge;
+mod keys;
 mod log;
 mod models;
 mod policy;
@@ -36,6 +37,8 @@ mod probe;
 mod progress;
 mod replay;
 mod serve;
+mod store;
+mod tenants;
 
 pub(crate) use judge::decided as judge_words;
 
@@ -151,7 +154,8 @@ fn dispatch(command: args::Command) -> anyhow::Result<Exit> {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Log(command) => log::run(&command),
         Command::Replay(arguments) => replay::run(&arguments),
-        Command::Keys(command) => serve::keys(&command),
+        Command::Keys(command) => keys::run(&command),
+        Command::Tenants(command) => tenants::run(&command),
         Command::Config(command) => config::run(&command),
         Command::Health(arguments) => health::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),

@@ -1,38 +1,62 @@
-//! `cluegate serve` and `cluegate keys`: the gateway.
+//! `cluegate serve`: the gateway.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use cluegate::Engine;
-use cluegate_gate::{Gate, Generator, JsonlLog, Policies};
+use cluegate_gate::{Gate, Generator, JsonlLog};
 use cluegate_server::config::{Config, UpstreamKind};
-use cluegate_server::{App, KeyFile, NewKey, Server, Upstream, upstream};
+use cluegate_server::{App, Loaded, PolicySource, Server, Services, Upstream, upstream};
+use cluegate_store::{Database, DatabaseOptions, Store};
 use tokio::runtime::Runtime;
 
-use super::args::{KeysCommand, NewKeyArgs, ServeArgs};
-use super::{Exit, PART, open_engine, say};
+use super::args::ServeArgs;
+use super::{Exit, open_engine, say};
 
+/// Most names of tenants that `--check` prints.
+const SHOWN: usize = 20;
 /// How long threads that nobody waits for may go on when the server ends.
 const LAST_THREADS: Duration = Duration::from_secs(2);
 
 pub(super) fn run(arguments: &ServeArgs) -> anyhow::Result<Exit> {
     let config = read_config(arguments)?;
-    let policies = match &config.policy {
-        Some(file) => Policies::load(file)?,
-        None => Policies::shipped_default()?,
-    };
-    if arguments.check {
-        return check(config, &policies, arguments);
+    if !arguments.check {
+        cluegate_server::keep_memory();
     }
-    let engine = open_models(&config, arguments)?;
-    cluegate_server::keep_memory();
     let runtime = Runtime::new().context("cannot start the threads of the server")?;
-    let served = runtime.block_on(serve(config, &policies, &engine));
+    let served = runtime.block_on(async {
+        let foundation = Foundation::open(&config).await?;
+        // What is wrong with a policy is said before the models are read, which takes a while.
+        let engine = open_models(&config, arguments)?;
+        match arguments.check {
+            true => check(config, foundation, &engine).await,
+            false => serve(config, foundation, &engine).await,
+        }
+    });
     runtime.shutdown_timeout(LAST_THREADS);
     served.map(|()| Exit::Clean)
+}
+
+/// Where policies and keys come from, and what was read there.
+struct Foundation {
+    source: PolicySource,
+    loaded: Loaded,
+}
+
+impl Foundation {
+    async fn open(config: &Config) -> anyhow::Result<Self> {
+        let source = match &config.store {
+            None => PolicySource::files(config),
+            Some(store) => {
+                let database = Database::open(&store.address.url()?, DatabaseOptions::default()).await?;
+                PolicySource::store(Store::new(database))
+            }
+        };
+        let loaded = source.load().await?;
+        Ok(Self { source, loaded })
+    }
 }
 
 fn read_config(arguments: &ServeArgs) -> anyhow::Result<Config> {
@@ -51,18 +75,32 @@ fn open_models(config: &Config, arguments: &ServeArgs) -> anyhow::Result<Engine>
 }
 
 /// Reads and opens all that the server would, and listens on nothing. The decision log is not touched.
-fn check(config: Config, policies: &Policies, arguments: &ServeArgs) -> anyhow::Result<Exit> {
-    let engine = open_models(&config, arguments)?;
+async fn check(config: Config, foundation: Foundation, engine: &Engine) -> anyhow::Result<()> {
+    let Foundation { source, loaded } = foundation;
     let log = Arc::new(cluegate_gate::MemoryLog::new(0));
-    let gate = Arc::new(Gate::new(policies, Arc::new(engine.judges(false)), log)?);
-    gate.prepare_all()?;
-    let upstream = open_upstream(&config, &engine)?;
+    let gate = Arc::new(Gate::new(loaded.policies(), Arc::new(engine.judges(false)), log)?);
+    let checked = Arc::clone(&gate);
+    // It waits for models.
+    tokio::task::spawn_blocking(move || checked.prepare_all()).await??;
+    let upstream = open_upstream(&config, engine)?;
     let drawn_by =
         upstream.as_ref().map_or_else(|| "nobody".to_owned(), |upstream| upstream.fingerprint().to_owned());
-    let (listen, tenants) = (config.listen, gate.tenants().join(", "));
-    App::new(config, Arc::clone(&gate), upstream)?;
-    say(format_args!("ok: would listen on {listen}; drawn by {drawn_by}; tenants {tenants}"))?;
-    Ok(Exit::Clean)
+    let (listen, tenants) = (config.listen, some(&gate.tenants()));
+    let administered =
+        config.admin.as_ref().map_or_else(String::new, |admin| format!("; administered on {}", admin.listen));
+    App::open(config, gate, Services { source, loaded, upstream })?;
+    Ok(say(format_args!(
+        "ok: would listen on {listen}; drawn by {drawn_by}; tenants {tenants}{administered}"
+    ))?)
+}
+
+/// The first names of a list, and how many more there are.
+fn some(names: &[Arc<str>]) -> String {
+    let shown = names.iter().take(SHOWN).map(|name| &**name).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 fn open_upstream(config: &Config, engine: &Engine) -> anyhow::Result<Option<Arc<dyn Upstream>>> {
@@ -74,20 +112,63 @@ fn open_upstream(config: &Config, engine: &Engine) -> anyhow::Result<Option<Arc<
     Ok(Some(upstream::open(named, generator)?))
 }
 
-async fn serve(config: Config, policies: &Policies, engine: &Engine) -> anyhow::Result<()> {
+async fn serve(config: Config, foundation: Foundation, engine: &Engine) -> anyhow::Result<()> {
     // First, so that no signal finds the server without ears.
-    let stop = stop_signal()?;
+    let (stop, hangups) = (stop_signal()?, hangups()?);
+    let Foundation { source, loaded } = foundation;
     let log = Arc::new(JsonlLog::open(&config.log)?.durable(true));
-    let gate = Gate::new(policies, Arc::new(engine.judges(false)), log)?;
+    let gate = Arc::new(Gate::new(loaded.policies(), Arc::new(engine.judges(false)), log)?);
     gate.warm_up();
     let upstream = open_upstream(&config, engine)?;
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
-    let server = Server::bind(App::new(config, Arc::new(gate), upstream)?).await?;
-    let address = server.local_addr().context("the system does not say where the server listens")?;
-    // Whoever reads our standard error may be gone; the server is not there for them.
-    let _ = writeln!(io::stderr(), "listening on {scheme}://{address}");
+    let scheme = |tls: bool| if tls { "https" } else { "http" };
+    let public = scheme(config.tls.is_some());
+    let private = scheme(config.admin.as_ref().is_some_and(|admin| admin.tls.is_some()));
+    let app = App::open(config, gate, Services { source, loaded, upstream })?;
+    let server = Server::bind(Arc::clone(&app)).await?;
+    let unsaid = "the system does not say where the server listens";
+    let address = server.local_addr().context(unsaid)?;
+    if let Some(address) = server.admin_addr().context(unsaid)? {
+        // Whoever reads our standard error may be gone; the server is not there for them.
+        let _ = writeln!(io::stderr(), "administered on {private}://{address}");
+    }
+    let _ = writeln!(io::stderr(), "listening on {public}://{address}");
+    let reloads = tokio::spawn(reload_when_told(app, hangups));
     server.run(stop).await;
+    reloads.abort();
     let _ = writeln!(io::stderr(), "stopped");
+    Ok(())
+}
+
+/// Reads policies and keys again whenever the process is told to.
+#[cfg(unix)]
+async fn reload_when_told(app: Arc<App>, mut hangups: Hangups) {
+    while hangups.recv().await.is_some() {
+        let _ = match app.reload("SIGHUP").await {
+            Ok(()) => writeln!(io::stderr(), "reloaded"),
+            Err(error) => writeln!(io::stderr(), "not reloaded, what is in use stays: {error}"),
+        };
+    }
+}
+
+/// There is nothing that tells the process.
+#[cfg(not(unix))]
+async fn reload_when_told(_: Arc<App>, (): Hangups) {}
+
+/// What tells the process to read policies and keys again.
+#[cfg(unix)]
+type Hangups = tokio::signal::unix::Signal;
+#[cfg(not(unix))]
+type Hangups = ();
+
+/// Listens for SIGHUP.
+#[cfg(unix)]
+fn hangups() -> anyhow::Result<Hangups> {
+    use tokio::signal::unix::{SignalKind, signal};
+    signal(SignalKind::hangup()).context("cannot listen to signals")
+}
+
+#[cfg(not(unix))]
+fn hangups() -> anyhow::Result<Hangups> {
     Ok(())
 }
 
@@ -114,69 +195,3 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-pub(super) fn keys(command: &KeysCommand) -> anyhow::Result<Exit> {
-    let KeysCommand::New(NewKeyArgs { tenant, id, file }) = command;
-    let key = NewKey::generate();
-    let entry = key.entry(id, tenant);
-    match file {
-        Some(file) => {
-            append(file, &entry)?;
-            say(key.reveal())?;
-        }
-        None => say(format_args!(
-            "# The key, shown once: give it to the client.\n# {}\n# Its entry for the key file:\n{}",
-            key.reveal(),
-            entry.trim_end()
-        ))?,
-    }
-    Ok(Exit::Clean)
-}
-
-/// Adds an entry to a key file, or makes one. The file is whole at any time, and of two who add at once one is refused.
-fn append(file: &Path, entry: &str) -> anyhow::Result<()> {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(PART);
-    let part = file.with_file_name(name);
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    // For the owner only, unless the file that it replaces says otherwise.
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut out = options.open(&part).with_context(|| match part.exists() {
-        true => format!(
-            "{} is there: another command is adding a key, or one was cut short; if none is, remove it",
-            part.display()
-        ),
-        false => format!("cannot write {}", part.display()),
-    })?;
-    let added = with_entry(file, entry).and_then(|text| {
-        out.write_all(text.as_bytes())?;
-        if let Ok(old) = std::fs::metadata(file) {
-            out.set_permissions(old.permissions())?;
-        }
-        out.sync_all()?;
-        Ok(std::fs::rename(&part, file)?)
-    });
-    if added.is_err() {
-        // The error that matters is the first one.
-        let _ = std::fs::remove_file(&part);
-    }
-    added.with_context(|| format!("cannot add the key to {}", file.display()))
-}
-
-/// The text of a key file with one more entry.
-fn with_entry(file: &Path, entry: &str) -> anyhow::Result<String> {
-    let mut text = match std::fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(error.into()),
-    };
-    if !text.is_empty() {
-        text.truncate(text.trim_end().len());
-        text.push_str("\n\n");
-    }
-    text.push_str(entry);
-    // An id that is there already is refused, and so is a file that the server could not read.
-    KeyFile::parse(&text, &file.display().to_string())?;
-    Ok(text)
-}

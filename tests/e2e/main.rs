@@ -7,6 +7,7 @@ mod fake_hub;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_days;
 mod bad_input;
 mod command_line;
 mod compile;
@@ -22,3 +23,4 @@ mod models;
 mod probe;
 mod probe_raw;
 mod serve;
+mod tenants;

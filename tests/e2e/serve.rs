@@ -23,14 +23,14 @@ const NO_CATS: &str = "name = \"no-cats\"\n[thresholds]\nrelevance = -1.0\nalpha
                        any = [{ statement = \"a cat is visible\", central = [\"cat\"] }]\n";
 
 /// A folder with all that a gateway needs, and a key for each tenant.
-struct Setup {
-    folder: TempDir,
-    open: String,
-    strict: String,
+pub(crate) struct Setup {
+    pub(crate) folder: TempDir,
+    pub(crate) open: String,
+    pub(crate) strict: String,
 }
 
 impl Setup {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = folder();
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("a file");
         write("policy.toml", POLICY);
@@ -45,27 +45,27 @@ impl Setup {
         Self { open: open.trim().to_owned(), strict: strict.trim().to_owned(), folder }
     }
 
-    fn config(&self) -> std::path::PathBuf {
+    pub(crate) fn config(&self) -> std::path::PathBuf {
         self.folder.path().join("gate.toml")
     }
 
-    fn log(&self) -> Vec<Value> {
+    pub(crate) fn log(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.folder.path().join("decisions.jsonl")).expect("a log");
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 }
 
-fn new_key(folder: &Path, tenant: &str, id: &str) -> Run {
+pub(crate) fn new_key(folder: &Path, tenant: &str, id: &str) -> Run {
     let mut command = command();
     command.args(["keys", "new", "--tenant", tenant, "--id", id, "--file"]).arg(folder.join("keys.toml"));
     finish(&mut command)
 }
 
 /// A gateway that runs; killed when it is dropped.
-struct Gateway {
-    child: Child,
-    stderr: BufReader<ChildStderr>,
-    url: String,
+pub(crate) struct Gateway {
+    pub(crate) child: Child,
+    pub(crate) stderr: BufReader<ChildStderr>,
+    pub(crate) url: String,
 }
 
 impl Drop for Gateway {
@@ -77,9 +77,13 @@ impl Drop for Gateway {
 }
 
 impl Gateway {
-    fn start(setup: &Setup) -> Self {
+    pub(crate) fn start(setup: &Setup) -> Self {
         let mut command = command();
-        command.arg("serve").arg("--config").arg(setup.config()).stderr(Stdio::piped());
+        Self::of(command.arg("serve").arg("--config").arg(setup.config()).stderr(Stdio::piped()))
+    }
+
+    /// The gateway that this command starts.
+    pub(crate) fn of(command: &mut Command) -> Self {
         let mut child = command.spawn().expect("the binary runs");
         let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
         let mut line = String::new();
@@ -88,7 +92,7 @@ impl Gateway {
         Self { child, stderr, url }
     }
 
-    fn call(&self, method: &str, path: &str, key: &str, body: &Value) -> (u16, Value) {
+    pub(crate) fn call(&self, method: &str, path: &str, key: &str, body: &Value) -> (u16, Value) {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let url = format!("{}{path}", self.url);
         let bearer = format!("Bearer {key}");
@@ -122,7 +126,7 @@ impl Gateway {
     }
 
     /// Tells it to end, as a service manager does, and returns its exit code and last words.
-    fn stop(mut self) -> (i32, Vec<String>) {
+    pub(crate) fn stop(mut self) -> (i32, Vec<String>) {
         let told = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status();
         assert!(told.expect("a shell").success());
         // It closes its standard error when it ends.
@@ -281,7 +285,7 @@ fn a_key_is_shown_once_and_its_hash_is_kept() {
     assert!(again.stderr.contains("two keys with the id \"a\""), "{}", again.stderr);
     fs::write(root.path().join("keys.toml.part"), "").expect("a file");
     let busy = new_key(root.path(), "kids", "c").expect(2);
-    assert!(busy.stderr.contains("another command is adding a key"), "{}", busy.stderr);
+    assert!(busy.stderr.contains("another command is changing the file"), "{}", busy.stderr);
     assert!(root.path().join("keys.toml.part").exists());
     assert_eq!(fs::read_to_string(&file).expect("a file"), text);
     // Without a file, the key and its entry.

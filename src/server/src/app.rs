@@ -3,22 +3,24 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluegate_gate::{DrawAgain, Gate, MemberOutcome, RequestInfo};
+use cluegate_gate::{DrawAgain, Gate, MemberOutcome, Policy, RequestInfo};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Admission;
+use crate::admin::Administration;
+use crate::admission::{Admission, Standing};
 use crate::body::Room;
 use crate::client::{Authenticator, Client};
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::drawing::{self, Drawing, Setting};
 use crate::fetch::Fetcher;
-use crate::keys::KeyFile;
 use crate::listen::ServerError;
+use crate::live::{Live, Loaded, PolicySource};
 use crate::outcome::Outcome;
 use crate::pictures::Format;
 use crate::problem::{Problem, ProblemKind};
+use crate::quota::{Quotas, Reservation};
 use crate::request::PictureRequest;
 use crate::review::Review;
 use crate::running::{Canceller, Entry, Running};
@@ -26,6 +28,8 @@ use crate::upstream::{Progress, Unjudged, Upstream};
 
 /// For how long the upstream's word on whether it is ready counts. Anybody may ask, and must not keep it busy.
 const READINESS: Duration = Duration::from_secs(1);
+/// How long the counters may take for what was spent last.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// How long the upstream may take for that word.
 const READINESS_WAIT: Duration = Duration::from_secs(5);
 
@@ -36,6 +40,12 @@ pub struct App {
     pub(crate) upstream: Option<Arc<dyn Upstream>>,
     pub(crate) authenticator: Authenticator,
     pub(crate) admission: Admission,
+    /// What tenants may spend.
+    pub(crate) quotas: Arc<Quotas>,
+    /// Policies and keys, which may change.
+    pub(crate) live: Live,
+    /// Who may administer, if anybody.
+    pub(crate) administration: Option<Administration>,
     /// The requests for pictures in work.
     pub(crate) running: Running,
     pub(crate) room: Room,
@@ -46,37 +56,48 @@ pub struct App {
     readiness: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
 
+/// What a gateway stands on beside its gate.
+pub struct Services {
+    /// Where policies and keys come from.
+    pub source: PolicySource,
+    /// What was loaded from there, which the gate was made of.
+    pub loaded: Loaded,
+    /// What draws, if anything does.
+    pub upstream: Option<Arc<dyn Upstream>>,
+}
+
 impl App {
-    /// A gateway that judges with `gate` and draws with `upstream`.
+    /// A gateway that judges with `gate`, which was made of the policies that the configuration's files name, and draws
+    /// with `upstream`.
     ///
     /// # Errors
-    /// If the keys cannot be read, or a key or the anonymous client belongs to a tenant without a policy.
+    /// If the files cannot be used; as [`App::open`].
     pub fn new(
         config: Config,
         gate: Arc<Gate>,
         upstream: Option<Arc<dyn Upstream>>,
     ) -> Result<Arc<Self>, ServerError> {
-        let keys = config.keys.as_ref().map_or_else(|| Ok(KeyFile::default()), KeyFile::load)?;
-        let file = config.keys.as_ref().map_or_else(String::new, |file| file.display().to_string());
-        let named = keys.owners().map(|owner| {
-            (format!("{file}: the key {:?}", owner.id), "tenant".to_owned(), owner.tenant.as_str())
-        });
-        let anonymous = config
-            .anonymous
-            .iter()
-            .map(|tenant| ("the configuration".to_owned(), "keys.anonymous".to_owned(), tenant.as_str()));
-        for (origin, path, tenant) in named.chain(anonymous) {
-            if gate.policy(tenant).is_none() {
-                let known = gate.tenants().join(", ");
-                let expected = format!("a tenant with a policy ({known})");
-                let found = format!("{tenant:?}");
-                return Err(ServerError::Config(ConfigError::Value { origin, path, expected, found }));
-            }
-        }
+        let source = PolicySource::files(&config);
+        let loaded = source.load_files()?;
+        Self::open(config, gate, Services { source, loaded, upstream })
+    }
+
+    /// A gateway that judges with `gate`, which was made of what `services` loaded.
+    ///
+    /// # Errors
+    /// If the anonymous client's tenant has no policy, or the administration's keys cannot be used.
+    pub fn open(config: Config, gate: Arc<Gate>, services: Services) -> Result<Arc<Self>, ServerError> {
+        let Services { source, loaded, upstream } = services;
+        loaded.check_anonymous(config.anonymous.as_deref())?;
         let limits = config.limits;
+        let administration =
+            config.admin.as_ref().map(|admin| Administration::open(&admin.key_file, limits)).transpose()?;
         Ok(Arc::new(Self {
-            authenticator: Authenticator::new(keys, config.anonymous.clone(), limits.wrong_keys),
+            authenticator: Authenticator::new(loaded.keys().clone(), limits.wrong_keys),
             admission: Admission::new(limits.in_work, limits.queue, limits.retry_after),
+            quotas: Arc::new(Quotas::open(&config, &source)),
+            live: Live::new(&config, source, &loaded),
+            administration,
             running: Running::default(),
             room: Room::new(limits),
             judging: Running::default(),
@@ -89,19 +110,12 @@ impl App {
         }))
     }
 
-    /// Begins to draw: waits for a place, opens a session of the gate and starts its thread. Pictures come back encoded
-    /// as `format` says.
+    /// Takes a request: looks whether it can be drawn, and reserves what it is likely to take. Whoever answers before the
+    /// request has a place waits for this first, so that what is refused is refused at once.
     ///
     /// # Errors
-    /// If there is no upstream, it cannot express the request, the policy refuses it as a whole, or there is no place.
-    pub(crate) async fn draw(
-        &self,
-        client: &Client,
-        request_id: &str,
-        deadline: Deadline,
-        request: PictureRequest,
-        format: Format,
-    ) -> Result<Drawing, Problem> {
+    /// If there is no upstream, it cannot express the request, or the tenant's limits have no room for it.
+    pub(crate) async fn order(&self, client: &Client, request: PictureRequest) -> Result<Ordered, Problem> {
         let upstream = self.upstream()?;
         if request.count == 0 {
             return Err(Problem::bad_request("expected at least 1 picture, got a request for 0"));
@@ -109,12 +123,36 @@ impl App {
         request.refuse_hidden_parameters()?;
         request.refuse_bombs(&self.config.pictures.decode)?;
         upstream.check(&request)?;
-        let place = self.admission.admit(&client.tenant, deadline).await?;
+        let model = request.model.clone().or_else(|| self.config.upstream.as_ref()?.model.clone());
+        let (standing, reservation) = self.reserve(client, model.as_deref(), request.count).await?;
+        Ok(Ordered { request, model, standing, reservation })
+    }
+
+    /// Begins to draw: waits for a place, opens a session of the gate and starts its thread. Pictures come back encoded
+    /// as `format` says.
+    ///
+    /// # Errors
+    /// If the policy refuses the request as a whole, or there is no place.
+    pub(crate) async fn draw(
+        &self,
+        client: &Client,
+        request_id: &str,
+        deadline: Deadline,
+        ordered: Ordered,
+        format: Format,
+    ) -> Result<Drawing, Problem> {
+        let Ordered { request, model, standing, reservation } = ordered;
+        let upstream = self.upstream()?;
+        let place = self.admission.admit(&client.tenant, standing, deadline).await?;
         // Seeds below 2^32 are taken by every server.
         let seed = request.seed.unwrap_or_else(|| rand::random::<u32>().into());
         let info = RequestInfo {
             id: Some(request_id.to_owned()),
             generator: Some(upstream.fingerprint().to_owned()),
+            model,
+            requested_by: Some(client.key.to_string()),
+            // The header is the client's own word; the body's may be one that it passes on.
+            subject: client.subject.as_deref().map(str::to_owned).or_else(|| request.subject.clone()),
             size: request.size,
             deadline: Some(deadline.0),
             ..RequestInfo::new(&*client.tenant, request.prompt.as_str(), seed, request.count)
@@ -136,6 +174,7 @@ impl App {
             decode: self.config.pictures.decode,
             format,
             review: Arc::clone(&self.review),
+            reservation,
             token,
             progress,
             place,
@@ -156,8 +195,9 @@ impl App {
         deadline: Deadline,
         brought: Brought,
     ) -> Result<Outcome, Problem> {
-        let Brought { picture, prompt, format } = brought;
-        let place = self.admission.admit(&client.tenant, deadline).await?;
+        let Brought { picture, prompt, model, subject, format } = brought;
+        let (standing, reservation) = self.reserve(client, model.as_deref(), 1).await?;
+        let place = self.admission.admit(&client.tenant, standing, deadline).await?;
         let decode = self.config.pictures.decode;
         // What is no picture needs no decision.
         let decoded = tokio::task::spawn_blocking(move || picture.decode(&decode));
@@ -165,6 +205,9 @@ impl App {
         let info = RequestInfo {
             id: Some(request_id.to_owned()),
             deadline: Some(deadline.0),
+            model,
+            requested_by: Some(client.key.to_string()),
+            subject: client.subject.as_deref().map(str::to_owned).or(subject),
             max_tries: Some(1),
             ..RequestInfo::new(&*client.tenant, prompt, 0, 1)
         };
@@ -183,7 +226,10 @@ impl App {
         let judging = tokio::task::spawn_blocking(move || {
             let evidence = session.policy().client.evidence;
             let outcome = session.finished(0, picture)?.into_outcome();
-            drop((listed, place));
+            if let Some(decision) = session.decision(0) {
+                reservation.note(decision);
+            }
+            drop((listed, reservation, place));
             let outcome = outcome.map_err(|DrawAgain { .. }| {
                 Problem::new(ProblemKind::Internal, "the gate asked for another try where there is none")
             })?;
@@ -195,10 +241,40 @@ impl App {
         judging.await.map_err(|panic| died(&panic))?
     }
 
+    /// Whether the tenant may ask for work now, and what is reserved for it.
+    async fn reserve(
+        &self,
+        client: &Client,
+        model: Option<&str>,
+        pictures: u32,
+    ) -> Result<(Standing, Reservation), Problem> {
+        self.live.refuse_if_gone(self.config.limits.retry_after)?;
+        let policy = self.policy(&client.tenant, model)?;
+        let reservation = self.quotas.reserve(client, &policy, pictures).await?;
+        let in_work = policy.quota.in_work.map(|most| most as usize);
+        Ok((Standing { priority: policy.priority, in_work }, reservation))
+    }
+
+    /// The policy of a tenant for a generation model.
+    ///
+    /// # Errors
+    /// `Forbidden` if it has none.
+    pub(crate) fn policy(&self, tenant: &str, model: Option<&str>) -> Result<Arc<Policy>, Problem> {
+        let missing = || Problem::new(ProblemKind::Forbidden, "this API key's tenant has no policy");
+        self.gate.policy_for(tenant, model).ok_or_else(missing)
+    }
+
     /// Calls off all that is in work, of all tenants.
     pub(crate) fn call_off(&self) {
         self.running.cancel_all();
         self.judging.cancel_all();
+    }
+
+    /// The last words of a server that ends: what was spent is counted, if it can be.
+    pub(crate) async fn farewell(&self) {
+        if tokio::time::timeout(FAREWELL, self.quotas.settled()).await.is_err() {
+            tracing::error!("what was spent last is not counted");
+        }
     }
 
     /// Waits until the server is stopping and nothing is in work: then WebSockets are to be closed.
@@ -249,6 +325,15 @@ fn died(panic: &tokio::task::JoinError) -> Problem {
     Problem::new(ProblemKind::Internal, message)
 }
 
+/// A request that was taken.
+#[derive(Debug)]
+pub(crate) struct Ordered {
+    request: PictureRequest,
+    model: Option<String>,
+    standing: Standing,
+    reservation: Reservation,
+}
+
 /// A picture that a client wants judged.
 #[derive(Debug)]
 pub(crate) struct Brought {
@@ -256,6 +341,10 @@ pub(crate) struct Brought {
     pub(crate) picture: Unjudged,
     /// What it was drawn for, as far as the client says; empty if it does not. For the log.
     pub(crate) prompt: String,
+    /// The model that drew it, as far as the client says. Its name chooses among the policy's `model` tables.
+    pub(crate) model: Option<String>,
+    /// On behalf of whom it was drawn, as far as the body says.
+    pub(crate) subject: Option<String>,
     /// How a released picture is encoded.
     pub(crate) format: Format,
 }

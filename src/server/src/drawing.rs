@@ -19,6 +19,7 @@ use crate::deadline::Deadline;
 use crate::outcome::{Finished, Outcome};
 use crate::pictures::{Format, Shown};
 use crate::problem::{Problem, ProblemKind};
+use crate::quota::Reservation;
 use crate::request::PictureRequest;
 use crate::review::Review;
 use crate::running::{Canceller, Listed};
@@ -144,6 +145,8 @@ pub(crate) struct Setting {
     pub(crate) decode: DecodeOptions,
     pub(crate) format: Format,
     pub(crate) review: Arc<Review>,
+    /// What is reserved. What the decisions do not take of it is given back at the end.
+    pub(crate) reservation: Reservation,
     pub(crate) token: CancellationToken,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) listed: Listed,
@@ -261,7 +264,7 @@ impl Driver {
         drop(session);
         setting.progress.send_replace(Progress { fraction: 1.0, ..Progress::default() });
         // Whoever sees the end finds the place free.
-        drop((setting.listed, setting.place));
+        drop((setting.listed, setting.reservation, setting.place));
         let _ = updates.try_send(Update::End { failure });
     }
 
@@ -287,6 +290,7 @@ impl Driver {
         if let MemberOutcome::Held(held) = outcome {
             self.setting.review.keep(held);
         }
+        self.setting.reservation.note(outcome.decision());
         let evidence = self.session.policy().client.evidence;
         let outcome = Outcome::new(outcome, self.setting.format, evidence);
         self.decided += 1;

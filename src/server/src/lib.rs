@@ -19,6 +19,7 @@
 //! the session released.
 
 mod access;
+mod admin;
 mod admission;
 mod app;
 mod body;
@@ -31,13 +32,15 @@ mod fetch;
 mod front;
 mod json;
 mod kept;
-mod keys;
+pub mod keys;
 mod listen;
+mod live;
 mod memory;
 mod openapi;
 mod outcome;
 mod pictures;
 mod problem;
+mod quota;
 mod request;
 mod request_id;
 mod review;
@@ -47,10 +50,11 @@ mod socket;
 mod tls;
 pub mod upstream;
 
-pub use app::App;
+pub use app::{App, Services};
 pub use config::{Config, ConfigError, RawConfig};
 pub use keys::{KeyError, KeyFile, NewKey};
 pub use listen::{Server, ServerError};
+pub use live::{Files, Loaded, PolicySource, Proposal, ReloadError, Stored};
 pub use memory::keep_memory;
 pub use problem::{Problem, ProblemKind};
 pub use request::{Dialect, Native, PictureRequest, Source};

@@ -18,10 +18,12 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin;
 use crate::app::App;
 use crate::client::Peer;
-use crate::config::{ConfigError, ServerLimits};
+use crate::config::{ConfigError, RawTls, ServerLimits};
 use crate::keys::KeyError;
+use crate::live::ReloadError;
 use crate::router::router;
 use crate::socket::Socket;
 use crate::tls;
@@ -36,6 +38,8 @@ const BUFFER_BYTES: usize = 128 << 10;
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How long to wait where the system gives no socket.
 const BREATH: Duration = Duration::from_millis(50);
+/// Most connections of the administration.
+const ADMIN_CONNECTIONS: usize = 64;
 
 /// A server that cannot be started.
 #[derive(Debug, Error)]
@@ -46,6 +50,9 @@ pub enum ServerError {
     /// The key file cannot be used.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// Policies or keys cannot be used, or not be had.
+    #[error(transparent)]
+    Policies(#[from] ReloadError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}; expected a free port of an address of this machine")]
     Listen {
@@ -59,21 +66,36 @@ pub enum ServerError {
 /// A gateway that listens.
 pub struct Server {
     app: Arc<App>,
+    public: Port,
+    admin: Option<Port>,
+}
+
+/// An address that is listened on.
+struct Port {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
 }
 
+impl Port {
+    async fn bind(address: SocketAddr, tls: Option<&RawTls>) -> Result<Self, ServerError> {
+        let tls = tls.map(tls::acceptor).transpose()?;
+        let fail = |source| ServerError::Listen { address, source };
+        Ok(Self { listener: TcpListener::bind(address).await.map_err(fail)?, tls })
+    }
+}
+
 impl Server {
-    /// Listens on the configured address.
+    /// Listens on the configured address, and on the administration's, if there is one.
     ///
     /// # Errors
-    /// If it cannot, or the certificate or its key cannot be used.
+    /// If it cannot, or a certificate or its key cannot be used.
     pub async fn bind(app: Arc<App>) -> Result<Self, ServerError> {
-        let tls = app.config.tls.as_ref().map(tls::acceptor).transpose()?;
-        let address = app.config.listen;
-        let fail = |source| ServerError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(fail)?;
-        Ok(Self { app, listener, tls })
+        let public = Port::bind(app.config.listen, app.config.tls.as_ref()).await?;
+        let admin = match &app.config.admin {
+            Some(admin) => Some(Port::bind(admin.listen, admin.tls.as_ref()).await?),
+            None => None,
+        };
+        Ok(Self { app, public, admin })
     }
 
     /// Where it listens: with port 0 in the configuration, the port that it got.
@@ -81,28 +103,32 @@ impl Server {
     /// # Errors
     /// If the system does not say.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.public.listener.local_addr()
+    }
+
+    /// Where the administration listens, if there is one.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn admin_addr(&self) -> std::io::Result<Option<SocketAddr>> {
+        self.admin.as_ref().map(|admin| admin.listener.local_addr()).transpose()
     }
 
     /// Serves until `stop` is ready. Then takes no further request, lets those in work end for as long as
     /// `limits.drain_ms` says, and calls off the rest: they release nothing, and are answered so. Returns at most ten
-    /// seconds after that time. A judgment that does not heed being called off may still run on its thread.
+    /// seconds after that time. A judgment that does not heed being called off may still run on its thread. The
+    /// administration is served until the end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { app, listener, tls } = self;
+        let Self { app, public: Port { listener, tls }, admin } = self;
         let limits = app.config.limits;
-        let total = limits.connections.min(u32::MAX as usize >> 3);
-        let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout);
-        builder.max_headers(HEADERS).max_header_size(HEAD_BYTES).max_buf_size(BUFFER_BYTES);
-        let door = Arc::new(Door {
-            routes: router(&app),
-            places: Arc::new(Semaphore::new(total)),
-            closing: CancellationToken::new(),
-            cut: CancellationToken::new(),
-            builder,
-            tls,
-            limits,
-        });
+        let door = Door::new(router(&app), tls, limits);
+        let mut beside = JoinSet::new();
+        beside.spawn(Arc::clone(&app).watch());
+        if let Some(Port { listener, tls }) = admin {
+            let limits = ServerLimits { connections: ADMIN_CONNECTIONS, ..limits };
+            let door = Door::new(admin::router(&app), tls, limits);
+            beside.spawn(async move { match door.serve(&listener, &mut JoinSet::new(), false).await {} });
+        }
         let (mut connections, mut late) = (JoinSet::new(), JoinSet::new());
         tokio::select! {
             () = stop => {}
@@ -123,11 +149,12 @@ impl Server {
         }
         drop(listener);
         // Those that became WebSockets are closed by their fronts.
-        let closed = door.places.acquire_many(u32::try_from(total).unwrap_or(u32::MAX));
-        let _ = timeout(FAREWELL, closed).await;
+        let _ = timeout(FAREWELL, door.all_closed()).await;
         door.cut.cancel();
         connections.shutdown().await;
         late.shutdown().await;
+        beside.shutdown().await;
+        app.farewell().await;
     }
 }
 
@@ -146,7 +173,12 @@ fn report_panic(ended: Result<(), JoinError>) {
     }
 }
 
-/// What all connections share.
+/// Most connections of a door.
+fn places(limits: ServerLimits) -> usize {
+    limits.connections.min(u32::MAX as usize >> 3)
+}
+
+/// What all connections of a port share.
 struct Door {
     routes: axum::Router,
     builder: http1::Builder,
@@ -160,6 +192,27 @@ struct Door {
 }
 
 impl Door {
+    fn new(routes: axum::Router, tls: Option<TlsAcceptor>, limits: ServerLimits) -> Arc<Self> {
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout);
+        builder.max_headers(HEADERS).max_header_size(HEAD_BYTES).max_buf_size(BUFFER_BYTES);
+        Arc::new(Self {
+            routes,
+            places: Arc::new(Semaphore::new(places(limits))),
+            closing: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            builder,
+            tls,
+            limits,
+        })
+    }
+
+    /// Waits until no connection is left.
+    async fn all_closed(&self) {
+        // The semaphore is never closed.
+        let _ = self.places.acquire_many(u32::try_from(places(self.limits)).unwrap_or(u32::MAX)).await;
+    }
+
     /// Takes connections for ever. `last` says that each is closed after one answer.
     async fn serve(
         self: &Arc<Self>,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cluegate_gate::GateError;
 use cluegate_perception::DecodeError;
@@ -40,6 +40,18 @@ pub enum ProblemKind {
     RequestTimeout,
     /// The queue is full.
     Overloaded,
+    /// The tenant's requests come faster than its policy allows.
+    RateLimited,
+    /// The tenant has used up what its policy allows for a day or a month.
+    QuotaExceeded,
+    /// The tenant is suspended.
+    Suspended,
+    /// The store that holds tenants, keys and quotas is gone.
+    StoreGone,
+    /// What is to be changed was changed by somebody else meanwhile, or is there already.
+    Conflict,
+    /// A policy, a template, a constitution or a key that cannot be used.
+    Unusable,
     /// The server is stopping.
     Draining,
     /// The upstream refused the request.
@@ -64,15 +76,19 @@ impl ProblemKind {
         match self {
             Self::BadRequest | Self::Inexpressible | Self::UpstreamRefused => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::TooManyGuesses | Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::TooManyGuesses | Self::Overloaded | Self::RateLimited | Self::QuotaExceeded => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::Forbidden | Self::Suspended => StatusCode::FORBIDDEN,
+            Self::Conflict => StatusCode::CONFLICT,
+            Self::Unusable => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Gone => StatusCode::GONE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Draining | Self::StoreGone => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout | Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
             Self::JudgeFailed | Self::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
@@ -95,6 +111,12 @@ impl ProblemKind {
             Self::UnsupportedType => "unsupported_media_type",
             Self::RequestTimeout => "request_timeout",
             Self::Overloaded => "overloaded",
+            Self::RateLimited => "rate_limit_exceeded",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::Suspended => "suspended",
+            Self::StoreGone => "store_unavailable",
+            Self::Conflict => "conflict",
+            Self::Unusable => "unusable",
             Self::Draining => "shutting_down",
             Self::UpstreamRefused => "upstream_refused",
             Self::UpstreamFailed => "upstream_failed",
@@ -115,12 +137,26 @@ pub struct Problem {
     kind: ProblemKind,
     message: String,
     retry_after: Option<Duration>,
+    limit: Option<LimitHit>,
+}
+
+/// A limit of a tenant's policy that a request ran into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LimitHit {
+    /// Its key in the policy.
+    pub(crate) name: &'static str,
+    /// What the policy allows within the window.
+    pub(crate) quota: u64,
+    /// How long the window is.
+    pub(crate) window: Duration,
+    /// How long until there is something left again.
+    pub(crate) resets: Duration,
 }
 
 impl Problem {
     /// A problem; `message` says what was expected, what came, and what to do. It must not quote pictures or secrets.
     pub fn new(kind: ProblemKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None }
+        Self { kind, message: message.into(), retry_after: None, limit: None }
     }
 
     /// A malformed request.
@@ -133,6 +169,20 @@ impl Problem {
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
+    }
+
+    /// New work that is refused because the store is gone.
+    pub(crate) fn store_gone(retry_after: Duration) -> Self {
+        let message = "the store that holds tenants, keys and quotas cannot be reached, and no new work is taken without \
+                       it; come back later";
+        Self::new(ProblemKind::StoreGone, message).retry_after(retry_after)
+    }
+
+    /// Says which limit was reached, and to try again when there is something left.
+    #[must_use]
+    pub(crate) fn limited(mut self, hit: LimitHit) -> Self {
+        self.limit = Some(hit);
+        self.retry_after(hit.resets)
     }
 
     /// What kind.
@@ -149,11 +199,27 @@ impl Problem {
     pub(crate) fn respond(&self, body: impl serde::Serialize) -> Response {
         let mut response = (self.kind.status(), Json(body)).into_response();
         if let Some(wait) = self.retry_after {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds(wait)));
+        }
+        if let Some(hit) = &self.limit {
+            // draft-ietf-httpapi-ratelimit-headers-10, sections 3 and 4.
+            let name = hit.name;
+            let policy = format!("\"{name}\";q={};w={}", hit.quota, seconds(hit.window));
+            let left = format!("\"{name}\";r=0;t={}", seconds(hit.resets));
+            for (header, value) in [("ratelimit-policy", policy), ("ratelimit", left)] {
+                if let Ok(value) = HeaderValue::try_from(value) {
+                    response.headers_mut().insert(HeaderName::from_static(header), value);
+                }
+            }
         }
         response.extensions_mut().insert(self.clone());
         response
     }
+}
+
+/// Whole seconds, up, and at least one: whoever comes back after them is not too early.
+fn seconds(time: Duration) -> u64 {
+    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
 }
 
 impl IntoResponse for Problem {

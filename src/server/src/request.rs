@@ -63,6 +63,8 @@ pub struct PictureRequest {
     pub scheduler: Option<String>,
     /// Checkpoint by the upstream's name.
     pub model: Option<String>,
+    /// The end user on whose behalf the client asks, as the body names them. For the log; no upstream is told.
+    pub subject: Option<String>,
     /// Pictures to start from.
     pub source: Option<Source>,
     /// What only the front's own dialect can say. An upstream of another dialect refuses the request if there is any.

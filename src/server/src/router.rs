@@ -80,7 +80,8 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
 /// before the front is asked.
 async fn enter(State(app): State<Arc<App>>, peer: Peer, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let client = match app.authenticator.client(&parts.headers, peer) {
+    let client = app.authenticator.client(&parts.headers, peer, app.config.anonymous.as_deref());
+    let client = match client.and_then(|client| app.live.refuse_suspended(client)) {
         Ok(client) => client,
         Err(problem) => {
             body::discard(body).await;
@@ -130,7 +131,7 @@ fn same_site(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Names every request, and says the name in the answer.
-async fn name_request(mut request: Request, next: Next) -> Response {
+pub(crate) async fn name_request(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
     let value = HeaderValue::try_from(id.as_str());
     let line = Line::begin(&request, id.clone());
@@ -174,13 +175,13 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
     axum::Json(json!({ "status": "ready", "in_work": app.admission.in_work() })).into_response()
 }
 
-async fn unknown(request: Request) -> Problem {
+pub(crate) async fn unknown(request: Request) -> Problem {
     body::discard(request.into_body()).await;
     let message = "there is no such route; what is not named in /openapi.json is refused and not passed on";
     Problem::new(ProblemKind::NotFound, message)
 }
 
-fn wrong_method(method: &Method, methods: &[&str]) -> Response {
+pub(crate) fn wrong_method(method: &Method, methods: &[&str]) -> Response {
     let methods = methods.join(", ");
     let message = format!("this route has no method {method}; it has {methods}");
     let mut response = Problem::new(ProblemKind::MethodNotAllowed, message).into_response();

@@ -12,8 +12,8 @@ use reqwest::Url;
 use super::ConfigError;
 use super::hosts::FetchHost;
 use super::raw::{
-    FrontName, RawA1111, RawComfyUi, RawConfig, RawPictures, RawServerLimits, RawTls, RawUpstream,
-    UpstreamKind,
+    FrontName, RawA1111, RawAdmin, RawComfyUi, RawConfig, RawPictures, RawServerLimits, RawStore, RawTls,
+    RawUpstream, UpstreamKind, WhenGone,
 };
 
 /// Longest configuration file in bytes.
@@ -46,6 +46,12 @@ pub struct Config {
     pub keys: Option<PathBuf>,
     /// Tenant of those who bring no key.
     pub anonymous: Option<String>,
+    /// The database that holds tenants, keys and usage.
+    pub store: Option<StoreConfig>,
+    /// How often policies and keys are looked at for changes; none for never.
+    pub poll: Option<Duration>,
+    /// The administration.
+    pub admin: Option<AdminConfig>,
     /// TLS.
     pub tls: Option<RawTls>,
     /// The text-to-image server.
@@ -58,6 +64,37 @@ pub struct Config {
     pub a1111: RawA1111,
     /// The ComfyUI front end.
     pub comfyui: RawComfyUi,
+}
+
+/// The database that holds tenants, keys and usage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoreConfig {
+    /// Where it is.
+    pub address: StoreAddress,
+    /// What happens while it is gone.
+    pub when_gone: WhenGone,
+    /// For how long it may be silent before it counts as gone.
+    pub gone_after: Duration,
+}
+
+/// Where a store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreAddress {
+    /// `sqlite:PATH` or `postgres://...`.
+    Url(String),
+    /// A file that holds such an address.
+    File(PathBuf),
+}
+
+/// The administration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdminConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// File of hashed keys with roles.
+    pub key_file: PathBuf,
+    /// TLS.
+    pub tls: Option<RawTls>,
 }
 
 /// The text-to-image server.
@@ -182,12 +219,8 @@ impl Config {
         let listen = listen.map_err(|_| {
             check.error("listen", "an address and a port, such as 127.0.0.1:7800", &raw.listen)
         })?;
-        if raw.keys.file.is_none() && raw.keys.anonymous.is_none() {
-            let expected =
-                "present: `file` for API keys, or `anonymous` for the tenant of those who bring none";
-            return Err(check.error("keys", expected, "empty"));
-        }
-        let tls = raw.tls.map(|tls| RawTls { certificate: at(tls.certificate), key: at(tls.key) });
+        check.owners(&raw)?;
+        let tls = raw.tls.map(|tls| tls.in_folder(folder));
         // Models may also be named by preset, which is no path.
         let models = raw.models.map(|models| {
             let path = folder.join(&models);
@@ -203,6 +236,12 @@ impl Config {
             fronts: raw.fronts,
             keys: raw.keys.file.map(at),
             anonymous: raw.keys.anonymous,
+            store: raw.store.map(|store| check.store(store, folder)).transpose()?,
+            poll: match raw.reload.poll_ms {
+                0 => None,
+                ms => Some(check.time("reload.poll_ms", ms)?),
+            },
+            admin: raw.admin.map(|admin| check.admin(admin, listen, folder)).transpose()?,
             tls,
             upstream: raw.upstream.map(|upstream| check.upstream(upstream, folder)).transpose()?,
             limits: check.limits(&raw.limits)?,
@@ -220,6 +259,42 @@ impl Config {
     /// Whether `front` is offered.
     pub fn offers(&self, front: FrontName) -> bool {
         self.fronts.contains(&front)
+    }
+}
+
+impl RawTls {
+    fn in_folder(self, folder: &Path) -> Self {
+        Self { certificate: folder.join(self.certificate), key: folder.join(self.key) }
+    }
+}
+
+/// How the address of a file of SQLite begins.
+const SQLITE: &str = "sqlite:";
+
+/// The address of a store; the path of a file is relative to `folder`.
+fn in_folder(url: &str, folder: &Path) -> String {
+    match url.strip_prefix(SQLITE) {
+        Some(path) => format!("{SQLITE}{}", folder.join(path).display()),
+        None => url.to_owned(),
+    }
+}
+
+impl StoreAddress {
+    /// The address itself.
+    ///
+    /// # Errors
+    /// If the file that holds it cannot be read, or is empty.
+    pub fn url(&self) -> Result<String, ConfigError> {
+        let file = match self {
+            Self::Url(url) => return Ok(url.clone()),
+            Self::File(file) => file,
+        };
+        let fail = |problem: String| ConfigError::Read { path: file.clone(), problem };
+        let text = fs::read_to_string(file).map_err(|source| fail(source.to_string()))?;
+        match text.trim() {
+            "" => Err(fail("it is empty; expected the address of a store".to_owned())),
+            url => Ok(in_folder(url, file.parent().unwrap_or(Path::new("")))),
+        }
     }
 }
 
@@ -246,6 +321,51 @@ impl Check<'_> {
             1..=MAX_MS => Ok(Duration::from_millis(ms)),
             _ => Err(self.error(path, "from 1 to a year of milliseconds", ms)),
         }
+    }
+
+    /// Somebody has to be able to ask, and who may is said in one place.
+    fn owners(&self, raw: &RawConfig) -> Result<(), ConfigError> {
+        let kept =
+            "absent where there is a [store], which holds it; `cluegate tenants import` brings files into it";
+        match &raw.store {
+            None if raw.keys.file.is_none() && raw.keys.anonymous.is_none() => {
+                let expected =
+                    "present: `file` for API keys, or `anonymous` for the tenant of those who bring none";
+                Err(self.error("keys", expected, "empty"))
+            }
+            Some(_) if raw.policy.is_some() => Err(self.error("policy", kept, "present")),
+            Some(_) if raw.keys.file.is_some() => Err(self.error("keys.file", kept, "present")),
+            _ => Ok(()),
+        }
+    }
+
+    fn store(&self, raw: RawStore, folder: &Path) -> Result<StoreConfig, ConfigError> {
+        let address = match (raw.url, raw.url_file) {
+            (Some(url), None) => StoreAddress::Url(in_folder(&url, folder)),
+            (None, Some(file)) => StoreAddress::File(folder.join(file)),
+            (url, _) => {
+                let expected = "an address such as sqlite:gate.db in `url`, or the name of a file that holds one in \
+                                `url_file`, and not both";
+                return Err(self.error("store", expected, if url.is_some() { "both" } else { "empty" }));
+            }
+        };
+        let gone_after = self.time("store.gone_after_ms", raw.gone_after_ms)?;
+        Ok(StoreConfig { address, when_gone: raw.when_gone, gone_after })
+    }
+
+    fn admin(&self, raw: RawAdmin, public: SocketAddr, folder: &Path) -> Result<AdminConfig, ConfigError> {
+        let listen: SocketAddr = raw.listen.parse().map_err(|_| {
+            self.error("admin.listen", "an address and a port, such as 127.0.0.1:7801", &raw.listen)
+        })?;
+        if listen == public && listen.port() != 0 {
+            let expected = "another address or port than `listen`: clients must not reach the administration";
+            return Err(self.error("admin.listen", expected, listen));
+        }
+        Ok(AdminConfig {
+            listen,
+            key_file: folder.join(raw.key_file),
+            tls: raw.tls.map(|tls| tls.in_folder(folder)),
+        })
     }
 
     fn upstream(&self, raw: RawUpstream, folder: &Path) -> Result<UpstreamConfig, ConfigError> {

@@ -11,13 +11,15 @@ mod tests;
 
 use std::path::PathBuf;
 
-pub use built::{Config, PictureOptions, ServerLimits, UpstreamConfig};
+pub use built::{
+    AdminConfig, Config, PictureOptions, ServerLimits, StoreAddress, StoreConfig, UpstreamConfig,
+};
 use cluegate_gate::policy::did_you_mean;
 pub use examine::Finding;
 pub use hosts::FetchHost;
 pub use raw::{
-    FrontName, RawA1111, RawComfyUi, RawConfig, RawKeys, RawPictures, RawServerLimits, RawTls, RawUpstream,
-    UpstreamKind,
+    FrontName, RawA1111, RawAdmin, RawComfyUi, RawConfig, RawKeys, RawPictures, RawReload, RawServerLimits,
+    RawStore, RawTls, RawUpstream, UpstreamKind, WhenGone,
 };
 pub use settings::{KeySetting, mask_address};
 use thiserror::Error;

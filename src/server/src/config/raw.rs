@@ -17,7 +17,7 @@ pub struct RawConfig {
     /// before the gateway; without it, scheme and host as the client named them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_url: Option<String>,
-    /// The policy file; without one, the shipped default policy.
+    /// The policy file; without one, and without a store, the shipped default policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<PathBuf>,
     /// The decision log: a file to which a line is appended before a picture is released.
@@ -31,6 +31,14 @@ pub struct RawConfig {
     pub fronts: Vec<FrontName>,
     /// Who may ask.
     pub keys: RawKeys,
+    /// A database with tenants, constitutions, keys and usage, in place of `policy` and `keys.file`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<RawStore>,
+    /// When changed policies and keys are read again.
+    pub reload: RawReload,
+    /// The administration; without it, there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<RawAdmin>,
     /// TLS; without it, plain HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<RawTls>,
@@ -58,6 +66,9 @@ impl Default for RawConfig {
             models: None,
             fronts: FrontName::ALL.to_vec(),
             keys: RawKeys::default(),
+            store: None,
+            reload: RawReload::default(),
+            admin: None,
             tls: None,
             upstream: None,
             limits: RawServerLimits::default(),
@@ -101,16 +112,77 @@ impl FrontName {
     ];
 }
 
-/// Who may ask. One of the two is needed.
+/// Who may ask. One of the two is needed, or a store.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawKeys {
-    /// File of hashed API keys, each with its tenant. `cluegate keys new` makes one.
+    /// File of hashed API keys, each with its tenant. `cluegate keys new` makes one. Not with a store, which holds them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
     /// Tenant of those who bring no key. Anyone who can reach the address is this tenant then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anonymous: Option<String>,
+}
+
+/// A database with tenants, constitutions, keys and usage. One of `url` and `url_file` is needed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawStore {
+    /// `sqlite:PATH`, where the path is relative to this file, or `postgres://USER:PASSWORD@HOST/DATABASE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// File that holds the address, where it has a password that does not belong here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url_file: Option<PathBuf>,
+    /// What happens while the store cannot be reached.
+    pub when_gone: WhenGone,
+    /// For how long it may be silent, in milliseconds, before it counts as gone.
+    pub gone_after_ms: u64,
+}
+
+impl Default for RawStore {
+    fn default() -> Self {
+        Self { url: None, url_file: None, when_gone: WhenGone::Refuse, gone_after_ms: 10_000 }
+    }
+}
+
+/// What happens while the store cannot be reached. Work that has begun goes on in either case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenGone {
+    /// New work is refused with status 503.
+    #[default]
+    Refuse,
+    /// New work is done by the policies and keys that were read last, and each gateway counts quotas by itself. A key
+    /// that is revoked meanwhile goes on holding.
+    Serve,
+}
+
+/// When changed policies and keys are read again: besides on SIGHUP, and when the administration asks for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawReload {
+    /// How often files, or the store's generation, are looked at, in milliseconds; 0 for never.
+    pub poll_ms: u64,
+}
+
+impl Default for RawReload {
+    fn default() -> Self {
+        Self { poll_ms: 2_000 }
+    }
+}
+
+/// The administration: an address of its own, with keys of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawAdmin {
+    /// Address and port to listen on. Port 0 takes a free one.
+    pub listen: String,
+    /// File of hashed keys, each with a role. `cluegate keys new --role write` makes one.
+    pub key_file: PathBuf,
+    /// TLS; without it, plain HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RawTls>,
 }
 
 /// TLS.

@@ -68,7 +68,14 @@ fn the_shipped_file_spells_out_every_default() {
         ..least
     };
     assert_eq!(whole, optional);
-    Config::parse(&with_comments(), "gate.toml", std::path::Path::new("")).unwrap();
+    let whole: RawConfig = toml::from_str(&with_comments()).unwrap();
+    let store = whole.store.unwrap();
+    assert_eq!(RawStore { url: None, url_file: None, ..store }, RawStore::default());
+    // Who may ask stands in files or in a store, and where the store is in one place.
+    let twice = ["policy = ", "file = \"keys.toml\"", "url_file = "];
+    let text = with_comments();
+    let one: Vec<&str> = text.lines().filter(|line| !twice.iter().any(|key| line.starts_with(key))).collect();
+    Config::parse(&one.join("\n"), "gate.toml", std::path::Path::new("")).unwrap();
 }
 
 #[test]

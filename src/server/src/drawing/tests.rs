@@ -142,17 +142,19 @@ impl Bench {
         let policy = format!("[tenant.t]\nconstitution = \"world.toml\"\n{policy}\n");
         std::fs::write(folder.path().join("policy.toml"), policy).unwrap();
         let policies = Policies::load(folder.path().join("policy.toml")).unwrap();
-        let config = Config::parse("[keys]\nanonymous = \"t\"\n", "gate.toml", folder.path()).unwrap();
+        let text = "policy = \"policy.toml\"\n[keys]\nanonymous = \"t\"\n";
+        let config = Config::parse(text, "gate.toml", folder.path()).unwrap();
         let gate = Gate::new(&policies, Arc::new(judge.clone()), writes).unwrap();
         Self { app: App::new(config, Arc::new(gate), Some(upstream)).unwrap(), log, folder }
     }
 
     async fn draw_until(&self, count: u32, deadline: Duration) -> Drawing {
-        let client = Client { tenant: "t".into(), key: "k".into(), peer: [127, 0, 0, 1].into() };
+        let client = Client::new("t", "k");
         let request =
             PictureRequest { prompt: "a shop".to_owned(), count, seed: Some(7), ..PictureRequest::default() };
         let deadline = Deadline(Instant::now() + deadline);
-        self.app.draw(&client, "r", deadline, request, Format::Png).await.unwrap()
+        let ordered = self.app.order(&client, request).await.unwrap();
+        self.app.draw(&client, "r", deadline, ordered, Format::Png).await.unwrap()
     }
 
     async fn draw(&self, count: u32) -> Drawing {

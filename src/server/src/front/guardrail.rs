@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use super::verdict::{Asking, Failed, read_json, with_decisions};
 use crate::app::App;
-use crate::client::Client;
+use crate::client::{Client, subject_of};
 use crate::deadline::Deadline;
 use crate::fetch::is_address;
 use crate::json::Json;
@@ -57,6 +57,24 @@ struct Asked {
     litellm_trace_id: Option<String>,
     #[serde(default)]
     litellm_version: Option<String>,
+    /// What LiteLLM knows of who asked it.
+    #[serde(default)]
+    request_data: RequestData,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct RequestData {
+    #[serde(default)]
+    user_api_key_end_user_id: Option<String>,
+    #[serde(default)]
+    user_api_key_user_id: Option<String>,
+}
+
+impl RequestData {
+    /// On behalf of whom the call was made: LiteLLM's own user names its end user, or is the user.
+    fn end_user(&self) -> Option<&str> {
+        self.user_api_key_end_user_id.as_deref().or(self.user_api_key_user_id.as_deref())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -105,7 +123,8 @@ async fn guard(
     // The call's id, so that LiteLLM's logs and the decisions can be brought together.
     let id = asked.litellm_call_id.as_deref().and_then(RequestId::named).unwrap_or(id);
     tracing::debug!(request = id.as_str(), input = ?asked.input_type, pictures = pictures.len(), "a guardrail call");
-    let asking = Asking { app: &app, client: &client, id: &id, deadline };
+    let subject = subject_of(asked.request_data.end_user());
+    let asking = Asking { app: &app, client: &client, id: &id, deadline, subject };
     let named: Vec<&str> = pictures.iter().map(String::as_str).collect();
     let outcomes = asking.judge_all(&named).await?;
     let answer = match blocked(&outcomes) {

@@ -45,6 +45,8 @@ struct Asked {
     image_url: Option<String>,
     /// What it was drawn for.
     prompt: Option<String>,
+    /// The model that drew it.
+    model: Option<String>,
     /// The client's name for the request.
     request_id: Option<String>,
     /// How a returned picture is encoded.
@@ -98,11 +100,12 @@ async fn judge(
             Problem::bad_request("`request_id` must have from 1 to 128 letters, digits, `-`, `_`, `.` or `:`")
         })?,
     };
-    let asking = Asking { app: &app, client: &client, id: &id, deadline };
+    let asking = Asking { app: &app, client: &client, id: &id, deadline, subject: None };
     let picture = picture(&asking, &asked).await?;
-    let prompt = asked.prompt.unwrap_or_default();
-    let outcome = asking.judge(Brought { picture, prompt, format: asked.format.into() }).await?;
-    let evidence = asking.policy()?.client.evidence;
+    let evidence = asking.policy(asked.model.as_deref())?.client.evidence;
+    let (prompt, format) = (asked.prompt.unwrap_or_default(), asked.format.into());
+    let brought = Brought { picture, prompt, model: asked.model, subject: None, format };
+    let outcome = asking.judge(brought).await?;
     let answer = Json(answer(&outcome, evidence, asked.return_image));
     Ok(with_decisions(answer.into_response(), [&outcome]))
 }
@@ -167,12 +170,13 @@ async fn read_form(request: Request) -> Result<Asked, Problem> {
             "image" => asked.image = Some(field.text().await.map_err(|error| broken(&error))?),
             "image_url" => asked.image_url = Some(field.text().await.map_err(|error| broken(&error))?),
             "prompt" => asked.prompt = Some(text(field, &name).await?),
+            "model" => asked.model = Some(text(field, &name).await?),
             "request_id" => asked.request_id = Some(text(field, &name).await?),
             "format" => asked.format = word(field, &name).await?,
             "return_image" => asked.return_image = word::<String>(field, &name).await? == "true",
             _ => {
                 return Err(Problem::bad_request(format!(
-                    "the form has a part named {name:.40?}; known are image, image_url, prompt, request_id, format and \
+                    "the form has a part named {name:.40?}; known are image, image_url, prompt, model, request_id, format and \
                      return_image"
                 )));
             }

@@ -56,7 +56,7 @@ async fn moderate(
 ) -> Result<Response, Failed> {
     let asked: Asked = read_json(request).await?;
     let pictures = pictures(&asked.input)?;
-    let asking = Asking { app: &app, client: &client, id: &id, deadline };
+    let asking = Asking { app: &app, client: &client, id: &id, deadline, subject: None };
     let outcomes = asking.judge_all(&pictures).await?;
     if outcomes.iter().any(|outcome| outcome.reason() == Reason::Unjudged) {
         // The policy lets it pass without a verdict, and this answer would be one.
@@ -67,7 +67,7 @@ async fn moderate(
     let missing = || Problem::new(ProblemKind::Internal, "the tenant has no constitution");
     let constitution = app.gate.constitution(&client.tenant).ok_or_else(missing)?;
     let rules: Option<Vec<&str>> = asking
-        .policy()?
+        .policy(None)?
         .client
         .evidence
         .then(|| constitution.rules().iter().map(|rule| rule.id.as_str()).collect());

@@ -49,6 +49,8 @@ pub(super) struct Asking<'a> {
     pub(super) client: &'a Client,
     pub(super) id: &'a RequestId,
     pub(super) deadline: Deadline,
+    /// On behalf of whom, as far as the body says.
+    pub(super) subject: Option<String>,
 }
 
 impl Asking<'_> {
@@ -58,7 +60,8 @@ impl Asking<'_> {
     /// If it cannot be read, or there is no verdict on it.
     async fn judge_named(&self, named: &str) -> Result<Outcome, Failed> {
         let picture = self.app.fetcher.read(named, self.deadline).await?;
-        self.judge(Brought { picture, prompt: String::new(), format: Format::Png }).await
+        let (prompt, model, subject) = (String::new(), None, self.subject.clone());
+        self.judge(Brought { picture, prompt, model, subject, format: Format::Png }).await
     }
 
     /// Judges a picture.
@@ -81,7 +84,7 @@ impl Asking<'_> {
     /// # Errors
     /// If there are more than the tenant's policy allows, and as [`Asking::judge_named`].
     pub(super) async fn judge_all(&self, named: &[&str]) -> Result<Vec<Outcome>, Failed> {
-        let most = self.policy()?.limits.max_pictures as usize;
+        let most = self.policy(None)?.limits.max_pictures as usize;
         if named.len() > most {
             let message = format!("expected at most {most} pictures in one request, got {}", named.len());
             return Err(Problem::bad_request(message).into());
@@ -94,13 +97,12 @@ impl Asking<'_> {
         stream::iter(judged).buffered(AT_ONCE).try_collect().await
     }
 
-    /// The tenant's policy.
+    /// The tenant's policy for pictures of this model.
     ///
     /// # Errors
     /// `Forbidden` if it has none.
-    pub(super) fn policy(&self) -> Result<Arc<cluegate_gate::Policy>, Problem> {
-        let missing = || Problem::new(ProblemKind::Forbidden, "this API key's tenant has no policy");
-        self.app.gate.policy(&self.client.tenant).ok_or_else(missing)
+    pub(super) fn policy(&self, model: Option<&str>) -> Result<Arc<cluegate_gate::Policy>, Problem> {
+        self.app.policy(&self.client.tenant, model)
     }
 }
 

@@ -5,6 +5,8 @@
 mod a1111;
 mod a1111_server;
 mod a1111_upstream;
+mod admin;
+mod administered;
 mod builtin;
 mod clients;
 mod comfyui;
@@ -14,6 +16,7 @@ mod door;
 mod drain;
 mod drawing;
 mod guardrail;
+mod isolation;
 mod judge_api;
 mod judging_clients;
 mod leaks;

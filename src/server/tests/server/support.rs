@@ -76,7 +76,7 @@ impl Gateway {
             write(name, text);
         }
         let text = format!(
-            "listen = \"127.0.0.1:0\"\n{}\n[keys]\nfile = \"keys.toml\"\n{}\n",
+            "listen = \"127.0.0.1:0\"\npolicy = \"policy.toml\"\n{}\n[keys]\nfile = \"keys.toml\"\n{}\n",
             setup.config_head, setup.config_tables
         );
         let config = Config::parse(&text, "gate.toml", folder.path()).unwrap();

@@ -106,7 +106,8 @@ async fn files_that_cannot_be_used_are_named_and_never_quoted() {
 fn app(folder: &Path) -> Arc<App> {
     std::fs::write(folder.join("world.toml"), CONSTITUTION).unwrap();
     std::fs::write(folder.join("policy.toml"), "[tenant.t]\nconstitution = \"world.toml\"\n").unwrap();
-    let text = format!("listen = \"127.0.0.1:0\"\n[keys]\nanonymous = \"t\"\n{TABLES}");
+    let text =
+        format!("listen = \"127.0.0.1:0\"\npolicy = \"policy.toml\"\n[keys]\nanonymous = \"t\"\n{TABLES}");
     let config = Config::parse(&text, "gate.toml", folder).unwrap();
     let policies = Policies::load(folder.join("policy.toml")).unwrap();
     let gate = Gate::new(&policies, Arc::new(World::new([])), Arc::new(MemoryLog::new(1))).unwrap();

@@ -107,10 +107,11 @@ async fn a_judgment_is_called_off_when_its_client_goes_away() {
     let bench = Bench::new("", &judge, hangs().0);
     let app = Arc::clone(&bench.app);
     let asked = tokio::spawn(async move {
-        let client = Client { tenant: "t".into(), key: "k".into(), peer: [127, 0, 0, 1].into() };
+        let client = Client::new("t", "k");
         let deadline = Deadline(Instant::now() + Duration::from_secs(60));
         let picture = Unjudged::pixels(clean(0));
-        let brought = crate::app::Brought { picture, prompt: String::new(), format: Format::Png };
+        let (prompt, model, subject, format) = (String::new(), None, None, Format::Png);
+        let brought = crate::app::Brought { picture, prompt, model, subject, format };
         let _ = app.judge(&client, "r", deadline, brought).await;
     });
     within(judge.begun.cancelled()).await;

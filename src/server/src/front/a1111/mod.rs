@@ -152,7 +152,8 @@ async fn draw(caller: Caller, job: &'static str, body: &Bytes) -> Result<Respons
     };
     let asked = request::read(object(body)?, reading)?;
     let request = asked.request.clone();
-    let drawing = app.draw(&client, id.as_str(), deadline, asked.request, Format::Png).await?;
+    let ordered = app.order(&client, asked.request).await?;
+    let drawing = app.draw(&client, id.as_str(), deadline, ordered, Format::Png).await?;
     let working = Working::begin(&desk, &client.tenant, drawing.request_id(), job);
     let finished = drawing.finish_with(|preview| working.show(preview)).await?;
     // Who interrupts a request wants what there is of it, and no error.

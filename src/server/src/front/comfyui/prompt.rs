@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::jobs::{Asked, Listed};
 use super::{Desk, same_site, standard, task};
-use crate::app::App;
+use crate::app::{App, Ordered};
 use crate::body::Taken;
 use crate::client::Client;
 use crate::comfyui::graph::{Fault, Graph, Output};
@@ -98,6 +98,7 @@ pub(super) async fn queue(
         created: jiff::Timestamp::now().as_millisecond(),
         cancel: CancellationToken::new(),
     });
+    let ordered = app.order(&client, request).await?;
     // Listed first: a prompt of this id that ends meanwhile is in the history before it is off the list.
     let listed = Listed::add(&desk, &asked);
     let Some(listed) = listed.filter(|_| desk.history.get(&asked.tenant, &asked.prompt_id).is_none()) else {
@@ -105,7 +106,7 @@ pub(super) async fn queue(
         return Ok(whole("invalid_prompt_id", "prompt_id must be new", details));
     };
     let caller = Caller { app, client, deadline, taken };
-    start(caller, listed, asked, request).await
+    start(caller, listed, asked, ordered).await
 }
 
 /// Who asks, and what it takes to draw.
@@ -121,10 +122,10 @@ async fn start(
     Caller { app, client, deadline, taken }: Caller,
     listed: Listed,
     asked: Arc<Asked>,
-    request: PictureRequest,
+    ordered: Ordered,
 ) -> Result<Response, Problem> {
     let id = asked.prompt_id.clone();
-    let mut drawing = Box::pin(async move { app.draw(&client, &id, deadline, request, Format::Png).await });
+    let mut drawing = Box::pin(async move { app.draw(&client, &id, deadline, ordered, Format::Png).await });
     // What is refused is refused before the first wait, which is the one for a place.
     let first = std::future::poll_fn(|context| Poll::Ready(drawing.as_mut().poll(context))).await;
     let answer = json!({ "prompt_id": asked.prompt_id, "number": asked.number, "node_errors": {} });

@@ -124,7 +124,8 @@ async fn answer(
         Delivery::Base64 => None,
     };
     let Caller { client, id, deadline, files, taken, .. } = caller;
-    let drawing = app.draw(&client, id.as_str(), deadline, request, shape.format).await?;
+    let ordered = app.order(&client, request).await?;
+    let drawing = app.draw(&client, id.as_str(), deadline, ordered, shape.format).await?;
     if let Some(partial_images) = shape.partial_images {
         return Ok(stream::respond(drawing, shape, partial_images, taken));
     }

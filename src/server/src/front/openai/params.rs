@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value, json};
 
 use super::answer::Refusal;
+use crate::client::subject_of;
 use crate::pictures::Format;
 use crate::request::{Dialect, Native, PictureRequest};
 
@@ -131,6 +132,7 @@ pub(super) fn read(fields: &Map<String, Value>, task: Task, same: bool) -> Resul
         count: integer(fields, "n", 1..=10)?.unwrap_or(1),
         size: size(fields)?,
         model: text(fields, "model")?.map(str::to_owned),
+        subject: subject_of(identifier.or(user)),
         native: (!native.is_empty()).then_some(Native { dialect: Dialect::OpenAi, parameters: native }),
         ..PictureRequest::default()
     };

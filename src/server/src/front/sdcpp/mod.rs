@@ -68,12 +68,13 @@ async fn submit(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let (request, format) = parse::request(&body, &app.config.pictures.decode)?;
+    let ordered = app.order(&client, request).await?;
     let job = jobs.open(&client.tenant);
     let submitted = job.submitted();
     let (cancel, copy) = (job.cancel.clone(), Arc::clone(&app));
     let mut begun = Box::pin(async move {
         tokio::select! {
-            begun = copy.draw(&client, id.as_str(), deadline, request, format) => begun.map(Some),
+            begun = copy.draw(&client, id.as_str(), deadline, ordered, format) => begun.map(Some),
             () = cancel.cancelled() => Ok(None),
         }
     });
@@ -139,7 +140,7 @@ async fn capabilities(State(app): State<Arc<App>>, client: Client) -> Result<Jso
     let own = upstream.dialect() == Dialect::SdCpp;
     let (samplers, schedulers): (&[&str], &[&str]) = if own { (&SAMPLERS, &SCHEDULERS) } else { (&[], &[]) };
     let model = app.config.upstream.as_ref().and_then(|config| config.model.as_deref()).unwrap_or_default();
-    let most = app.gate.policy(&client.tenant).map_or(0, |policy| policy.limits.max_pictures);
+    let most = app.policy(&client.tenant, None)?.limits.max_pictures;
     let features = json!({
         "init_image": upstream.dialect() != Dialect::BuiltIn,
         "mask_image": upstream.dialect() != Dialect::BuiltIn,

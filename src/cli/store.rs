@@ -1,0 +1,49 @@
+//! A store, opened for one command.
+
+use anyhow::Context;
+use cluegate_server::{ReloadError, Stored};
+use cluegate_store::{Author, Database, DatabaseOptions, Edit, Store, StoreError};
+use tokio::runtime::Runtime;
+
+/// A store with the threads that its connections need.
+pub(super) struct OpenStore {
+    runtime: Runtime,
+    stored: Stored,
+}
+
+impl OpenStore {
+    /// Opens the store at `url`: a file that is made if there is none, or a server.
+    pub(super) fn open(url: &str) -> anyhow::Result<Self> {
+        let runtime = Runtime::new().context("cannot start the threads of the store")?;
+        let database = runtime.block_on(Database::open(url, DatabaseOptions::default()))?;
+        Ok(Self { runtime, stored: Stored::new(Store::new(database)) })
+    }
+
+    /// The store.
+    pub(super) fn store(&self) -> &Store {
+        self.stored.store()
+    }
+
+    /// The store with the policies that it holds.
+    pub(super) fn stored(&self) -> &Stored {
+        &self.stored
+    }
+
+    /// Waits for a call of the store.
+    pub(super) fn wait<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> anyhow::Result<T> {
+        Ok(self.runtime.block_on(call)?)
+    }
+
+    /// Waits for a check of what the store holds.
+    pub(super) fn check<T>(&self, call: impl Future<Output = Result<T, ReloadError>>) -> anyhow::Result<T> {
+        Ok(self.runtime.block_on(call)?)
+    }
+
+    /// Begins an edit in the name of whoever runs the command.
+    pub(super) fn edit(&self) -> anyhow::Result<Edit> {
+        let user = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| std::env::var(name).ok());
+        let by = format!("command line:{}", user.as_deref().unwrap_or("unknown"));
+        let author = Author { by: &by, at_ms: jiff::Timestamp::now().as_millisecond() };
+        self.wait(self.store().edit(author))
+    }
+}
