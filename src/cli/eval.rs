@@ -15,12 +15,20 @@ use super::args::Format;
 use super::{Exit, engine_options, progress, say, say_json};
 
 pub(super) mod args;
+mod build;
+mod compare;
 mod data;
+mod generator;
 mod measure;
 mod methods;
+mod pages;
+mod prompts;
 mod table;
 
 use args::{EvalCommand, OsbenchArgs};
+pub(crate) use table::in_words;
+#[cfg(test)]
+pub(crate) use table::of as table_of;
 
 /// Runs one of the measurements.
 pub(super) fn run(command: &EvalCommand) -> anyhow::Result<Exit> {
@@ -28,6 +36,11 @@ pub(super) fn run(command: &EvalCommand) -> anyhow::Result<Exit> {
         EvalCommand::Osbench(arguments) => osbench(arguments),
         EvalCommand::Run(arguments) => measure::run(arguments),
         EvalCommand::MiniPairs(arguments) => data::write_pairs(arguments),
+        EvalCommand::MiniNatural(arguments) => data::write_natural(arguments),
+        EvalCommand::Report(arguments) => pages::rebuild(arguments),
+        EvalCommand::Compare(arguments) => compare::run(arguments),
+        EvalCommand::BuildOsbench(arguments) => build::run(arguments),
+        EvalCommand::Prompts(arguments) => prompts::run(arguments),
     }
 }
 

@@ -141,7 +141,9 @@ fn line(path: &Path, judged: &Result<Report, Failure>, revision: Revision) -> an
 fn print_text(path: &Path, report: &Report) -> anyhow::Result<()> {
     let violated = report.violated();
     if violated.is_empty() {
-        say(format_args!("{}: safe ({:.0} ms)", path.display(), report.timings().total))?;
+        let cleared = report.prefilter().is_some_and(|said| said.cleared);
+        let by = if cleared { "by the pre-filter, no chain was asked; " } else { "" };
+        say(format_args!("{}: safe ({by}{:.0} ms)", path.display(), report.timings().total))?;
         return Ok(());
     }
     say(format_args!(

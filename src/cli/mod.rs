@@ -38,8 +38,12 @@ mod progress;
 mod replay;
 mod serve;
 mod store;
+mod student;
 mod tenants;
 
+pub(crate) use eval::in_words as eval_words;
+#[cfg(test)]
+pub(crate) use eval::table_of as eval_table;
 pub(crate) use judge::decided as judge_words;
 
 /// How a command ended.
@@ -149,6 +153,8 @@ fn dispatch(command: args::Command) -> anyhow::Result<Exit> {
         Command::Probe(arguments) => probe::run(&arguments),
         Command::Models(command) => models::run(&command),
         Command::Eval(command) => eval::run(&command),
+        Command::Label(arguments) => student::label(&arguments),
+        Command::Distill(arguments) => student::distill(&arguments),
         Command::Constitution(command) => constitution::run(&command),
         Command::Policy(command) => policy::run(&command),
         Command::Serve(arguments) => serve::run(&arguments),

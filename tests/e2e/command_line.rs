@@ -23,6 +23,13 @@ fn help_is_as_reviewed() {
         &["eval", "osbench"],
         &["eval", "run"],
         &["eval", "mini-pairs"],
+        &["eval", "mini-natural"],
+        &["label"],
+        &["distill"],
+        &["eval", "report"],
+        &["eval", "compare"],
+        &["eval", "build-osbench"],
+        &["eval", "prompts"],
         &["constitution"],
         &["constitution", "show"],
         &["constitution", "check"],
@@ -54,7 +61,7 @@ fn help_is_as_reviewed() {
 
 #[test]
 fn every_command_but_plain_ones_shows_an_example() {
-    for name in ["demo", "generate", "judge", "probe", "serve", "completions"] {
+    for name in ["demo", "generate", "judge", "probe", "label", "distill", "serve", "completions"] {
         let help = run([name, "--help"]).expect(0).stdout;
         assert!(help.contains("Example") && help.contains(&format!("  cluegate {name}")), "{help}");
     }

@@ -23,4 +23,5 @@ mod models;
 mod probe;
 mod probe_raw;
 mod serve;
+mod student;
 mod tenants;

@@ -191,6 +191,7 @@ fn outcome_words(outcome: Outcome) -> &'static str {
         Outcome::NotViolated => "not violated",
         Outcome::Violated => "VIOLATED",
         Outcome::Excepted => "not violated, by exception",
+        Outcome::Cleared => "not asked: cleared by the pre-filter",
     }
 }
 

@@ -1,11 +1,12 @@
 //! The arguments of `cluegate eval`.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
 use cluegate_eval::ablation::Ablation;
-use cluegate_eval::data::Format as LabelFormat;
+use cluegate_eval::data::{Format as LabelFormat, PromptFormat};
 use cluegate_mini::Style;
 
 use crate::cli::args::{Format, ModelArgs};
@@ -16,7 +17,18 @@ const RUN_EXAMPLES: &str = "Examples:\n  \
     cluegate eval run --data safeeditbench:test.jsonl --method guard --models paper/models.toml --out results\n  \
     cluegate eval run --data folder:pictures --constitution rules.toml --out results --format json\n\n\
     What is asked once is kept in OUT/results.jsonl: a run that was ended goes on where it was, and another method adds \
-    to it.";
+    to it. OUT/report.html has the figures as plots, beside the worst errors with their evidence.";
+
+const BUILD_EXAMPLES: &str = "Examples:\n  \
+    cluegate eval build-osbench --out bench --per-rule 40 --judge-fit\n  \
+    cluegate eval build-osbench --seeds seeds.toml --constitution rules.toml --generator gate.toml --out bench\n  \
+    cluegate eval build-osbench --expand 10 --text-models text.toml --generator gate.toml --out bench\n\n\
+    A build that was ended goes on where it was. Exit codes: 0 every rule has its pictures; 2 some have fewer, or an error.";
+
+const PROMPTS_EXAMPLES: &str = "Examples:\n  \
+    cluegate eval prompts --list i2p:i2p.csv --generator gate.toml --policy policy.toml --out prompts\n  \
+    cluegate eval prompts --list i2p:i2p.csv --list ring-a-bell:nudity.csv --limit 100 --referee paper/models.toml --out p\n\n\
+    Each prompt is drawn from the same seeds with the gate and without; what was answered is kept in OUT/prompts.jsonl.";
 
 /// Measurements.
 #[derive(Debug, Subcommand)]
@@ -32,6 +44,23 @@ pub(crate) enum EvalCommand {
     /// Write paired edits as a folder with labels: scenes that violate a rule, and the same without what violates it.
     #[command(after_help = "Example:\n  cluegate eval mini-pairs --per-rule 5 --out pairs")]
     MiniPairs(MiniPairsArgs),
+    /// Write scenes of natural frequencies as a folder with labels: about a third violate something.
+    #[command(after_help = "Example:\n  cluegate eval mini-natural --count 2000 --out natural")]
+    MiniNatural(MiniNaturalArgs),
+    /// Count the answers of an earlier run again and rebuild its report and page, without asking a model.
+    #[command(after_help = "Example:\n  cluegate eval report results --errors 40")]
+    Report(ReportArgs),
+    /// Compare two runs on the rows that both looked at: differences with intervals by the paired bootstrap.
+    #[command(
+        after_help = "Examples:\n  cluegate eval compare before after\n  cluegate eval compare results results --method clue --with whole-direct"
+    )]
+    Compare(CompareArgs),
+    /// Draw a benchmark from seed prompts: for each rule as many violating as borderline pictures that fit their prompt.
+    #[command(name = "build-osbench", after_help = BUILD_EXAMPLES)]
+    BuildOsbench(Box<BuildArgs>),
+    /// Draw lists of prompts that tempt a generator, and count the violations that are released with the gate and without.
+    #[command(after_help = PROMPTS_EXAMPLES)]
+    Prompts(Box<PromptsArgs>),
 }
 
 /// Arguments of `eval osbench`.
@@ -73,6 +102,60 @@ pub(crate) struct MiniPairsArgs {
     pub(crate) out: PathBuf,
 }
 
+/// Arguments of `eval mini-natural`.
+#[derive(Debug, Args)]
+pub(crate) struct MiniNaturalArgs {
+    /// How many.
+    #[arg(long, value_name = "N")]
+    pub(crate) count: usize,
+    /// Seed of the scenes.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// How the scenes are drawn.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) style: SceneStyle,
+    /// The folder to write to; made if need be.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: PathBuf,
+}
+
+/// Worst errors on a page, unless another number is named.
+const ERRORS: u16 = 16;
+
+/// Arguments of `eval report`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// The folder that `eval run --out` wrote.
+    #[arg(value_name = "OUT")]
+    pub(crate) out: PathBuf,
+    /// How many of the worst errors the page shows of the first method; of each other one a quarter of them.
+    #[arg(long, value_name = "N", default_value_t = ERRORS, value_parser = clap::value_parser!(u16).range(0..=200))]
+    pub(crate) errors: u16,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// Arguments of `eval compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// The folder whose figures are compared.
+    #[arg(value_name = "OUT1")]
+    pub(crate) first: PathBuf,
+    /// The folder that they are compared with.
+    #[arg(value_name = "OUT2")]
+    pub(crate) second: PathBuf,
+    /// Compare this method of the first folder; default: every method that both have, by name.
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) method: Option<String>,
+    /// With this method of the second folder; default: the one of the same name.
+    #[arg(long, value_name = "METHOD", requires = "method")]
+    pub(crate) with: Option<String>,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
 /// Arguments of `eval run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
@@ -91,7 +174,7 @@ pub(crate) struct RunArgs {
     pub(crate) scenes: SceneArgs,
     /// A method; may be repeated: clue (the default), prior-direct, prior-thought, whole-direct, whole-thought, guard,
     /// policy-word, clip-pair, clip-rules, always-safe, always-unsafe; or a classifier and where it lies: q16:FOLDER,
-    /// laion-nsfw:FOLDER, sd-safety-checker:FOLDER.
+    /// laion-nsfw:FOLDER, sd-safety-checker:FOLDER, onnx:CONFIG, student:FOLDER.
     #[arg(long, value_name = "METHOD")]
     pub(crate) method: Vec<MethodChoice>,
     /// CLUE without one of its parts, as a method of its own; may be repeated.
@@ -110,12 +193,15 @@ pub(crate) struct RunArgs {
     /// whole-thought.txt, guard.txt, policy-word.txt.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) questions: Option<PathBuf>,
-    /// The folder in which results.jsonl and report.json are kept; made if need be.
+    /// The folder in which results.jsonl, report.json and report.html are kept; made if need be.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: PathBuf,
     /// How often rows are drawn anew for the confidence intervals; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) resamples: usize,
+    /// How many of the worst errors the page shows of the first method; of each other one a quarter of them.
+    #[arg(long, value_name = "N", default_value_t = ERRORS, value_parser = clap::value_parser!(u16).range(0..=200))]
+    pub(crate) errors: u16,
     /// Judge also what the models say that they do not know.
     #[arg(long)]
     pub(crate) force: bool,
@@ -125,6 +211,170 @@ pub(crate) struct RunArgs {
     /// The models.
     #[command(flatten)]
     pub(crate) models: ModelArgs,
+}
+
+/// Arguments of `eval build-osbench`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// Seed prompts in TOML; default: those that ship for the constitution, if any do.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) seeds: Option<PathBuf>,
+    /// The rules that the seeds are for: a shipped name, or a file.
+    #[arg(long, value_name = "NAME|FILE", default_value = "scene")]
+    pub(crate) constitution: String,
+    /// Who draws.
+    #[command(flatten)]
+    pub(crate) draw: DrawArgs,
+    /// The generator: builtin for that of the models, or a configuration of the gateway, whose [upstream] draws.
+    #[arg(long, value_name = "builtin|FILE", default_value = "builtin")]
+    pub(crate) generator: GeneratorName,
+    /// Violating pictures for each rule, and as many borderline ones; the paper has 40 to 60.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=10_000))]
+    pub(crate) per_rule: usize,
+    /// Most attempts for each picture that is wanted.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1000))]
+    pub(crate) attempts: usize,
+    /// Least cosine between picture and prompt; default: the relevance encoder's own threshold.
+    #[arg(long, value_name = "COSINE", allow_negative_numbers = true, value_parser = cosine)]
+    pub(crate) min_fit: Option<f64>,
+    /// Keep only pictures of which the judge says what the seeds say. Do not measure the same judge on them.
+    #[arg(long)]
+    pub(crate) judge_fit: bool,
+    /// Have a text model write this many further prompts for each seed prompt.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=100))]
+    pub(crate) expand: usize,
+    /// The models whose text model writes them; default: --models.
+    #[arg(long, value_name = "PRESET|FILE", requires = "expand")]
+    pub(crate) text_models: Option<PathBuf>,
+    /// Seed of prompts and pictures.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// The folder to write to; made if need be.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: PathBuf,
+    /// The models.
+    #[command(flatten)]
+    pub(crate) models: ModelArgs,
+}
+
+/// How pictures are drawn.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DrawArgs {
+    /// Denoising steps; default: the generator's.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) steps: Option<u32>,
+    /// Strength of the prompt (classifier-free guidance); default: the generator's, or the list's.
+    #[arg(long)]
+    pub(crate) guidance: Option<f64>,
+    /// Width and height in pixels, such as 512x512; default: the generator's.
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    pub(crate) size: Option<(u32, u32)>,
+}
+
+/// Arguments of `eval prompts`.
+#[derive(Debug, Args)]
+pub(crate) struct PromptsArgs {
+    /// A list, by its form and file: i2p:FILE, ring-a-bell:FILE, t2i-riskyprompt:FILE; may be repeated.
+    #[arg(long, value_name = "LIST", required = true)]
+    pub(crate) list: Vec<ListName>,
+    /// Ask this many prompts of each list, spread evenly.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// How is drawn.
+    #[command(flatten)]
+    pub(crate) draw: DrawArgs,
+    /// The generator: builtin for that of the models, or a configuration of the gateway, whose [upstream] draws.
+    #[arg(long, value_name = "builtin|FILE", default_value = "builtin")]
+    pub(crate) generator: GeneratorName,
+    /// Policy file of the gate; default: the shipped policies (tenants default, kids and newsroom).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Whose policy decides.
+    #[arg(long, value_name = "ID", default_value = "default")]
+    pub(crate) tenant: String,
+    /// The rules that count: a shipped name, or a file.
+    #[arg(long, value_name = "NAME|FILE", default_value = "scene")]
+    pub(crate) constitution: String,
+    /// The models that judge what is released; default: those of the gate, which find nothing that the gate overlooks.
+    #[arg(long, value_name = "PRESET|FILE")]
+    pub(crate) referee: Option<PathBuf>,
+    /// Pictures of each prompt.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) pictures: u32,
+    /// Seed of prompts for which the list names none.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// How often prompts are drawn anew for the confidence intervals; 0 for none.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub(crate) resamples: usize,
+    /// The folder in which answers and figures are kept; made if need be.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: PathBuf,
+    /// Judge also what the models say that they do not know.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// The models.
+    #[command(flatten)]
+    pub(crate) models: ModelArgs,
+}
+
+/// Who draws.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum GeneratorName {
+    /// The generator of the models.
+    BuiltIn,
+    /// The upstream of a gateway's configuration.
+    Upstream(PathBuf),
+}
+
+impl FromStr for GeneratorName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("expected builtin, or the configuration of a gateway".to_owned()),
+            "builtin" => Ok(Self::BuiltIn),
+            path => Ok(Self::Upstream(path.into())),
+        }
+    }
+}
+
+/// A list of prompts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListName {
+    /// Its form.
+    pub(crate) format: PromptFormat,
+    /// The file.
+    pub(crate) path: PathBuf,
+}
+
+impl FromStr for ListName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = text.split_once(':').filter(|(_, path)| !path.is_empty());
+        let format = |name: &str| PromptFormat::ALL.into_iter().find(|format| format.as_str() == name);
+        named.and_then(|(name, path)| Some(Self { format: format(name)?, path: path.into() })).ok_or_else(
+            || {
+                let forms = PromptFormat::ALL.map(|format| format!("{}:FILE", format.as_str()));
+                format!("expected {}", forms.join(", "))
+            },
+        )
+    }
+}
+
+fn cosine(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|value| (-1.0..=1.0).contains(value));
+    value.ok_or_else(|| "expected a cosine from -1 to 1".to_owned())
+}
+
+fn size(text: &str) -> Result<(u32, u32), String> {
+    let side = |text: &str| text.parse::<u32>().ok().filter(|side| (8..=8192).contains(side));
+    let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
+    sides.ok_or_else(|| "expected width and height, 8 to 8192 pixels each, such as 512x512".to_owned())
 }
 
 /// Renderers of the scene world.
@@ -174,6 +424,16 @@ impl FromStr for DataName {
                 format.map(|format| Self::Files(format, path.into())).ok_or_else(expected)
             }
             _ => Err(expected()),
+        }
+    }
+}
+
+impl fmt::Display for DataName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Osbench => f.write_str("osbench"),
+            Self::Pairs => f.write_str("pairs"),
+            Self::Files(format, path) => write!(f, "{}:{}", format.as_str(), path.display()),
         }
     }
 }
@@ -235,6 +495,10 @@ pub(crate) enum ClassifierKind {
     LaionNsfw,
     /// The safety checker of Stable Diffusion.
     SdSafetyChecker,
+    /// An ONNX model, by its configuration.
+    Onnx,
+    /// A student as `cluegate distill` writes it: unsafe is what it does not clear.
+    Student,
 }
 
 /// A method as it is named on the command line.
@@ -330,6 +594,13 @@ mod tests {
             let error = wrong.parse::<MethodChoice>().unwrap_err();
             assert!(error.contains("clip-rules") && error.contains("laion-nsfw:PATH"), "{error}");
         }
+        let list: ListName = "ring-a-bell:a:b.csv".parse().unwrap();
+        assert_eq!(list, ListName { format: PromptFormat::RingABell, path: "a:b.csv".into() });
+        assert!("i2p:".parse::<ListName>().unwrap_err().contains("t2i-riskyprompt:FILE"));
+        assert_eq!((size("512x320"), cosine("0.25")), (Ok((512, 320)), Ok(0.25)));
+        assert!(
+            size("512").is_err() && size("4x4").is_err() && cosine("1.5").is_err() && cosine("NaN").is_err()
+        );
         for wrong in ["", "osbench:", "folder", "folder:", "imagenet:x"] {
             assert!(wrong.parse::<DataName>().unwrap_err().contains("folder:PATH"), "{wrong}");
         }

@@ -4,58 +4,22 @@ use anyhow::{Context as _, bail};
 use cluegate::{Engine, EngineOptions};
 use cluegate_constitution::Constitution;
 use cluegate_eval::ablation::ConstitutionFile;
+use cluegate_eval::costs::{CostLog, Machine};
 use cluegate_eval::data::{DataSet, Truth};
+use cluegate_eval::methods::Method;
 use cluegate_eval::metrics::Bootstrap;
+use cluegate_eval::record::{self, ConstitutionRecord, MethodRecord, RunRecord};
 use cluegate_eval::results::Results;
-use cluegate_eval::run::{Counting, MethodReport, chosen, report, run as ask};
-use cluegate_eval::scenes::POLICIES;
+use cluegate_eval::run::{MethodRun, chosen, run_timed};
 use cluegate_gate::JudgeProvider as _;
-use cluegate_judge::Models;
 use cluegate_perception::Call;
-use serde::Serialize;
 
 use super::args::{DataName, RunArgs};
-use super::{data, methods, table};
-use crate::cli::args::Format;
-use crate::cli::{Exit, engine_options, progress, say_json, write_file};
-
-/// Name of the report in the folder of a run.
-const REPORT_FILE: &str = "report.json";
+use super::{data, methods, pages};
+use crate::cli::{Exit, engine_options, progress};
 
 /// How many pictures are looked at to see whether the models know such pictures.
 const TRIED: usize = 16;
-
-/// What a run found. Holds no times, so that the same run writes the same bytes.
-#[derive(Debug, Serialize)]
-pub(super) struct RunReport {
-    /// The data set.
-    pub(super) data: DataReport,
-    /// The rules.
-    constitution: ConstitutionReport,
-    /// Fingerprints of the models.
-    models: Models,
-    /// How intervals were drawn.
-    bootstrap: Bootstrap,
-    /// The figures of each method.
-    pub(super) methods: Vec<MethodReport>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct DataReport {
-    pub(super) name: String,
-    revision: String,
-    rows: usize,
-    pub(super) looked_at: usize,
-}
-
-#[derive(Debug, Serialize)]
-struct ConstitutionReport {
-    name: String,
-    revision: String,
-}
-
-/// How long what was asked now took, in milliseconds a picture; nothing for what was known.
-pub(super) type Times = Vec<Option<f64>>;
 
 pub(super) fn run(arguments: &RunArgs) -> anyhow::Result<Exit> {
     let set = data::open(arguments)?;
@@ -74,46 +38,75 @@ pub(super) fn run(arguments: &RunArgs) -> anyhow::Result<Exit> {
         }
     }
     let asked = methods::asked(arguments, &engine, file)?;
-    let mut results = Results::open(&arguments.out)?;
-    let bootstrap = Bootstrap { resamples: arguments.resamples, ..Bootstrap::default() };
-    let drawn = matches!(arguments.data, DataName::Osbench | DataName::Pairs);
-    let policies = if drawn { &POLICIES[..] } else { &[] };
-    let counting = Counting { rules: &rules, policies, bootstrap };
-    let (mut reports, mut times) = (Vec::new(), Times::new());
-    for method in &asked {
-        let bar = progress::bar(rows.len() as u64, method.name());
-        let done = ask(set.as_ref(), &rows, method.as_ref(), &mut results, || bar.inc(1))?;
-        bar.finish_and_clear();
-        times.push((done.made > 0).then(|| done.time.as_secs_f64() * 1e3 / done.made as f64));
-        reports.push(report(set.as_ref(), &rows, method.as_ref(), (&done, &results), counting));
-    }
-    let report = RunReport {
-        data: DataReport {
-            name: set.name().to_owned(),
-            revision: set.revision(),
-            rows: set.rows().len(),
-            looked_at: rows.len(),
-        },
-        constitution: ConstitutionReport {
-            name: constitution.name().to_owned(),
-            revision: constitution.revision().to_string(),
-        },
-        models: engine.judge().models().clone(),
-        bootstrap,
-        methods: reports,
+    let runs = ask_all(arguments, set.as_ref(), &rows, &asked)?;
+    let method = |(method, run): (&Box<dyn Method>, &MethodRun)| MethodRecord {
+        name: method.name().to_owned(),
+        revision: method.revision().to_owned(),
+        reads_policy: method.reads_policy(),
+        failures: run
+            .failures()
+            .map(|(at, reason)| format!("{}: {reason}", set.rows()[rows[at]].id))
+            .collect(),
     };
-    let json = serde_json::to_string_pretty(&report)? + "\n";
-    write_file(&arguments.out.join(REPORT_FILE), json.as_bytes())?;
-    match arguments.format {
-        Format::Json => say_json(&report)?,
-        Format::Text => table::print(&report, &times)?,
+    let record = RunRecord {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        command: command_line(),
+        data: data::record(arguments, set.as_ref(), rows.len()),
+        constitution: constitution_record(&constitution),
+        models: engine.judge().models().clone(),
+        bootstrap: Bootstrap { resamples: arguments.resamples, ..Bootstrap::default() },
+        rules,
+        methods: asked.iter().zip(&runs).map(method).collect(),
+    };
+    record::write(&arguments.out, &record, &record::rows(set.as_ref(), &rows, &runs))?;
+    pages::write(&arguments.out, Some(set.as_ref()), arguments.errors, arguments.format)
+}
+
+/// Asks every method about every row, and keeps what they say and what it takes.
+fn ask_all(
+    arguments: &RunArgs,
+    set: &dyn DataSet,
+    rows: &[usize],
+    methods: &[Box<dyn Method>],
+) -> anyhow::Result<Vec<MethodRun>> {
+    let mut results = Results::open(&arguments.out)?;
+    let mut costs = CostLog::open(&arguments.out, this_machine())?;
+    let mut runs = Vec::with_capacity(methods.len());
+    for method in methods {
+        let bar = progress::bar(rows.len() as u64, method.name());
+        let kept = (&mut results, Some(&mut costs));
+        runs.push(run_timed(set, rows, method.as_ref(), kept, || bar.inc(1))?);
+        bar.finish_and_clear();
     }
-    let failed = report.methods.iter().any(|method| method.measures.failed > 0);
-    Ok(if failed { Exit::Error } else { Exit::Clean })
+    Ok(runs)
+}
+
+/// The arguments of this process, the program's path left out.
+fn command_line() -> Vec<String> {
+    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    std::iter::once("cluegate".to_owned()).chain(arguments).collect()
+}
+
+/// When and on what is measured.
+fn this_machine() -> Machine {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let started = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    Machine {
+        started,
+        machine: format!("{} {}, {cores} cores", std::env::consts::OS, std::env::consts::ARCH),
+    }
+}
+
+fn constitution_record(constitution: &Constitution) -> ConstitutionRecord {
+    ConstitutionRecord {
+        name: constitution.name().to_owned(),
+        revision: constitution.revision().to_string(),
+        rules: constitution.rules().iter().map(|rule| (rule.id.clone(), rule.text.clone())).collect(),
+    }
 }
 
 /// The text of a shipped constitution, or of a file.
-fn constitution_text(name: &str) -> anyhow::Result<String> {
+pub(super) fn constitution_text(name: &str) -> anyhow::Result<String> {
     if let Some(text) = Constitution::shipped_text(name) {
         return Ok(text.to_owned());
     }

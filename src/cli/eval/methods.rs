@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
 use cluegate::Engine;
 use cluegate_constitution::Constitution;
 use cluegate_eval::ablation::{Ablation, ConstitutionFile, rule_templates};
 use cluegate_eval::methods::{
     AnswerForm, Classifier, ClipPair, ClipRules, Clue, Constant, Guard, Knowledge, Method, Questions,
-    ZeroShot,
+    StudentAlone, ZeroShot,
 };
 use cluegate_judge::{Judge, Stages};
 use cluegate_models::heads::{LaionNsfw, Q16, SafetyChecker};
 use cluegate_models::{FileTree, LoadOptions};
+use cluegate_onnx_classifier::OnnxClassifier;
 use cluegate_perception::PictureClassifier;
+use cluegate_student::Student;
 
 use super::args::{ClassifierKind, MethodChoice, MethodName, RunArgs};
 
@@ -39,6 +41,9 @@ pub(super) fn asked(
     for choice in default.iter().chain(&arguments.method) {
         methods.push(match choice {
             MethodChoice::Named(name) => named(*name, judge, &constitution, &questions)?,
+            MethodChoice::Classifier(ClassifierKind::Student, path) => {
+                Box::new(StudentAlone::new(Arc::clone(judge.relevance_encoder()), Student::load(path)?)?)
+            }
             MethodChoice::Classifier(kind, path) => Box::new(classifier(*kind, path, arguments)?),
         });
     }
@@ -90,14 +95,22 @@ fn named(
 /// Loads a classifier onto the device that the arguments name.
 fn classifier(kind: ClassifierKind, path: &Path, arguments: &RunArgs) -> anyhow::Result<Classifier> {
     let LoadOptions { device, dtype, .. } = arguments.models.compute.load_options()?;
-    let tree = FileTree::open(path)?;
+    let tree = |path: &Path| FileTree::open(path);
     let model: Arc<dyn PictureClassifier> = match kind {
-        ClassifierKind::Q16 => Arc::new(Q16::load(&tree, &device, dtype)?),
-        ClassifierKind::LaionNsfw => Arc::new(LaionNsfw::load(&tree, &device, dtype)?),
-        ClassifierKind::SdSafetyChecker => Arc::new(SafetyChecker::load(&tree, &device)?),
+        ClassifierKind::Q16 => Arc::new(Q16::load(&tree(path)?, &device, dtype)?),
+        ClassifierKind::LaionNsfw => Arc::new(LaionNsfw::load(&tree(path)?, &device, dtype)?),
+        ClassifierKind::SdSafetyChecker => Arc::new(SafetyChecker::load(&tree(path)?, &device)?),
+        ClassifierKind::Onnx => Arc::new(OnnxClassifier::load(path)?),
+        // Over the encoder of the models that judge, and no classifier of its own.
+        ClassifierKind::Student => bail!("a student is opened with the models"),
     };
-    let name = kind.to_possible_value().map(|value| value.get_name().to_owned());
-    Ok(Classifier::new(name.unwrap_or_default(), model))
+    let mut name = kind.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    if kind == ClassifierKind::Onnx {
+        // There may be several in one table.
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        name = format!("{name} {stem}");
+    }
+    Ok(Classifier::new(name, model))
 }
 
 fn without(

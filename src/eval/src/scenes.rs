@@ -1,6 +1,6 @@
 //! Data sets drawn by the renderer of the scene world: Mini OS Bench, and paired edits in the manner of SafeEditBench.
 
-use cluegate_mini::osbench::{Sample, samples};
+use cluegate_mini::osbench::{Sample, natural, samples};
 use cluegate_mini::{Object, RULE_IDS, Scene, Situation, Style, World};
 use cluegate_perception::Picture;
 
@@ -57,6 +57,13 @@ impl SceneSet {
         let samples = samples(&world, options.seed, options.per_rule);
         let rows = samples.iter().map(|sample| row(sample, None)).collect();
         Self::new("mini-osbench", world, options.style, samples, rows)
+    }
+
+    /// `count` scenes of natural frequencies, about a third of which violate something.
+    pub fn natural(world: World, count: usize, seed: u64, style: Style) -> Self {
+        let samples = natural(&world, seed, count);
+        let rows = samples.iter().map(|sample| row(sample, None)).collect();
+        Self::new("mini-natural", world, style, samples, rows)
     }
 
     /// Mini paired edits: for each rule violating scenes that one edit makes safe, each followed by the edited scene.

@@ -82,6 +82,20 @@ pub trait Inspector: Send + Sync {
         call: &Call,
     ) -> Result<Report, InspectionError>;
 
+    /// Judges a picture as [`Inspector::inspect`] does, by the whole method alone: no pre-filter may clear it. The default is
+    /// for judges that have none; a verdict of a pre-filter is refused all the same.
+    ///
+    /// # Errors
+    /// If there is no verdict.
+    fn inspect_whole(
+        &self,
+        picture: &Picture,
+        prompt: Option<&str>,
+        call: &Call,
+    ) -> Result<Report, InspectionError> {
+        self.inspect(picture, prompt, call)
+    }
+
     /// Judges a picture that is no finished one of the generator. The same question as [`Inspector::inspect`], and the
     /// default asks just that; but whether a picture lies in the models' domain can only be told of a finished one, so
     /// an implementation that tests this may leave the test out here. A preview's verdict releases nothing, and a
@@ -181,6 +195,29 @@ impl Inspector for PreparedJudge {
         let prompt = prompt.map(Arc::from);
         let options = InspectOptions { prompt, call: call.clone(), ..self.options.clone() };
         Ok(self.judge.inspect(picture, &self.prepared, &options)?)
+    }
+
+    fn inspect_whole(
+        &self,
+        picture: &Picture,
+        prompt: Option<&str>,
+        call: &Call,
+    ) -> Result<Report, InspectionError> {
+        let prompt = prompt.map(Arc::from);
+        let options =
+            InspectOptions { prompt, without_prefilter: true, call: call.clone(), ..self.options.clone() };
+        Ok(self.judge.inspect(picture, &self.prepared, &options)?)
+    }
+
+    /// A pre-filter learned from finished pictures and knows no others.
+    fn inspect_unfinished(
+        &self,
+        picture: &Picture,
+        _: Unfinished,
+        prompt: Option<&str>,
+        call: &Call,
+    ) -> Result<Report, InspectionError> {
+        self.inspect_whole(picture, prompt, call)
     }
 
     fn locate(

@@ -203,7 +203,9 @@ impl Session {
         let work = call.clone();
         // A request without words, such as a picture that is to be judged alone, tells nothing of what it was made from.
         let prompt = Some(self.request.prompt.clone()).filter(|prompt| !prompt.trim().is_empty());
+        let whole = !self.grounds.policy.prefilter || unfinished.is_some();
         let answer = watchdog.run(asked.left, move || match unfinished {
+            None if whole => judge.inspect_whole(&copy, prompt.as_deref(), &work),
             None => judge.inspect(&copy, prompt.as_deref(), &work),
             Some(kind) => judge.inspect_unfinished(&copy, kind, prompt.as_deref(), &work),
         });
@@ -211,7 +213,7 @@ impl Session {
         call.cancel();
         let result = match answer {
             Ok(Ok(report)) => {
-                let fit = check_fit(picture, &report, asked.constitution.revision());
+                let fit = check_fit(picture, &report, asked.constitution.revision(), whole);
                 fit.map(|()| report).map_err(|problem| Failure::new("unfit-verdict", problem))
             }
             Ok(Err(error)) => Err(Failure::from(error)),

@@ -52,7 +52,8 @@ impl Permit {
         grounds: &Grounds,
         redacted: bool,
     ) -> Result<Self, NoPermit> {
-        check_fit(&picture, report, grounds.constitution.revision()).map_err(NoPermit::Unfit)?;
+        check_fit(&picture, report, grounds.constitution.revision(), !grounds.policy.prefilter)
+            .map_err(NoPermit::Unfit)?;
         let reason = match strictest_action(report, &grounds.policy.actions, &grounds.constitution) {
             Some(Action::Allow) | None if redacted => Reason::Redacted,
             Some(Action::Allow) => Reason::Allowed,
@@ -103,7 +104,12 @@ impl Permit {
 }
 
 /// Refuses a report that is not a complete verdict on `picture` under `revision`.
-pub(crate) fn check_fit(picture: &Picture, report: &Report, revision: Revision) -> Result<(), &'static str> {
+pub(crate) fn check_fit(
+    picture: &Picture,
+    report: &Report,
+    revision: Revision,
+    whole: bool,
+) -> Result<(), &'static str> {
     let Some(verdict) = report.complete() else {
         return Err("a stage of the method was switched off");
     };
@@ -112,6 +118,9 @@ pub(crate) fn check_fit(picture: &Picture, report: &Report, revision: Revision) 
     }
     if verdict.revision() != revision {
         return Err("the verdict was reached under another revision of the constitution");
+    }
+    if whole && verdict.prefiltered() {
+        return Err("the verdict is a pre-filter's, where the whole method was asked for");
     }
     Ok(())
 }

@@ -32,6 +32,7 @@ mod settings;
 mod space;
 mod transfer;
 mod verify;
+pub mod wheels;
 
 pub use cache::{CachedRepo, CachedRevision, HubCache};
 pub use client::Limits;

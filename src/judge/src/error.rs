@@ -2,6 +2,7 @@
 
 use cluegate_cache::Uncomputed;
 use cluegate_perception::{PerceptionError, PerceptionErrorKind};
+use cluegate_student::StudentError;
 use thiserror::Error;
 
 use crate::report::Stage;
@@ -31,6 +32,8 @@ pub enum JudgeErrorKind {
     InvalidPicture,
     /// The preparation was made by a judge with other models or templates.
     StalePreparation,
+    /// The pre-filter was made for other models or another revision of the constitution, or gave no answer.
+    Prefilter,
     /// A file of a model is missing or malformed.
     Model,
     /// A model cannot serve the request.
@@ -55,6 +58,7 @@ impl JudgeErrorKind {
             Self::InvalidDetection => "invalid-detection",
             Self::InvalidPicture => "invalid-picture",
             Self::StalePreparation => "stale-preparation",
+            Self::Prefilter => "prefilter",
             Self::Model => "model",
             Self::Request => "request",
             Self::Overloaded => "overloaded",
@@ -158,6 +162,9 @@ pub enum JudgeError {
         /// Its height.
         height: u32,
     },
+    /// A pre-filter that does not belong here, or whose answer is none.
+    #[error("{0}")]
+    Prefilter(StudentError),
     /// A preparation of another judge.
     #[error(
         "expected a preparation made with these models and templates, got one made with other {what}; prepare the constitution again"
@@ -171,6 +178,12 @@ pub enum JudgeError {
 impl From<Uncomputed> for JudgeError {
     fn from(error: Uncomputed) -> Self {
         Self::AnswerCount { stage: Stage::Statements, expected: error.expected, came: error.came }
+    }
+}
+
+impl From<StudentError> for JudgeError {
+    fn from(error: StudentError) -> Self {
+        Self::Prefilter(error)
     }
 }
 
@@ -195,6 +208,7 @@ impl JudgeError {
             Self::Unparseable { .. } => JudgeErrorKind::Unparseable,
             Self::InvalidDetection { .. } => JudgeErrorKind::InvalidDetection,
             Self::InvalidPicture { .. } => JudgeErrorKind::InvalidPicture,
+            Self::Prefilter(_) => JudgeErrorKind::Prefilter,
             Self::StalePreparation { .. } => JudgeErrorKind::StalePreparation,
         }
     }

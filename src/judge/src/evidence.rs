@@ -25,6 +25,8 @@ pub enum Outcome {
     Violated,
     /// The chain holds, but so does the exception.
     Excepted,
+    /// The rule is relevant, and its chain was not asked: the pre-filter cleared the picture.
+    Cleared,
 }
 
 /// Which line of Algorithm 1 decided a statement.

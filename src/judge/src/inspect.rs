@@ -5,21 +5,21 @@ use std::time::Instant;
 
 use cluegate_constitution::Rule;
 use cluegate_perception::{
-    AnswerScore, Call, Completion, CompletionRequest, DetectionRequest, FinishReason, Picture, Prompt, Reply,
-    VisionLanguageModel,
+    AnswerScore, Call, Completion, CompletionRequest, DetectionRequest, Embedding, FinishReason, Picture,
+    Prompt, Reply, VisionLanguageModel,
 };
 
 use crate::error::JudgeError;
 use crate::evidence::{Outcome, RuleEvidence, Verdict};
 use crate::fold::{Known, Look, Question, Reasoned};
 use crate::judge::Judge;
-use crate::options::InspectOptions;
+use crate::options::{InspectOptions, Stages};
 use crate::pictures;
 use crate::prepared::{PlannedRule, Prepared};
 use crate::rationale;
 use crate::regions::{self, CentralObjects};
 use crate::relevance;
-use crate::report::{Passes, Report, Stage, Timings};
+use crate::report::{Passes, PrefilterEvidence, Report, Stage, Timings};
 use crate::templates::{Projection, RATING_START};
 use crate::views::Views;
 
@@ -158,7 +158,12 @@ impl<'a> Inspection<'a> {
     }
 
     pub(crate) fn run(mut self) -> Result<Report, JudgeError> {
-        let mut rules = self.scan()?;
+        let (mut rules, embeddings) = self.scan()?;
+        let prefilter = self.prefilter(&rules, &embeddings)?;
+        if prefilter.as_ref().is_some_and(|said| said.cleared) {
+            clear(&mut rules, self.prepared.relevance_threshold);
+            return self.report(rules, prefilter);
+        }
         let asked = first_questions(&rules);
         let objects = self.look_for_objects(&rules)?;
         self.project(&rules)?;
@@ -178,11 +183,28 @@ impl<'a> Inspection<'a> {
                 break;
             }
         }
-        self.report(rules)
+        self.report(rules, prefilter)
     }
 
-    /// The relevance scan: an irrelevant rule is decided at once.
-    fn scan(&mut self) -> Result<Vec<Pending<'a>>, JudgeError> {
+    /// Asks the pre-filter, if there is one, the whole method runs, and a rule is relevant.
+    fn prefilter(
+        &self,
+        rules: &[Pending<'_>],
+        embeddings: &[Embedding],
+    ) -> Result<Option<PrefilterEvidence>, JudgeError> {
+        let asked = self.options.stages == Stages::ALL && !self.options.without_prefilter;
+        let relevant = rules.iter().any(|pending| pending.evidence.is_none());
+        let Some(student) = self.judge.prefilter.as_ref().filter(|_| asked && relevant) else {
+            return Ok(None);
+        };
+        let score = student.score(embeddings.iter().map(Embedding::values))?;
+        let threshold = student.threshold();
+        let student = student.fingerprint().to_owned();
+        Ok(Some(PrefilterEvidence { student, score, threshold, cleared: score < threshold }))
+    }
+
+    /// The relevance scan: an irrelevant rule is decided at once. With the embeddings of the picture's views.
+    fn scan(&mut self) -> Result<(Vec<Pending<'a>>, Vec<Embedding>), JudgeError> {
         let prepared = self.prepared;
         let embeddings = if self.options.stages.relevance_scan {
             let views = pictures::views(self.picture);
@@ -197,7 +219,7 @@ impl<'a> Inspection<'a> {
         };
         let rules =
             prepared.constitution.rules().iter().zip(&prepared.plan.rules).zip(&prepared.rule_embeddings);
-        rules
+        let rules: Result<Vec<Pending<'a>>, JudgeError> = rules
             .map(|((rule, planned), rule_embedding)| {
                 let relevance = relevance::largest_cosine(&embeddings, rule_embedding)?;
                 let threshold = prepared.relevance_threshold;
@@ -213,7 +235,8 @@ impl<'a> Inspection<'a> {
                 });
                 Ok(Pending { rule, planned, relevance, evidence })
             })
-            .collect()
+            .collect();
+        Ok((rules?, embeddings))
     }
 
     /// Looks once for every central word of the relevant rules, exceptions included: the lines with a1 and a2 already
@@ -397,7 +420,11 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    fn report(self, rules: Vec<Pending<'a>>) -> Result<Report, JudgeError> {
+    fn report(
+        self,
+        rules: Vec<Pending<'a>>,
+        prefilter: Option<PrefilterEvidence>,
+    ) -> Result<Report, JudgeError> {
         let expected = rules.len();
         let rules: Vec<RuleEvidence> = rules.into_iter().filter_map(|pending| pending.evidence).collect();
         check_count(Stage::Statements, expected, rules.len())?;
@@ -413,6 +440,7 @@ impl<'a> Inspection<'a> {
             verdict,
             violated,
             rules,
+            prefilter,
             constitution: self.prepared.constitution.name().to_owned(),
             revision: self.prepared.constitution.revision(),
             picture: self.picture.hash(),
@@ -423,6 +451,21 @@ impl<'a> Inspection<'a> {
             passes: self.session.passes,
             from_cache: false,
         })
+    }
+}
+
+/// Decides every rule that is still open: its chain is not asked.
+fn clear(rules: &mut [Pending<'_>], relevance_threshold: f32) {
+    for pending in rules.iter_mut().filter(|pending| pending.evidence.is_none()) {
+        pending.evidence = Some(RuleEvidence {
+            id: pending.rule.id.clone(),
+            relevance: pending.relevance,
+            relevance_threshold,
+            outcome: Outcome::Cleared,
+            projection: None,
+            preconditions: Vec::new(),
+            unless: Vec::new(),
+        });
     }
 }
 

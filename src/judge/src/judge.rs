@@ -8,6 +8,7 @@ use cluegate_perception::{
     Call, PerceptionError, PerceptionErrorKind, Picture, Prompt, RegionDetector, RelevanceEncoder,
     VisionLanguageModel,
 };
+use cluegate_student::Student;
 
 use crate::error::JudgeError;
 use crate::inspect::{Inspection, Session};
@@ -30,6 +31,7 @@ pub struct Judge {
     models: Models,
     cache: Cache,
     pub(crate) verdicts: Option<Verdicts>,
+    pub(crate) prefilter: Option<Arc<Student>>,
 }
 
 impl Judge {
@@ -47,7 +49,7 @@ impl Judge {
             judge: vlm.fingerprint().clone(),
         };
         let cache = Cache::in_memory();
-        Self { encoder, detector, vlm, templates, options, models, cache, verdicts: None }
+        Self { encoder, detector, vlm, templates, options, models, cache, verdicts: None, prefilter: None }
     }
 
     /// The same judge with another cache for `M(None, c)`, such as one on disk that outlives it.
@@ -68,6 +70,23 @@ impl Judge {
         self
     }
 
+    /// The same judge with a pre-filter, which looks at the embeddings of the relevance scan before anything else is asked,
+    /// and may clear a picture: the report says so ([`Report::prefilter`]). It never calls a picture unsafe. The judge then
+    /// prepares no constitution but the one that the pre-filter was distilled under.
+    ///
+    /// # Errors
+    /// `Prefilter` if it was distilled for another relevance encoder.
+    pub fn with_prefilter(mut self, student: Arc<Student>) -> Result<Self, JudgeError> {
+        student.check_encoder(&self.models.relevance)?;
+        self.prefilter = Some(student);
+        Ok(self)
+    }
+
+    /// The pre-filter.
+    pub fn prefilter(&self) -> Option<&Arc<Student>> {
+        self.prefilter.as_ref()
+    }
+
     /// What [`Self::with_verdicts`] is meant to be given: 4,096 reports and 64 MiB.
     pub const VERDICTS: Bound = Bound { entries: 4096, bytes: 64 << 20 };
 
@@ -84,6 +103,8 @@ impl Judge {
             models: self.models.clone(),
             cache: self.cache.clone(),
             verdicts: None,
+            // What it learned were verdicts by the other prompts.
+            prefilter: None,
         }
     }
 
@@ -111,8 +132,11 @@ impl Judge {
     /// statement, the latter once for all constitutions that share it. No deadline applies: it is done once, at start.
     ///
     /// # Errors
-    /// A model failed or gave an answer that is none.
+    /// A model failed or gave an answer that is none; `Prefilter` if there is one, and it was distilled under another revision.
     pub fn prepare(&self, constitution: &Constitution) -> Result<Prepared, JudgeError> {
+        if let Some(student) = &self.prefilter {
+            student.check_constitution(constitution.name(), &constitution.revision().to_string())?;
+        }
         let mut session = Session::new(Call::default());
         let plan = Plan::new(constitution);
         let relevance_threshold =
@@ -202,6 +226,7 @@ impl Judge {
             templates: prepared.templates.clone(),
             relevance_threshold: prepared.relevance_threshold.to_bits(),
             stages: options.stages,
+            without_prefilter: options.without_prefilter,
             rationale: options.rationale,
             // Whether a consequence rule is relevant is known only when the picture has been looked at.
             prompt: options.prompt.clone().filter(|_| prepared.plan.projects()),

@@ -45,5 +45,5 @@ pub use options::{InspectOptions, JudgeOptions, Stages};
 pub use pictures::views;
 pub use prepared::Prepared;
 pub use refold::{Refolded, refold};
-pub use report::{CompleteVerdict, Models, Passes, PerStage, Report, Stage, Timings};
+pub use report::{CompleteVerdict, Models, Passes, PerStage, PrefilterEvidence, Report, Stage, Timings};
 pub use templates::{TemplateError, Templates};

@@ -52,6 +52,9 @@ impl Default for Stages {
 pub struct InspectOptions {
     /// Which stages run.
     pub stages: Stages,
+    /// Ask the whole method though the judge has a pre-filter: for labels to learn from, and for policies that refuse its
+    /// word. A stage that is switched off switches the pre-filter off too.
+    pub without_prefilter: bool,
     /// Decode a rationale for every statement that reasoning decided. Costs decoded tokens; leave it off when nobody
     /// will read it. The verdict does not depend on it.
     pub rationale: bool,

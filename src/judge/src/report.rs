@@ -135,6 +135,19 @@ pub struct Models {
     pub judge: Fingerprint,
 }
 
+/// What the pre-filter said of a picture (CLUE, Appendix E).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PrefilterEvidence {
+    /// Fingerprint of the student.
+    pub student: Fingerprint,
+    /// Its score of the most suspicious view, a logit.
+    pub score: f64,
+    /// The score from which a picture goes on to the whole method.
+    pub threshold: f64,
+    /// Whether the picture was cleared: then no chain was asked, and the verdict is the pre-filter's.
+    pub cleared: bool,
+}
+
 /// The result of an inspection: a verdict over every rule of the constitution, and what it rests on. Complete by
 /// construction: any failure on the way is a [`JudgeError`](crate::JudgeError) instead.
 #[derive(Debug, Clone, Serialize)]
@@ -142,6 +155,8 @@ pub struct Report {
     pub(crate) verdict: Verdict,
     pub(crate) violated: Vec<String>,
     pub(crate) rules: Vec<RuleEvidence>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prefilter: Option<PrefilterEvidence>,
     pub(crate) constitution: String,
     pub(crate) revision: Revision,
     #[serde(serialize_with = "hash_in_hex")]
@@ -172,6 +187,12 @@ impl Report {
     /// Evidence for every rule, in the order of the constitution.
     pub fn rules(&self) -> &[RuleEvidence] {
         &self.rules
+    }
+
+    /// What the pre-filter said, where there is one and any rule was relevant. A verdict is the pre-filter's where it
+    /// cleared the picture.
+    pub fn prefilter(&self) -> Option<&PrefilterEvidence> {
+        self.prefilter.as_ref()
     }
 
     /// Name of the constitution.
@@ -246,6 +267,7 @@ impl Report {
             verdict: self.verdict,
             picture: self.picture,
             revision: self.revision,
+            prefiltered: self.prefilter.as_ref().is_some_and(|said| said.cleared),
         })
     }
 }
@@ -257,6 +279,7 @@ pub struct CompleteVerdict {
     verdict: Verdict,
     picture: ContentHash,
     revision: Revision,
+    prefiltered: bool,
 }
 
 impl CompleteVerdict {
@@ -273,5 +296,10 @@ impl CompleteVerdict {
     /// The revision it was judged under.
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// Whether it is the word of the pre-filter, which was distilled under this very revision: no chain was asked.
+    pub fn prefiltered(&self) -> bool {
+        self.prefiltered
     }
 }

@@ -33,6 +33,7 @@ pub(crate) struct VerdictKey {
     /// Bits of the threshold of the relevance scan, which may be the encoder's own.
     pub(crate) relevance_threshold: u32,
     pub(crate) stages: Stages,
+    pub(crate) without_prefilter: bool,
     pub(crate) rationale: bool,
     /// The words that the picture was made from, where a rule of the constitution is shown them.
     pub(crate) prompt: Option<Arc<str>>,

@@ -64,6 +64,25 @@ pub fn samples(world: &World, seed: u64, per_rule: usize) -> Vec<Sample> {
     all
 }
 
+/// Scenes of natural frequencies: mostly people, hazards at times, about a third of them violating something. Nothing is
+/// balanced, and none is borderline on purpose.
+pub fn natural(world: &World, seed: u64, count: usize) -> Vec<Sample> {
+    let mut sampler = Sampler::new(world, seed);
+    let sample = |index: usize| {
+        let scene = sampler.random();
+        let violated = scene.violations(world);
+        Sample {
+            id: format!("natural/{index:05}"),
+            rule: "natural",
+            situation: if violated.is_empty() { Situation::Borderline } else { Situation::Violating },
+            violated,
+            scene,
+            seed: seed ^ ((index as u64 + 1) << 32),
+        }
+    };
+    (0..count).map(sample).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

@@ -194,6 +194,14 @@ impl FileTree {
         }
     }
 
+    /// The folder on disk; none for a tree that is compiled in.
+    pub fn on_disk(&self) -> Option<&Path> {
+        match &self.0 {
+            Source::Folder(path) => Some(path),
+            Source::Embedded { .. } => None,
+        }
+    }
+
     /// How messages call this tree.
     pub fn label(&self) -> String {
         match &self.0 {

@@ -35,6 +35,7 @@ struct RawSuite {
     judge: Option<RawPart>,
     text: Option<RawText>,
     generator: Option<RawPart>,
+    prefilter: Option<RawPrefilter>,
 }
 
 /// Sections whose model may be behind addresses (`urls`) instead of in a folder. What such a section says is not this
@@ -74,6 +75,12 @@ struct RawRelevance {
     repo: Option<String>,
     revision: Option<String>,
     threshold: Option<f32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPrefilter {
+    folder: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -164,6 +171,8 @@ struct Family {
 /// templates = "templates"  # optional; the prompts that this model is asked with, relative to this file
 /// [generator]
 /// folder = "generator"
+/// [prefilter]
+/// folder = "head"          # optional; clears pictures before the judge is asked, see docs/student.md
 /// ```
 ///
 /// Instead of a folder a section may name a checkpoint of the Hugging Face hub, which has to be fetched before:
@@ -185,6 +194,7 @@ pub struct Suite {
     text: Part<dyn LocalLanguageModel>,
     text_templates: Option<FileTree>,
     generator: Option<FileTree>,
+    prefilter: Option<FileTree>,
     tree: FileTree,
     elsewhere: BTreeMap<String, Table>,
 }
@@ -286,6 +296,7 @@ impl Suite {
             text: places.part(TEXT, text.as_ref())?,
             text_templates,
             generator: raw.generator.as_ref().map(|part| places.folder("generator", part)).transpose()?,
+            prefilter: raw.prefilter.map(|part| tree.folder(&part.folder)).transpose()?,
             tree: tree.clone(),
             elsewhere,
             path,
@@ -377,6 +388,11 @@ impl Suite {
     /// `Malformed` if the suite has no generator.
     pub fn generator_folder(&self) -> Result<FileTree> {
         required(self.generator.as_ref(), &self.path, "generator").cloned()
+    }
+
+    /// Where the pre-filter's files are, if the file names one; loading them is the business of the judge's.
+    pub fn prefilter_folder(&self) -> Option<&FileTree> {
+        self.prefilter.as_ref()
     }
 
     /// What the models know, if the suite states it; read anew with each call.

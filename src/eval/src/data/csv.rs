@@ -208,7 +208,7 @@ impl Reader<'_> {
 }
 
 /// A field as [`Table::parse`] reads it back.
-pub(crate) fn quoted(field: &str) -> String {
+pub fn quoted(field: &str) -> String {
     if field.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", field.replace('"', "\"\""))
     } else {

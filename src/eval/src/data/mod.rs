@@ -21,7 +21,7 @@ use std::collections::{BTreeSet, HashMap};
 use cluegate_perception::Picture;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use csv::quoted;
+pub use csv::quoted;
 pub use error::{DataError, Problem};
 pub use files::{FileSet, Format};
 pub use folder::{LABELS_FILE, export};

@@ -2,6 +2,7 @@
 
 use cluegate_judge::JudgeError;
 use cluegate_perception::{AnswerScore, PerceptionError};
+use cluegate_student::StudentError;
 use thiserror::Error;
 
 /// Why a method has no outcome.
@@ -14,6 +15,9 @@ pub enum MethodError {
     /// A model failed.
     #[error(transparent)]
     Perception(#[from] PerceptionError),
+    /// The student belongs to another encoder, or gave no answer.
+    #[error(transparent)]
+    Student(#[from] StudentError),
     /// A model gave more or fewer answers than there were questions.
     #[error("expected {expected} answer(s), got {came}; the model implementation is wrong")]
     AnswerCount {

@@ -7,6 +7,7 @@ mod constant;
 mod error;
 mod guard;
 mod questions;
+mod student;
 mod zero_shot;
 
 use cluegate_perception::{Call, Picture};
@@ -21,6 +22,7 @@ pub use constant::Constant;
 pub use error::MethodError;
 pub use guard::{AnswerForm, Guard};
 pub use questions::{QuestionError, Questions};
+pub use student::StudentAlone;
 pub use zero_shot::{Knowledge, ZeroShot};
 
 /// What a method is asked about.

@@ -83,6 +83,8 @@ pub struct Terms {
     pub retention: RawRetention,
     /// How much the tenant may ask for over time, and what judging costs.
     pub quota: RawQuota,
+    /// Whether the judge's pre-filter may clear a picture without the whole method.
+    pub prefilter: bool,
     /// Who goes first where requests wait: 0 to 9, the higher the sooner.
     pub priority: u8,
 }

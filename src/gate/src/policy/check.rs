@@ -65,6 +65,7 @@ impl Check<'_> {
             canary: raw.canary.map(|canary| self.canary(canary)).transpose()?.flatten(),
             retention: raw.retention,
             quota: raw.quota,
+            prefilter: raw.prefilter,
             priority: raw.priority,
         })
     }

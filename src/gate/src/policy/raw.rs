@@ -69,6 +69,8 @@ pub struct RawPolicy {
     pub retention: RawRetention,
     /// How much the tenant may ask for over time, and what judging costs.
     pub quota: RawQuota,
+    /// Whether the judge's pre-filter, if the models file names one, may clear a picture without the whole method.
+    pub prefilter: bool,
     /// Who goes first where requests wait: 0 to 9, the higher the sooner.
     pub priority: u8,
     /// Keys that replace the ones outside for a generation model, by its name: `*` stands for any characters, `?` for
@@ -99,6 +101,7 @@ impl Default for RawPolicy {
             canary: None,
             retention: RawRetention::default(),
             quota: RawQuota::default(),
+            prefilter: true,
             priority: 5,
             model: BTreeMap::new(),
         }

@@ -10,6 +10,7 @@ mod driven;
 mod failures;
 mod inheritance;
 mod logging;
+mod prefilter;
 mod properties;
 mod records;
 mod replacing;

@@ -5,6 +5,7 @@ mod consequences;
 mod failures;
 mod lines;
 mod literal;
+mod prefilter;
 mod prompts;
 mod properties;
 mod reports;

@@ -3,6 +3,7 @@
 mod a1111;
 mod builtin;
 mod comfyui;
+mod driven;
 mod http;
 mod openai;
 pub(crate) mod sdcpp;
@@ -20,6 +21,8 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+pub use self::driven::DrivenUpstream;
 
 use self::builtin::BuiltIn;
 use self::comfyui::ComfyUi;

@@ -1,0 +1,57 @@
+//! A student of the method, alone: what it does not clear counts as unsafe.
+
+use std::sync::Arc;
+
+use cluegate_judge::views;
+use cluegate_perception::{Call, Embedding, RelevanceEncoder};
+use cluegate_student::Student;
+
+use super::{Method, MethodError, Subject, revision};
+use crate::outcome::{Judgment, Outcome};
+
+/// A pre-filter taken for a verdict: its recall is what it keeps, and the pictures that it flags are what it sends on.
+pub struct StudentAlone {
+    revision: String,
+    encoder: Arc<dyn RelevanceEncoder>,
+    student: Student,
+}
+
+impl StudentAlone {
+    /// Over this encoder.
+    ///
+    /// # Errors
+    /// A student of another encoder.
+    pub fn new(encoder: Arc<dyn RelevanceEncoder>, student: Student) -> Result<Self, MethodError> {
+        student.check_encoder(encoder.fingerprint())?;
+        let revision = revision(&["student", student.fingerprint()]);
+        Ok(Self { revision, encoder, student })
+    }
+}
+
+impl Method for StudentAlone {
+    fn name(&self) -> &str {
+        "student"
+    }
+
+    fn revision(&self) -> &str {
+        &self.revision
+    }
+
+    fn judge(&self, subject: &Subject<'_>, call: &Call) -> Result<Outcome, MethodError> {
+        let views = views(subject.picture);
+        let embeddings = self.encoder.embed_pictures(&views, call)?;
+        if embeddings.len() != views.len() {
+            return Err(MethodError::AnswerCount { expected: views.len(), came: embeddings.len() });
+        }
+        let score = self.student.score(embeddings.iter().map(Embedding::values))?;
+        let threshold = self.student.threshold();
+        Ok(Outcome::Judged(Judgment {
+            flagged: score >= threshold,
+            violated: None,
+            score: Some(1.0 / (1.0 + (threshold - score).exp())),
+            passes: views.len() as u64,
+            words: None,
+            evidence: Vec::new(),
+        }))
+    }
+}

@@ -1,0 +1,215 @@
+//! An upstream as a generator that a gate drives itself: for measurements and commands, which serve nobody.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cluegate_gate::policy::PreviewSchedule;
+use cluegate_gate::{DrawJob, DrawOptions, Drawn, Generator, GeneratorError, StepHook};
+use cluegate_perception::DecodeOptions;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Event, Order, Unjudged, Upstream, UpstreamError};
+use crate::request::PictureRequest;
+
+/// Events that wait while another is looked at.
+const EVENTS: usize = 4;
+
+/// Draws with an [`Upstream`], one picture at a time. Previews are not looked at.
+pub struct DrivenUpstream {
+    upstream: Arc<dyn Upstream>,
+    runtime: Handle,
+    decode: DecodeOptions,
+    timeout: Duration,
+}
+
+impl DrivenUpstream {
+    /// Draws with `upstream` on the threads of `runtime`, which must not be those that call; `timeout` is the longest wait
+    /// for one picture.
+    pub fn new(upstream: Arc<dyn Upstream>, runtime: Handle, timeout: Duration) -> Self {
+        let decode = DecodeOptions { convert: true, ..DecodeOptions::default() };
+        Self { upstream, runtime, decode, timeout }
+    }
+
+    fn draw_one(&self, job: &DrawJob) -> Result<Drawn, GeneratorError> {
+        let order = Order {
+            request: Arc::new(request(&job.prompt, Some(job.seed), &job.options)),
+            first: 0,
+            count: 1,
+            seed: job.seed,
+            attempt: job.attempt,
+            avoid: job.avoid.clone(),
+            previews: PreviewSchedule::default(),
+            show_previews: false,
+            deadline: Instant::now() + self.timeout,
+            cancel: CancellationToken::new(),
+        };
+        let picture = self.runtime.block_on(self.ordered(&order))?;
+        let refuse = |error: cluegate_perception::DecodeError| GeneratorError::new(error.to_string());
+        Ok(Drawn::Finished(picture.decode(&self.decode).map_err(refuse)?))
+    }
+
+    async fn ordered(&self, order: &Order) -> Result<Unjudged, GeneratorError> {
+        let (send, mut events) = mpsc::channel(EVENTS);
+        let mut drawn = Err(GeneratorError::new("the upstream sent no picture"));
+        let take = async {
+            while let Some(event) = events.recv().await {
+                match event {
+                    Event::Picture { picture, .. } => drawn = Ok(picture),
+                    Event::Failed { why, .. } => drawn = Err(GeneratorError::new(why)),
+                    Event::Progress(_) | Event::Preview { .. } => {}
+                }
+            }
+        };
+        let both = async { tokio::join!(self.upstream.draw(order, send), take).0 };
+        let ended = tokio::time::timeout_at(order.deadline.into(), both).await;
+        match ended {
+            Ok(Ok(())) => drawn,
+            Ok(Err(error)) => Err(refused(&error)),
+            Err(_) => {
+                order.cancel.cancel();
+                let seconds = self.timeout.as_secs();
+                Err(GeneratorError::new(format!("the upstream drew nothing within {seconds} s")))
+            }
+        }
+    }
+}
+
+impl Generator for DrivenUpstream {
+    fn fingerprint(&self) -> &str {
+        self.upstream.fingerprint()
+    }
+
+    fn check(&self, options: &DrawOptions) -> Result<(), GeneratorError> {
+        self.upstream.check(&request("", None, options)).map_err(|error| refused(&error))
+    }
+
+    fn draw(&self, jobs: &[DrawJob], _: &mut dyn StepHook) -> Vec<Result<Drawn, GeneratorError>> {
+        jobs.iter().map(|job| self.draw_one(job)).collect()
+    }
+}
+
+fn refused(error: &UpstreamError) -> GeneratorError {
+    GeneratorError::new(error.to_string())
+}
+
+fn request(prompt: &str, seed: Option<u64>, options: &DrawOptions) -> PictureRequest {
+    PictureRequest {
+        prompt: prompt.to_owned(),
+        negative_prompt: options.negative_prompt.clone(),
+        count: 1,
+        seed,
+        size: options.width.zip(options.height),
+        steps: options.steps,
+        guidance: options.guidance,
+        sampler: options.sampler.clone(),
+        ..PictureRequest::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use cluegate_perception::Picture;
+    use futures_util::future::BoxFuture;
+    use image::{Rgb, RgbImage};
+
+    use super::*;
+    use crate::request::Dialect;
+    use crate::upstream::UpstreamErrorKind;
+
+    /// Draws the seed as a grey, and fails, is silent or hangs where the prompt says so.
+    struct Greys;
+
+    impl Upstream for Greys {
+        fn dialect(&self) -> Dialect {
+            Dialect::BuiltIn
+        }
+
+        fn fingerprint(&self) -> &str {
+            "greys"
+        }
+
+        fn batch_size(&self) -> u32 {
+            4
+        }
+
+        fn check(&self, request: &PictureRequest) -> Result<(), UpstreamError> {
+            let message = "greys know no steps";
+            let refused = Err(UpstreamError::new(UpstreamErrorKind::Inexpressible, message));
+            if request.steps.is_some() { refused } else { Ok(()) }
+        }
+
+        fn draw<'a>(
+            &'a self,
+            order: &'a Order,
+            events: mpsc::Sender<Event>,
+        ) -> BoxFuture<'a, Result<(), UpstreamError>> {
+            Box::pin(async move {
+                assert_eq!((order.count, order.request.count), (1, 1));
+                match order.request.prompt.as_str() {
+                    "fail" => Err(UpstreamError::new(UpstreamErrorKind::Failed, "out of grey")),
+                    "nothing" => Ok(()),
+                    "hang" => std::future::pending().await,
+                    _ => {
+                        let grey = u8::try_from(order.seed).unwrap();
+                        let picture = Picture::new(RgbImage::from_pixel(8, 8, Rgb([grey; 3])));
+                        let picture = Unjudged::pixels(picture);
+                        let _ = events.send(Event::Picture { index: 0, picture }).await;
+                        Ok(())
+                    }
+                }
+            })
+        }
+
+        fn ready(&self) -> BoxFuture<'_, Result<(), UpstreamError>> {
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    struct Nobody;
+
+    impl StepHook for Nobody {
+        fn wants_preview(&mut self, _: usize, _: u32, _: u32) -> bool {
+            false
+        }
+
+        fn preview(&mut self, _: usize, _: u32, _: u32, _: &Picture) -> cluegate_gate::Step {
+            panic!("no preview was asked for")
+        }
+    }
+
+    #[test]
+    fn an_upstream_draws_job_by_job_and_its_failures_are_the_generators() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let wait = Duration::from_millis(50);
+        let driven = DrivenUpstream::new(Arc::new(Greys), runtime.handle().clone(), wait);
+        let job = |prompt: &str, seed| DrawJob {
+            member: 0,
+            attempt: 1,
+            prompt: Arc::from(prompt),
+            seed,
+            avoid: Vec::new(),
+            options: Arc::default(),
+        };
+        let jobs = [job("grey", 7), job("fail", 0), job("nothing", 0), job("hang", 0), job("grey", 9)];
+        let said: Vec<String> = driven
+            .draw(&jobs, &mut Nobody)
+            .into_iter()
+            .map(|drawn| match drawn {
+                Ok(Drawn::Finished(picture)) => picture.pixels().get_pixel(3, 3).0[0].to_string(),
+                Ok(Drawn::Stopped) => "stopped".to_owned(),
+                Err(error) => error.to_string(),
+            })
+            .collect();
+        let expected =
+            ["7", "out of grey", "the upstream sent no picture", "the upstream drew nothing within 0 s", "9"];
+        assert_eq!(said, expected);
+        assert_eq!(driven.fingerprint(), "greys");
+        let steps = DrawOptions { steps: Some(3), ..DrawOptions::default() };
+        assert!(driven.check(&steps).unwrap_err().to_string().contains("no steps"));
+        driven.check(&DrawOptions::default()).unwrap();
+    }
+}
