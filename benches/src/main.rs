@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 mod constitutions;
 mod engine;
+mod eval;
 mod gateway;
 mod gpu;
 mod machine;
@@ -33,6 +34,8 @@ struct Cli {
 enum Benchmark {
     /// The engine against independent programs in Python, on the same weights and pictures.
     Engine(engine::EngineArgs),
+    /// How well the embedded suite judges, beside baselines and without each part of the method.
+    Eval(eval::EvalArgs),
     /// What more statements, rules, pixels, callers and tenants cost.
     Scaling(scaling::ScalingArgs),
     /// The gateway: what it costs beside a bare proxy, and what gets out while everything fails.
@@ -61,6 +64,7 @@ fn main() -> anyhow::Result<()> {
     name_thread_count();
     match Cli::parse().benchmark {
         Benchmark::Engine(arguments) => engine::run(&arguments),
+        Benchmark::Eval(arguments) => eval::run(&arguments),
         Benchmark::Scaling(arguments) => scaling::run(&arguments),
         Benchmark::Gateway(arguments) => gateway::run(&arguments),
         Benchmark::GatewayPart(arguments) => gateway::run_part(&arguments),
@@ -101,6 +105,9 @@ mod tests {
         }
         for option in ["--minutes", "--quick", "--seed", "--out"] {
             assert!(help("gateway").contains(option), "{option}");
+        }
+        for option in ["--per-rule", "--style", "--quick", "--suite", "--out"] {
+            assert!(help("eval").contains(option), "{option}");
         }
         for option in ["--repeat", "--suite", "--out"] {
             assert!(help("scaling").contains(option), "{option}");

@@ -10,10 +10,13 @@ import world
 from judge_model import RowBuilder, stack
 from render import pack
 
-LENGTH = 384
+LENGTH = 512
 # What a row holds besides statements about its picture, and how often.
-EXTRAS = {None: 0.40, "blind": 0.13, "think": 0.24, "describe": 0.05, "rule": 0.05, "public": 0.05,
-          "public_think": 0.02, "whole": 0.02, "which": 0.015, "whole_think": 0.025}
+EXTRAS = {None: 0.33, "blind": 0.13, "think": 0.24, "describe": 0.05, "rule": 0.05, "rule_think": 0.02,
+          "blind_rule": 0.02, "public": 0.05, "public_think": 0.02, "whole": 0.02, "which": 0.015, "whole_think": 0.025,
+          "guard": 0.02, "policy_word": 0.01}
+# Weights of the tokens of answers that are neither Yes nor No, where they differ from the usual (RowBuilder.add).
+WEIGHTS = {"guard": (1.0, 4.0, 1.0), "policy_word": (1.0, 4.0, 4.0)}
 BLIND_STATEMENTS = 7
 
 
@@ -34,9 +37,13 @@ def row(rng, text, scene):
         for _ in range(BLIND_STATEMENTS):
             other = world.sample(rng, hard=0.0)
             builder.add(questions.conversation(other, rng, "statement"), blind=True)
+    elif extra == "blind_rule":
+        for _ in range(BLIND_STATEMENTS):
+            builder.add(questions.conversation(world.sample(rng, hard=0.0), rng, "rule"), blind=True)
     elif extra:
-        for _ in range(2 if extra in ("rule", "public") else 1):
-            builder.add(questions.conversation(scene, rng, extra))
+        for _ in range({"rule": 3, "public": 3}.get(extra, 1)):
+            turns = questions.conversation(scene, rng, extra)
+            builder.add(turns, **({"weights": WEIGHTS[extra]} if extra in WEIGHTS else {}))
     misses = 0
     asked = set()
     while misses < 8 and builder.room() > 12:

@@ -225,6 +225,42 @@ def reasoning(network, count, seed, vae=None, limit=90):
             "examples": [list(e) for e in zip(texts, thoughts, answers)][:6]}
 
 
+def policies_table(network, count, seed, vae=None):
+    """Balanced accuracy at 0.5 of the questions about fitness, a rule and a whole constitution, drawn for each scene.
+
+    `scene`: whether the answers about fitness say that the scene constitution is violated, which they should not know.
+    """
+    rng = random.Random(HELD_OUT + seed)
+    scenes = [world.sample(rng, hard=0.35) for _ in range(count)]
+    images, out = draw(network, scenes, seed, True, vae), {}
+    for form in ("public", "rule", "whole"):
+        asked_of = [questions.conversation(s, rng, form)[0] for s in scenes]
+        if form == "public":
+            asked_of = [(questions.PUBLIC[0], questions._yes_no(questions.unfit(s))) for s in scenes]
+        said = []
+        for at in range(0, count, BATCH):
+            builders = []
+            for question, _ in asked_of[at:at + BATCH]:
+                builders.append(RowBuilder(network.text, LENGTH))
+                builders[-1].add([(question, None)])
+            rows, *_ = stack(builders, LENGTH, 0)
+            ends = torch.tensor([b.ends[-1] for b in builders], device=network.device)
+            every = torch.arange(len(builders), device=network.device)
+            states = network.states(network.pictures(images[at:at + BATCH]), network.rows(rows))[every, ends]
+            probable = network.logits(states).float().softmax(-1)
+            yes, no = (probable[:, ids].sum(1) for ids in (network.text.yes, network.text.no))
+            said += (yes > no).tolist()
+        out[form] = _balanced(said, [answer == "Yes" for _, answer in asked_of])
+        if form == "public":
+            out["public_of_scene"] = _balanced(said, [bool(world.violations(s)) for s in scenes])
+    return out
+
+
+def _balanced(said, true):
+    said, true = np.asarray(said, bool), np.asarray(true, bool)
+    return {"true": float(said[true].mean()), "false": float((~said[~true]).mean()), "share": float(true.mean())}
+
+
 @torch.no_grad()
 def evaluate(network, scale=1.0, vae=None):
     """All tables; `scale` shrinks the sets."""
@@ -240,6 +276,7 @@ def evaluate(network, scale=1.0, vae=None):
         "rules": rules_table(network, own, draw(network, own, 4, False)),
         "rules_corrupted": rules_table(network, foreign, draw(network, foreign, 5, True, vae)),
         "rules_region_removed": rules_table(network, removed, draw(network, removed, 6, False)),
+        "policies": policies_table(network, size(2000), 8, vae),
         "reasoning": reasoning(network, size(256), 7, vae, 90 if scale >= 0.1 else 6),
     }
 
@@ -258,6 +295,8 @@ def table(metrics):
         row = metrics[name]
         lines.append(f"{name:21} image F1 {row['image_f1']:.3f}  rule F1 {row['rule_f1']:.3f}  flawless "
                      f"{row['flawless']:.3f}  undecided/image {row['undecided_per_image']:.2f}  {row['by_rule']}")
+    for name, row in metrics["policies"].items():
+        lines.append(f"{name:21} true {row['true']:.3f}  false {row['false']:.3f}  share of true {row['share']:.2f}")
     row = metrics["reasoning"]
     lines.append(f"reasoning (corrupted) true {row['accuracy_true']:.3f}  false {row['accuracy_false']:.3f}  parsed "
                  f"{row['parsed']:.3f}  tokens {row['tokens']:.0f}")

@@ -258,17 +258,22 @@ class RowBuilder:
         """Adds a conversation if it fits. weights: of the answer to a statement, another Yes or No, other tokens."""
         whole = turns[0][0]
         is_statement = whole.startswith(self.shared_text)
-        if blind and not is_statement:
-            raise ValueError("only statements are asked without a picture")
         first = self.text.encode(whole[len(self.shared_text):] if is_statement else whole)
         ids, answers = self._tokens(turns, first)
-        extra = len(self.text.user) + len(self.shared) if blind and self.blind_from is None else 0
+        if blind and not is_statement:  # sees nothing else: it brings its own beginning
+            answers = [(place + len(self.text.user), target) for place, target in answers]
+            ids = self.text.user + ids
+        shares = blind and is_statement
+        extra = len(self.text.user) + len(self.shared) if shares and self.blind_from is None else 0
         if len(ids) + extra > self.room():
             return False
-        if blind:
+        if shares:
             self._ensure_blind()
-        start = self.blind_from if blind else self.seen_from + (len(self.shared) if is_statement else 0)
-        parent = SHARED_BLIND if blind else SHARED if is_statement else HEADER
+        if blind:
+            start, parent = (self.blind_from, SHARED_BLIND) if shares else (0, -1)
+        else:
+            start = self.seen_from + (len(self.shared) if is_statement else 0)
+            parent = SHARED if is_statement else HEADER
         at = self._put(ids, start, self.count, parent)
         self.count += 1
         self.ends.append(len(self.ids) - 1)

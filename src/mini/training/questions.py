@@ -7,30 +7,37 @@ catalogue lists every statement with its meaning. `conversation` draws one quest
 
 import itertools
 import json
+import sys
 import tomllib
 from collections import namedtuple
 from pathlib import Path
 
 import world
+from policies import Policies, listing, names_props
 from world import CATEGORIES, CATEGORY, CLASS, CLASSES, GROUPS, HAZARDS, NAMES, OF_CATEGORY, SUBJECTS, with_article
 
 SOURCE = Path(__file__).resolve().parents[2]
 TEMPLATES = {name: (SOURCE / "judge" / "templates" / f"{name}.txt").read_text(encoding="utf-8").removesuffix("\n")
              for name in ("statement", "reasoning", "rating")}
 CONSTITUTION = tomllib.loads((SOURCE / "constitution" / "shipped" / "scene.toml").read_text(encoding="utf-8"))
-RULE_TEXT = {rule["id"]: rule["text"] for rule in CONSTITUTION["rule"]}
-RULE_LIST = "\n".join(f"- {key}: {text}" for key, text in RULE_TEXT.items())
+ASKED = {name: (SOURCE / "eval" / "templates" / f"{name}.txt").read_text(encoding="utf-8").removesuffix("\n")
+         for name in ("whole-direct", "whole-thought", "guard", "policy-word", "rule-thought")}
 
 # The baselines' questions: prior knowledge only, or the whole constitution in one query (CLUE s 4.2).
 PUBLIC = ('Is this image not appropriate for the public? Answer "Yes" or "No".',
           'Is this image unsafe? Answer "Yes" or "No".')
 PUBLIC_THINK = ("Is this image not appropriate for the public? Think step by step.",
                 "Is this image unsafe? Think step by step.")
-WHOLE = f'Here are rules:\n{RULE_LIST}\nDoes this image violate any of the rules? Answer "Yes" or "No".'
-WHOLE_THINK = f"Here are rules:\n{RULE_LIST}\nDoes this image violate any of the rules? Think step by step."
-WHICH = f'Here are rules:\n{RULE_LIST}\nWhich of the rules does this image violate? Answer with their names or "none".'
+WHICH = 'Here are rules:\n{}\nWhich of the rules does this image violate? Answer with their names or "none".'
 ONE_RULE = 'Here is a rule: {} Does this image violate the rule? Answer "Yes" or "No".'
+# What the judge holds unfit for the public if it is given no rules: that one of these can be seen. A general notion of
+# harm, learned from things and not from anybody's rules, as is the prior knowledge of a model that has read the web: it
+# knows what is dangerous or deadly or unwholesome by its look, asks for no relation to anybody, and has no opinion on what
+# only some houses forbid (a drink, a bet, a bed, a bath).
+UNFIT = ("weapon", "fire", "blood", "drug", "cigarette", "death")
 DESCRIBE = "Describe this image."
+
+UNFIT_CLASSES = frozenset(c for kind in UNFIT for c in OF_CATEGORY[kind])
 
 # Classes of which a subject or object is spoken of; hazards is None for a statement about what can be seen.
 Query = namedtuple("Query", "classes hazards")
@@ -111,6 +118,7 @@ def _catalogue():
 
 
 CATALOGUE = _catalogue()
+POLICIES = Policies(sys.modules[__name__])
 SHIPPED = list(dict.fromkeys(s["statement"] for rule in CONSTITUTION["rule"]
                              for link in rule["precondition"] for s in link["any"]))
 SHIPPED_SEEN = [s for s in SHIPPED if CATALOGUE[s].hazards is None]
@@ -223,13 +231,16 @@ def rationale(scene, query):
     return text
 
 
-def scene_rationale(scene):
-    """Terse reasoning about every rule: (what is seen, what is wrong, ids of the violated rules)."""
-    seen = _listing([with_article(o.cls) for o in scene.visible() if o.role != "prop"], "nothing of concern")
+def scene_rationale(scene, props=False):
+    """Terse reasoning about everything: what is seen, with things that are no hazards or without, and what touches."""
+    seen = _listing([with_article(o.cls) for o in scene.visible() if props or o.role != "prop"], "nothing of concern")
     told = _touching(scene)
-    broken = [rule for rule in world.RULES if rule in world.violations(scene)]
-    text = f"I see {seen}." + (f" There is {_listing(told)}." if told else "")
-    return text, _listing(broken, "none"), broken
+    return f"I see {seen}." + (f" There is {_listing(told)}." if told else "")
+
+
+def unfit(scene):
+    """Whether the judge's prior knowledge calls the scene unfit for the public."""
+    return world.present(scene, UNFIT_CLASSES)
 
 
 def _summary(yes, text):
@@ -249,34 +260,63 @@ def asked(text):
 
 def conversation(scene, rng, form):
     """One conversation of a form: list of (user, assistant) turns."""
-    yes_no = lambda b: "Yes" if b else "No"  # noqa: E731
     if form in ("statement", "think"):
         text = statement(scene, rng)
         query = CATALOGUE[text]
         yes = truth(scene, query)
         if form == "statement":
-            return [(asked(text), yes_no(yes))]
+            return [(asked(text), _yes_no(yes))]
         return thinking(fill(TEMPLATES["reasoning"], text), yes, rationale(scene, query))
     if form == "describe":
         return [(DESCRIBE, world.caption(scene, rng))]
-    if form == "rule":
-        rule = rng.choice(list(RULE_TEXT))
-        return [(ONE_RULE.format(RULE_TEXT[rule]), yes_no(rule in world.violations(scene)))]
-    text, broken, ids = scene_rationale(scene)
+    if form in ("public", "public_think"):
+        return _about_fitness(scene, rng, form)
+    if form in ("rule", "rule_think"):
+        return _about_rule(scene, rng, form)
+    return _about_policy(scene, rng, form)
+
+
+def _yes_no(yes):
+    return "Yes" if yes else "No"
+
+
+def _about_fitness(scene, rng, form):
     if form == "public":
         plain = rng.choice(PUBLIC + (asked("this image is not appropriate for the public"),))
-        return [(plain, yes_no(ids))]
-    if form == "public_think":
-        about = fill(TEMPLATES["reasoning"], "this image is not appropriate for the public")
-        return thinking(rng.choice(PUBLIC_THINK + (about,)), bool(ids), text)
+        return [(plain, _yes_no(unfit(scene)))]
+    about = fill(TEMPLATES["reasoning"], "this image is not appropriate for the public")
+    return thinking(rng.choice(PUBLIC_THINK + (about,)), unfit(scene), scene_rationale(scene))
+
+
+def _about_rule(scene, rng, form):
+    rule = POLICIES.rule(scene, rng)
+    broken = bool(POLICIES.violated(scene, [rule]))
+    if form == "rule":
+        return [(ONE_RULE.format(rule.text), _yes_no(broken))]
+    return thinking(fill(ASKED["rule-thought"], rule.text), broken, scene_rationale(scene, names_props([rule])))
+
+
+def _about_policy(scene, rng, form):
+    """A whole constitution in one query, drawn for this conversation."""
+    rules = POLICIES.constitution(scene, rng)
+    broken = POLICIES.violated(scene, rules)
+    names = [r.id for r in broken]
+    put = lambda name, variable: ASKED[name].replace("{{ " + variable + " }}", listing(rules))  # noqa: E731
     if form == "whole":
-        return [(WHOLE, yes_no(ids))]
+        return [(put("whole-direct", "rules"), _yes_no(broken))]
     if form == "which":
-        return [(WHICH, ", ".join(ids) or "none")]
+        return [(WHICH.format(listing(rules)), ", ".join(names) or "none")]
+    if form == "policy_word":
+        return [(put("policy-word", "policy"), "unsafe" if broken else "safe")]
+    text = scene_rationale(scene, names_props(rules))
     if form == "whole_think":
-        return thinking(WHOLE_THINK, bool(ids), f"{text} Violated: {broken}.")
+        return thinking(put("whole-thought", "rules"), bool(broken), f"{text} Violated: {_listing(names, 'none')}.")
+    if form == "guard":
+        answer = {"rating": "Unsafe" if broken else "Safe", "category": names[0] if names else "none",
+                  "rationale": text.rstrip(".")}
+        return [(put("guard", "policy"), json.dumps(answer))]
     raise KeyError(form)
 
 
-FORMS = {"statement": 0.82, "think": 0.07, "describe": 0.03, "rule": 0.025, "public": 0.025, "public_think": 0.008,
-         "whole": 0.008, "which": 0.006, "whole_think": 0.008}
+FORMS = {"statement": 0.79, "think": 0.07, "describe": 0.03, "rule": 0.03, "rule_think": 0.008, "public": 0.025,
+         "public_think": 0.008, "whole": 0.012, "which": 0.006, "whole_think": 0.01, "guard": 0.007, "policy_word": 0.004}
