@@ -40,7 +40,9 @@ enum Benchmark {
     Scaling(scaling::ScalingArgs),
     /// The gateway: what it costs beside a bare proxy, and what gets out while everything fails.
     Gateway(gateway::GatewayArgs),
-    /// A process of the benchmark above.
+    /// Many tenants in a store: start, memory, reload, the decision log, kills, and reads across tenants.
+    Tenants(gateway::tenants::TenantsArgs),
+    /// A process of the benchmarks above.
     #[command(hide = true)]
     GatewayPart(gateway::PartArgs),
     /// The judge in a vLLM on this machine, against the one in this process and a bare client.
@@ -67,6 +69,7 @@ fn main() -> anyhow::Result<()> {
         Benchmark::Eval(arguments) => eval::run(&arguments),
         Benchmark::Scaling(arguments) => scaling::run(&arguments),
         Benchmark::Gateway(arguments) => gateway::run(&arguments),
+        Benchmark::Tenants(arguments) => gateway::tenants::run(&arguments),
         Benchmark::GatewayPart(arguments) => gateway::run_part(&arguments),
         Benchmark::Remote(arguments) => remote::run(&arguments),
         Benchmark::Gpu(arguments) => gpu::run(&arguments),
@@ -108,6 +111,9 @@ mod tests {
         }
         for option in ["--per-rule", "--style", "--quick", "--suite", "--out"] {
             assert!(help("eval").contains(option), "{option}");
+        }
+        for option in ["--tenants", "--kills", "--only", "--quick", "--out"] {
+            assert!(help("tenants").contains(option), "{option}");
         }
         for option in ["--repeat", "--suite", "--out"] {
             assert!(help("scaling").contains(option), "{option}");

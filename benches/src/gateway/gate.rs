@@ -79,10 +79,11 @@ pub(super) fn log_of(folder: &Path) -> PathBuf {
 }
 
 /// A judge that finds everything safe without a look at the pixels.
-struct Instant(SharedJudge);
+pub(super) struct Instant(SharedJudge);
 
 impl Instant {
-    fn new() -> anyhow::Result<Self> {
+    /// Makes its judge.
+    pub(super) fn new() -> anyhow::Result<Self> {
         // Well below what the statement gets without a picture, so that nothing is reasoned about.
         let judge = fakes::judge(|picture, _| if picture.is_some() { 0.01 } else { 0.5 });
         let judge = judge.context("the scripted judge")?;
@@ -98,11 +99,15 @@ impl JudgeProvider for Instant {
 
 /// The same without the server: for the timings of single stages.
 pub(super) fn instant_gate(folder: &Path) -> anyhow::Result<Gate> {
+    logged_gate(folder, Arc::new(JsonlLog::open(log_of(folder))?))
+}
+
+/// The same with another log; the tenant is `t`.
+pub(super) fn logged_gate(folder: &Path, log: Arc<dyn DecisionLog>) -> anyhow::Result<Gate> {
     std::fs::write(folder.join("world.toml"), CONSTITUTION)?;
     let policy = folder.join("policy.toml");
     std::fs::write(&policy, "[tenant.t]\nconstitution = \"world.toml\"\n")?;
-    let log = JsonlLog::open(log_of(folder))?;
-    Ok(Gate::new(&Policies::load(policy)?, Arc::new(Instant::new()?), Arc::new(log))?)
+    Ok(Gate::new(&Policies::load(policy)?, Arc::new(Instant::new()?), log)?)
 }
 
 /// Faults of the judge that are planned; after them it works.

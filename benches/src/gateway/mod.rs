@@ -11,6 +11,7 @@ mod overhead;
 mod process;
 mod soak;
 mod stages;
+pub(crate) mod tenants;
 mod upstream;
 
 use std::path::PathBuf;
@@ -104,6 +105,7 @@ pub(crate) fn run_part(arguments: &PartArgs) -> anyhow::Result<()> {
     match arguments.name.as_str() {
         "upstream" => upstream::run(&serde_json::from_str(options)?),
         "gate" => gate::run(&serde_json::from_str(options)?),
-        unknown => bail!("expected the part `upstream` or `gate`, got {unknown:?}"),
+        "tenants-gate" => tenants::run_gate(&serde_json::from_str(options)?),
+        unknown => bail!("expected the part `upstream`, `gate` or `tenants-gate`, got {unknown:?}"),
     }
 }

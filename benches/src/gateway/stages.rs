@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use cluegate_gate::{Instruction, RequestInfo};
+use cluegate_gate::{Gate, Instruction, RequestInfo};
 use cluegate_perception::{DecodeOptions, Picture, decode};
 use serde::Deserialize;
 use serde_json::json;
@@ -58,6 +58,16 @@ pub(super) fn table(side: u32, folder: &Path) -> anyhow::Result<(Table, f64)> {
         stages.read.push(file.len() as f64);
     }
     Ok(stages.table())
+}
+
+/// Has one picture released.
+pub(super) fn release_one(gate: &Gate) -> anyhow::Result<()> {
+    let picture = decode(&upstream::photo(64, 1)?, &DecodeOptions::default())?;
+    let mut session = gate.session(RequestInfo::new("t", "a lake between mountains", 7, 1))?;
+    match session.finished(0, picture)? {
+        Instruction::Release(_) => Ok(()),
+        decided => anyhow::bail!("expected a release, got {decided:?}"),
+    }
 }
 
 /// Times by stage, in the order of their first appearance.
