@@ -11,6 +11,7 @@ mod failures;
 mod inheritance;
 mod logging;
 mod prefilter;
+mod merging;
 mod properties;
 mod records;
 mod replacing;
