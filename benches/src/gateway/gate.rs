@@ -41,7 +41,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     let folder = &options.folder;
     std::fs::write(folder.join("world.toml"), CONSTITUTION)?;
     std::fs::write(folder.join("policy.toml"), &options.policy)?;
-    let text = format!("listen = \"127.0.0.1:0\"\n{}", options.config);
+    let text = format!("listen = \"127.0.0.1:0\"\npolicy = \"policy.toml\"\n{}", options.config);
     let config = Config::parse(&text, "the benchmark's configuration", folder)?;
     let policies = Policies::load(folder.join("policy.toml"))?;
     let log = JsonlLog::open(folder.join("decisions.jsonl"))?;
