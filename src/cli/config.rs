@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use cluegate_gate::Policies;
 use cluegate_server::config::{Config, Finding, KeySetting, RawConfig, UpstreamKind, mask_address};
-use cluegate_server::{KeyFile, upstream};
+use cluegate_server::{KeyFile, KeyKind, upstream};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -236,20 +236,20 @@ impl Examined<'_> {
             }
         };
         for policy in policies.iter() {
-            if let Err(error) = policy.load_constitution() {
+            if let Err(error) = policies.constitution(policy) {
                 self.found("policy", error);
             }
         }
-        Some(policies.iter().map(|policy| policy.tenant.clone()).collect())
+        Some(policies.iter().map(|policy| policy.tenant.to_string()).collect())
     }
 
     fn keys(&mut self, tenants: Option<&BTreeSet<String>>) {
-        let file = self.config.keys.as_ref().map(|file| (file.clone(), KeyFile::load(file)));
+        let file = self.config.keys.as_ref().map(|file| (file.clone(), KeyFile::load(file, KeyKind::Client)));
         let mut named: Vec<(String, String)> = Vec::new();
         match &file {
             Some((_, Err(error))) => self.found("keys.file", error),
-            Some((file, Ok(keys))) => named.extend(keys.owners().map(|owner| {
-                (format!("{}: the key {:?}", file.display(), owner.id), owner.tenant.to_string())
+            Some((file, Ok(keys))) => named.extend(keys.iter().map(|key| {
+                (format!("{}: the key {:?}", file.display(), key.id), key.tenant.clone().unwrap_or_default())
             })),
             None => {}
         }

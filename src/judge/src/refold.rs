@@ -59,7 +59,8 @@ pub fn refold(
     judged_by: Option<&Thresholds>,
 ) -> Vec<Refolded> {
     let plan = Plan::new(constitution);
-    let by_rule: HashMap<&str, &RuleEvidence> = evidence.iter().map(|rule| (rule.id.as_str(), rule)).collect();
+    let by_rule: HashMap<&str, &RuleEvidence> =
+        evidence.iter().map(|rule| (rule.id.as_str(), rule)).collect();
     let statements = found_statements(constitution, &plan, &by_rule);
     let now = constitution.thresholds();
     let mut known = Known {
@@ -87,7 +88,9 @@ pub fn refold(
         known.objects.push(objects);
     }
     let rules = constitution.rules().iter().zip(&known.prepared.plan.rules);
-    rules.map(|(rule, planned)| fold_rule(&known, &rule.id, planned, by_rule.get(rule.id.as_str()), &blind)).collect()
+    rules
+        .map(|(rule, planned)| fold_rule(&known, &rule.id, planned, by_rule.get(rule.id.as_str()), &blind))
+        .collect()
 }
 
 fn fold_rule(
@@ -101,7 +104,8 @@ fn fold_rule(
     let Some(evidence) = evidence else {
         return undecided(vec!["the rule itself: it was not judged then".to_owned()]);
     };
-    let threshold = known.prepared.constitution.thresholds().relevance.unwrap_or(evidence.relevance_threshold);
+    let threshold =
+        known.prepared.constitution.thresholds().relevance.unwrap_or(evidence.relevance_threshold);
     if evidence.relevance.is_some_and(|cosine| cosine < threshold) {
         return Refolded::Decided(RuleEvidence {
             id: id.to_owned(),
@@ -208,7 +212,8 @@ fn objects(
     if kept.len() != found.region.len() && found.score_region_removed.is_some() {
         return Err("other objects were removed");
     }
-    let same = kept.len() == found.region.len() && now.small_object_area.to_bits() == then.small_object_area.to_bits();
+    let same = kept.len() == found.region.len()
+        && now.small_object_area.to_bits() == then.small_object_area.to_bits();
     let small = match around(&kept).filter(|_| !consequence && words > 0 && kept.len() == words) {
         Some(_) if same => found.crop,
         Some(share) => share < now.small_object_area,
@@ -243,7 +248,9 @@ fn answers(known: &mut Known<'_>, index: usize, found: &StatementEvidence, crop:
         (true, true) => (found.score, found.score_whole_picture),
         (false, _) => (found.score, None),
     };
-    for (look, score) in [(Look::Seen, seen), (Look::Whole, whole), (Look::Removed, found.score_region_removed)] {
+    for (look, score) in
+        [(Look::Seen, seen), (Look::Whole, whole), (Look::Removed, found.score_region_removed)]
+    {
         if let Some(score) = score {
             known.scores.insert((index, look), score);
         }

@@ -205,6 +205,7 @@ impl ShownRule {
                 Outcome::NotViolated => "not violated",
                 Outcome::Violated => "violated",
                 Outcome::Excepted => "excepted",
+                Outcome::Cleared => "cleared by the pre-filter",
             },
             relevance: rule
                 .relevance

@@ -52,7 +52,7 @@ pub mod upstream;
 
 pub use app::{App, Services};
 pub use config::{Config, ConfigError, RawConfig};
-pub use keys::{KeyError, KeyFile, NewKey};
+pub use keys::{KeyError, KeyFile, KeyKind, NewKey};
 pub use listen::{Server, ServerError};
 pub use live::{Files, Loaded, PolicySource, Proposal, ReloadError, Stored};
 pub use memory::keep_memory;

@@ -109,7 +109,10 @@ impl Loaded {
     /// Refuses a tenant of those who bring no key that has no policy.
     pub(crate) fn check_anonymous(&self, anonymous: Option<&str>) -> Result<(), ReloadError> {
         match anonymous.filter(|tenant| self.policies.get(tenant).is_none()) {
-            Some(tenant) => Err(ReloadError::keys(format!("the configuration: `keys.anonymous` names {}", self.nobody(tenant)))),
+            Some(tenant) => Err(ReloadError::keys(format!(
+                "the configuration: `keys.anonymous` names {}",
+                self.nobody(tenant)
+            ))),
             None => Ok(()),
         }
     }
