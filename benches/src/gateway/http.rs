@@ -18,7 +18,7 @@ const BUFFER: usize = 256 << 10;
 pub(super) struct Message {
     /// The request line or the status line.
     pub(super) line: String,
-    headers: Vec<(String, String)>,
+    pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
 }
 
