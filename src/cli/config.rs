@@ -270,10 +270,11 @@ impl Examined<'_> {
         if let Some(Err(error)) = self.config.tls.as_ref().map(cluegate_server::check_tls) {
             self.found("tls", error);
         }
-        let log = self.config.log.clone();
-        let beside = log.parent().map(Path::to_path_buf).unwrap_or_default();
-        if let Err(problem) = writable(&log, &beside) {
-            self.found("log", problem);
+        if let Some(log) = self.config.log.file.clone() {
+            let beside = log.parent().map(Path::to_path_buf).unwrap_or_default();
+            if let Err(problem) = writable(&log, &beside) {
+                self.found("log", problem);
+            }
         }
         let review = self.config.review.clone();
         let folder = if review.is_dir() {

@@ -12,7 +12,8 @@ use cluegate_audit::{
     parse_time,
 };
 use cluegate_gate::Policies;
-use cluegate_store::{Database, DatabaseOptions};
+use cluegate_server::PolicySource;
+use cluegate_store::{Database, DatabaseOptions, Store};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -217,7 +218,8 @@ struct Excerpt {
 
 #[derive(Debug, Deserialize)]
 struct StoreTable {
-    url: String,
+    url: Option<String>,
+    url_file: Option<PathBuf>,
 }
 
 /// A log that was opened to be read, with what lives as long.
@@ -227,8 +229,25 @@ pub(super) struct OpenLog {
     pub(super) policy: Option<PathBuf>,
     /// The models that the configuration names.
     pub(super) models: Option<PathBuf>,
-    /// The database's connections live in it.
-    _runtime: Option<Runtime>,
+    /// Whether a configuration was named at all.
+    configured: bool,
+    /// The database, whose connections live in the runtime.
+    store: Option<(Database, Runtime)>,
+}
+
+impl OpenLog {
+    /// The policies of the file `named`, or else those that the gateway uses.
+    pub(super) fn policies(&self, named: Option<&Path>) -> anyhow::Result<Policies> {
+        match (named.or(self.policy.as_deref()), &self.store) {
+            (Some(file), _) => Ok(Policies::load(file)?),
+            (None, Some((database, runtime))) => {
+                let source = PolicySource::store(Store::new(database.clone()));
+                Ok(runtime.block_on(source.load())?.policies().clone())
+            }
+            (None, None) if self.configured => Ok(Policies::shipped_default()?),
+            (None, None) => bail!("whose policies? name the file with --policy"),
+        }
+    }
 }
 
 impl LogSource {
@@ -241,7 +260,7 @@ impl LogSource {
             let mut settings = LogSettings::in_file(file);
             change(&mut settings);
             let places = LogPlaces::open(&settings, None)?;
-            return Ok(OpenLog { places, policy: None, models: None, _runtime: None });
+            return Ok(OpenLog { places, policy: None, models: None, configured: false, store: None });
         }
         let path = self.config.as_deref().ok_or_else(|| anyhow!("name the log with --config or --file"))?;
         let text =
@@ -256,22 +275,34 @@ impl LogSource {
         };
         let settings = settings.resolve(folder);
         let below = |path: Option<PathBuf>| path.map(|path| folder.join(path));
-        let (database, runtime) = match excerpt.store.filter(|_| settings.database) {
+        let store = match excerpt.store {
             Some(store) => {
                 let runtime = Runtime::new().context("cannot start the threads of the database")?;
-                let url = resolve_url(&store.url, folder);
-                let database = runtime.block_on(Database::open(&url, DatabaseOptions::default()))?;
-                (Some((database, runtime.handle().clone())), Some(runtime))
+                let database =
+                    runtime.block_on(Database::open(&store.url(folder)?, DatabaseOptions::default()))?;
+                Some((database, runtime))
             }
-            None => (None, None),
+            None => None,
         };
+        let database = store.as_ref().map(|(database, runtime)| (database.clone(), runtime.handle().clone()));
         let places = LogPlaces::open(&settings, database)?;
-        Ok(OpenLog {
-            places,
-            policy: below(excerpt.policy),
-            models: below(excerpt.models),
-            _runtime: runtime,
-        })
+        let (policy, models) = (below(excerpt.policy), below(excerpt.models));
+        Ok(OpenLog { places, policy, models, configured: true, store })
+    }
+}
+
+impl StoreTable {
+    fn url(&self, folder: &Path) -> anyhow::Result<String> {
+        match (&self.url, &self.url_file) {
+            (Some(url), _) => Ok(resolve_url(url, folder)),
+            (None, Some(file)) => {
+                let file = folder.join(file);
+                let text = std::fs::read_to_string(&file)
+                    .with_context(|| format!("cannot read {}", file.display()))?;
+                Ok(resolve_url(text.trim(), file.parent().unwrap_or(folder)))
+            }
+            (None, None) => bail!("[store] names neither `url` nor `url_file`"),
+        }
     }
 }
 
@@ -479,9 +510,7 @@ fn tell(removed: Removed, what: &str, json: bool) -> anyhow::Result<Exit> {
 
 fn expire(arguments: &ExpireArgs) -> anyhow::Result<Exit> {
     let log = arguments.source.open(|_| {})?;
-    let file = arguments.policy.as_ref().or(log.policy.as_ref());
-    let file = file.ok_or_else(|| anyhow!("whose retention? name the policy file with --policy"))?;
-    let policies = Policies::load(file)?;
+    let policies = log.policies(arguments.policy.as_deref())?;
     let mut all = Removed::default();
     let wanted = policies
         .iter()

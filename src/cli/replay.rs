@@ -51,14 +51,11 @@ pub(super) fn run(arguments: &ReplayArgs) -> anyhow::Result<Exit> {
         .tenant()
         .ok_or_else(|| anyhow!("a policy is one tenant's: name it with --tenant"))?;
     let file = arguments.policy.as_ref().or(log.policy.as_ref());
-    let policies = match file {
-        Some(file) => Policies::load(file)?,
-        None => Policies::shipped_default()?,
-    };
+    let policies = log.policies(arguments.policy.as_deref())?;
     let trial = on_trial(&policies, tenant, file, arguments)?;
     let policy = trial.require(tenant)?;
     let constitution = trial.constitution(policy)?;
-    let known = known_thresholds(&log.policy, &policies)?;
+    let known = known_thresholds([log.policies(None).ok(), Some(policies), Some(trial.clone())]);
     let mut models = arguments.models.clone();
     models.models = models.models.or_else(|| log.models.clone());
     let inspector = match arguments.pictures {
@@ -99,12 +96,9 @@ fn on_trial(
     if arguments.set.is_empty() && arguments.constitution.is_none() {
         return Ok(policies.clone());
     }
-    let text = match file {
-        Some(file) => {
-            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
-        }
-        None => Policies::with_defaults_toml().to_owned(),
-    };
+    let file =
+        file.ok_or_else(|| anyhow!("--set and --constitution change a policy file: name it with --policy"))?;
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let table: toml::Table = text.parse()?;
     let own = table.get("tenant").and_then(|tenants| tenants.get(tenant)).and_then(toml::Value::as_table);
     let mut own =
@@ -141,14 +135,10 @@ fn set(table: &mut toml::Table, setting: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Thresholds of the constitutions that the gateway uses now, by revision.
-fn known_thresholds(
-    current: &Option<PathBuf>,
-    trial: &Policies,
-) -> anyhow::Result<BTreeMap<String, cluegate_constitution::Thresholds>> {
-    let current = current.as_ref().map(Policies::load).transpose()?;
+/// Thresholds of the constitutions that the gateway uses now, and of those on trial, by revision.
+fn known_thresholds(all: [Option<Policies>; 3]) -> BTreeMap<String, cluegate_constitution::Thresholds> {
     let mut known = BTreeMap::new();
-    for policies in current.iter().chain([trial]) {
+    for policies in all.iter().flatten() {
         for policy in policies.iter() {
             // One that cannot be read is not on trial here.
             if let Ok(constitution) = policies.constitution(policy) {
@@ -156,7 +146,7 @@ fn known_thresholds(
             }
         }
     }
-    Ok(known)
+    known
 }
 
 fn print(replay: &Replay) -> anyhow::Result<()> {

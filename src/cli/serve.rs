@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use cluegate::Engine;
-use cluegate_gate::{Gate, Generator, JsonlLog};
+use cluegate_audit::{AuditLog, LogPlaces};
+use cluegate_gate::{Gate, Generator};
 use cluegate_server::config::{Config, UpstreamKind};
 use cluegate_server::{App, Loaded, PolicySource, Server, Services, Upstream, upstream};
 use cluegate_store::{Database, DatabaseOptions, Store};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use super::args::ServeArgs;
 use super::{Exit, open_engine, say};
@@ -43,19 +44,26 @@ pub(super) fn run(arguments: &ServeArgs) -> anyhow::Result<Exit> {
 struct Foundation {
     source: PolicySource,
     loaded: Loaded,
+    database: Option<Database>,
 }
 
 impl Foundation {
     async fn open(config: &Config) -> anyhow::Result<Self> {
-        let source = match &config.store {
-            None => PolicySource::files(config),
+        let (source, database) = match &config.store {
+            None => (PolicySource::files(config), None),
             Some(store) => {
                 let database = Database::open(&store.address.url()?, DatabaseOptions::default()).await?;
-                PolicySource::store(Store::new(database))
+                (PolicySource::store(Store::new(database.clone())), Some(database))
             }
         };
         let loaded = source.load().await?;
-        Ok(Self { source, loaded })
+        Ok(Self { source, loaded, database })
+    }
+
+    /// Where decisions are kept, to be read.
+    fn decisions(&self, config: &Config) -> anyhow::Result<LogPlaces> {
+        let database = self.database.clone().map(|database| (database, Handle::current()));
+        Ok(LogPlaces::open(&config.log, database)?)
     }
 }
 
@@ -76,7 +84,9 @@ fn open_models(config: &Config, arguments: &ServeArgs) -> anyhow::Result<Engine>
 
 /// Reads and opens all that the server would, and listens on nothing. The decision log is not touched.
 async fn check(config: Config, foundation: Foundation, engine: &Engine) -> anyhow::Result<()> {
-    let Foundation { source, loaded } = foundation;
+    // Opens keys and folders that the log would need, and writes nothing.
+    let decisions = Some(foundation.decisions(&config)?);
+    let Foundation { source, loaded, .. } = foundation;
     let log = Arc::new(cluegate_gate::MemoryLog::new(0));
     let gate = Arc::new(Gate::new(loaded.policies(), Arc::new(engine.judges(false)), log)?);
     let checked = Arc::clone(&gate);
@@ -88,7 +98,7 @@ async fn check(config: Config, foundation: Foundation, engine: &Engine) -> anyho
     let (listen, tenants) = (config.listen, some(&gate.tenants()));
     let administered =
         config.admin.as_ref().map_or_else(String::new, |admin| format!("; administered on {}", admin.listen));
-    App::open(config, gate, Services { source, loaded, upstream })?;
+    App::open(config, gate, Services { source, loaded, upstream, decisions })?;
     Ok(say(format_args!(
         "ok: would listen on {listen}; drawn by {drawn_by}; tenants {tenants}{administered}"
     ))?)
@@ -115,15 +125,16 @@ fn open_upstream(config: &Config, engine: &Engine) -> anyhow::Result<Option<Arc<
 async fn serve(config: Config, foundation: Foundation, engine: &Engine) -> anyhow::Result<()> {
     // First, so that no signal finds the server without ears.
     let (stop, hangups) = (stop_signal()?, hangups()?);
-    let Foundation { source, loaded } = foundation;
-    let log = Arc::new(JsonlLog::open(&config.log)?.durable(true));
+    let decisions = Some(foundation.decisions(&config)?);
+    let Foundation { source, loaded, database } = foundation;
+    let log = Arc::new(AuditLog::open(&config.log, database).await?);
     let gate = Arc::new(Gate::new(loaded.policies(), Arc::new(engine.judges(false)), log)?);
     gate.warm_up();
     let upstream = open_upstream(&config, engine)?;
     let scheme = |tls: bool| if tls { "https" } else { "http" };
     let public = scheme(config.tls.is_some());
     let private = scheme(config.admin.as_ref().is_some_and(|admin| admin.tls.is_some()));
-    let app = App::open(config, gate, Services { source, loaded, upstream })?;
+    let app = App::open(config, gate, Services { source, loaded, upstream, decisions })?;
     let server = Server::bind(Arc::clone(&app)).await?;
     let unsaid = "the system does not say where the server listens";
     let address = server.local_addr().context(unsaid)?;

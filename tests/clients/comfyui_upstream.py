@@ -112,7 +112,7 @@ def served(folder, comfy):
 
 def gateway(cluegate, folder, server):
     (folder / "gate.toml").write_text(
-        'listen = "127.0.0.1:0"\npolicy = "policy.toml"\nlog = "decisions.jsonl"\n[keys]\nfile = "keys.toml"\n'
+        'listen = "127.0.0.1:0"\npolicy = "policy.toml"\n[keys]\nfile = "keys.toml"\n'
         f'[upstream]\nkind = "comfyui"\nurl = "{server}"\nmodel = "{CHECKPOINT}"\n'
     )
     return start([cluegate, "serve", "--config", str(folder / "gate.toml")])

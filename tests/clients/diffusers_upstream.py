@@ -104,7 +104,7 @@ def start(command):
 def gateway(cluegate, folder, kind, server):
     config = folder / f"{kind}.toml"
     config.write_text(
-        f'listen = "127.0.0.1:0"\npolicy = "policy.toml"\nlog = "{kind}.jsonl"\n[keys]\nfile = "keys.toml"\n'
+        f'listen = "127.0.0.1:0"\npolicy = "policy.toml"\n[log]\nfile = "{kind}.jsonl"\n[keys]\nfile = "keys.toml"\n'
         f'[upstream]\nkind = "{kind}"\nurl = "{server}"\npoll_ms = 50\n'
     )
     return start([cluegate, "serve", "--config", str(config)])

@@ -171,10 +171,15 @@ fn a_picture_is_released_to_one_tenant_and_withheld_from_another() {
     let (code, _) = gateway.stop();
     assert_eq!(code, 0);
     let log = setup.log();
-    let told: Vec<_> =
-        log.iter().map(|record| (record["tenant"].as_str(), record["outcome"].as_str())).collect();
+    let told: Vec<_> = log
+        .iter()
+        .map(|entry| (entry["labels"]["tenant"].as_str(), entry["result"]["outcome"].as_str()))
+        .collect();
     assert_eq!(told, [(Some("open"), Some("released")), (Some("strict"), Some("withheld"))]);
-    assert!(log.iter().all(|record| record["models"]["generator"].as_str().is_some_and(|id| id.len() >= 16)));
+    let generator = |entry: &Value| entry["input"]["models"]["generator"].as_str().map(str::len);
+    assert!(log.iter().all(|entry| generator(entry).is_some_and(|length| length >= 16)));
+    let keys: Vec<_> = log.iter().map(|entry| entry["requested_by"].as_str()).collect();
+    assert_eq!(keys, [Some("open"), Some("strict")]);
 }
 
 #[test]
@@ -190,7 +195,7 @@ fn what_is_in_work_ends_before_the_server_does() {
     assert_eq!(words, ["stopping: requests in work may end, no further one is taken", "stopped"]);
     let log = setup.log();
     assert_eq!(log.len(), 3, "{log:#?}");
-    assert!(log.iter().all(|record| record["outcome"] == "released"), "{log:#?}");
+    assert!(log.iter().all(|entry| entry["result"]["outcome"] == "released"), "{log:#?}");
     assert!(ureq::get(format!("{url}/healthz")).call().is_err(), "it still answers");
 }
 

@@ -56,10 +56,10 @@ fn all_that_is_wrong_is_told_at_once() {
     let write = |name: &str, text: &str| fs::write(root.path().join(name), text).expect("a file");
     write(
         "gate.toml",
-        "lisen = \"x\"\npolicy = \"policy.toml\"\nlog = \"nowhere/decisions.jsonl\"\nmodels = \"no-such.toml\"\n\
+        "lisen = \"x\"\npolicy = \"policy.toml\"\nmodels = \"no-such.toml\"\n\
          [keys]\nfile = \"keys.toml\"\nanonymous = \"ghost\"\n[limits]\nin_work = 100000\n[tls]\n\
          certificate = \"a.pem\"\nkey = \"b.pem\"\n[upstream]\nkind = \"openai\"\nurl = \"http://127.0.0.1:9\"\n\
-         key_file = \"no.key\"\n",
+         key_file = \"no.key\"\n[log]\nfile = \"nowhere/decisions.jsonl\"\n",
     );
     write(
         "policy.toml",
@@ -72,7 +72,7 @@ fn all_that_is_wrong_is_told_at_once() {
     let of = |key: &str| -> Vec<&Value> { problems.iter().filter(|problem| problem["key"] == key).collect() };
     assert_eq!(
         (of("lisen")[0]["line"].as_u64(), of("limits.in_work")[0]["line"].as_u64()),
-        (Some(1), Some(9))
+        (Some(1), Some(8))
     );
     for key in ["log", "models", "keys.file", "tls", "upstream"] {
         assert_eq!(of(key).len(), 1, "{key} in {problems:#?}");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cluegate_audit::LogPlaces;
 use cluegate_gate::{DrawAgain, Gate, MemberOutcome, Policy, RequestInfo};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +47,8 @@ pub struct App {
     pub(crate) live: Live,
     /// Who may administer, if anybody.
     pub(crate) administration: Option<Administration>,
+    /// The decisions that were logged, for whoever may query them.
+    pub(crate) decisions: Option<LogPlaces>,
     /// The requests for pictures in work.
     pub(crate) running: Running,
     pub(crate) room: Room,
@@ -64,6 +67,8 @@ pub struct Services {
     pub loaded: Loaded,
     /// What draws, if anything does.
     pub upstream: Option<Arc<dyn Upstream>>,
+    /// Where decisions are kept, if they can be queried.
+    pub decisions: Option<LogPlaces>,
 }
 
 impl App {
@@ -79,7 +84,7 @@ impl App {
     ) -> Result<Arc<Self>, ServerError> {
         let source = PolicySource::files(&config);
         let loaded = source.load_files()?;
-        Self::open(config, gate, Services { source, loaded, upstream })
+        Self::open(config, gate, Services { source, loaded, upstream, decisions: None })
     }
 
     /// A gateway that judges with `gate`, which was made of what `services` loaded.
@@ -87,7 +92,7 @@ impl App {
     /// # Errors
     /// If the anonymous client's tenant has no policy, or the administration's keys cannot be used.
     pub fn open(config: Config, gate: Arc<Gate>, services: Services) -> Result<Arc<Self>, ServerError> {
-        let Services { source, loaded, upstream } = services;
+        let Services { source, loaded, upstream, decisions } = services;
         loaded.check_anonymous(config.anonymous.as_deref())?;
         let limits = config.limits;
         let administration =
@@ -98,6 +103,7 @@ impl App {
             quotas: Arc::new(Quotas::open(&config, &source)),
             live: Live::new(&config, source, &loaded),
             administration,
+            decisions,
             running: Running::default(),
             room: Room::new(limits),
             judging: Running::default(),

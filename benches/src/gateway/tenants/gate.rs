@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use cluegate_audit::{AuditLog, LogSettings};
+use cluegate_audit::{AuditLog, LogPlaces, LogSettings};
 use cluegate_gate::Gate;
 use cluegate_server::{App, Config, PolicySource, Server, Services, upstream};
 use cluegate_store::{Database, DatabaseOptions, Store};
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 
 use crate::gateway::gate::Instant;
 use crate::gateway::process::say_ready;
@@ -42,11 +43,12 @@ pub(in crate::gateway) fn run(options: &Options) -> anyhow::Result<()> {
     runtime.block_on(async {
         let database = Database::open(&options.url, DatabaseOptions::default()).await?;
         let log = AuditLog::open(&log_settings(), Some(database.clone())).await?;
+        let decisions = Some(LogPlaces::open(&log_settings(), Some((database.clone(), Handle::current())))?);
         let source = PolicySource::store(Store::new(database));
         let loaded = source.load().await?;
         let gate = Arc::new(Gate::new(loaded.policies(), Arc::new(Instant::new()?), Arc::new(log))?);
         let upstream = config.upstream.as_ref().map(|named| upstream::open(named, None)).transpose()?;
-        let app = App::open(config, Arc::clone(&gate), Services { source, loaded, upstream })?;
+        let app = App::open(config, Arc::clone(&gate), Services { source, loaded, upstream, decisions })?;
         let server = Server::bind(app).await?;
         if let Some(admin) = server.admin_addr()? {
             std::fs::write(options.folder.join(ADMIN_ADDRESS), admin.to_string())?;

@@ -10,6 +10,7 @@
 //! the store; a gateway that reads files has nothing to change here, and says so.
 
 mod constitutions;
+mod decisions;
 mod door;
 mod keys;
 mod openapi;
@@ -36,6 +37,7 @@ fn routes() -> Vec<Route> {
     routes.extend(tenants::routes());
     routes.extend(keys::routes());
     routes.extend(constitutions::routes());
+    routes.extend(decisions::routes());
     routes
 }
 

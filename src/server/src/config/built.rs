@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cluegate_audit::LogSettings;
 use cluegate_gate::policy::find_unknown_key;
 use cluegate_perception::DecodeOptions;
 use reqwest::Url;
@@ -34,8 +35,8 @@ pub struct Config {
     pub public_url: Option<Url>,
     /// The policy file.
     pub policy: Option<PathBuf>,
-    /// The decision log.
-    pub log: PathBuf,
+    /// The decision log, with paths that do not depend on the folder.
+    pub log: LogSettings,
     /// Folder for pictures that wait for a person.
     pub review: PathBuf,
     /// The models that judge.
@@ -195,6 +196,11 @@ impl Config {
             problem: source.to_string().trim_end().to_owned(),
         };
         let table: toml::Table = text.parse().map_err(toml_error)?;
+        if let Some(toml::Value::String(file)) = table.get("log") {
+            // As it was written before there was more to say of a log.
+            let expected = format!("a table: write `[log]` and below it `file = {file:?}`");
+            return Err(Check { origin }.error("log", &expected, "a text"));
+        }
         if let Some(unknown) = find_unknown_key(&table, &Self::json_schema()) {
             return Err(ConfigError::UnknownKey {
                 origin: origin.to_owned(),
@@ -220,6 +226,7 @@ impl Config {
             check.error("listen", "an address and a port, such as 127.0.0.1:7800", &raw.listen)
         })?;
         check.owners(&raw)?;
+        let raw_store = raw.store.is_some();
         let tls = raw.tls.map(|tls| tls.in_folder(folder));
         // Models may also be named by preset, which is no path.
         let models = raw.models.map(|models| {
@@ -230,7 +237,7 @@ impl Config {
             listen,
             public_url: raw.public_url.map(|url| check.url("public_url", &url)).transpose()?,
             policy: raw.policy.map(at),
-            log: at(raw.log),
+            log: check.log(raw.log, raw_store, folder)?,
             review: at(raw.review),
             models,
             fronts: raw.fronts,
@@ -337,6 +344,19 @@ impl Check<'_> {
             Some(_) if raw.keys.file.is_some() => Err(self.error("keys.file", kept, "present")),
             _ => Ok(()),
         }
+    }
+
+    fn log(&self, raw: LogSettings, has_store: bool, folder: &Path) -> Result<LogSettings, ConfigError> {
+        if raw.database && !has_store {
+            let expected = "false without a [store], whose database it means";
+            return Err(self.error("log.database", expected, "true"));
+        }
+        let log = raw.resolve(folder);
+        log.check().map_err(|error| ConfigError::Toml {
+            origin: self.origin.to_owned(),
+            problem: error.to_string(),
+        })?;
+        Ok(log)
     }
 
     fn store(&self, raw: RawStore, folder: &Path) -> Result<StoreConfig, ConfigError> {
@@ -481,7 +501,7 @@ mod tests {
         );
         let config = Config::parse(&text, "gate.toml", Path::new("/etc/gate")).unwrap();
         assert_eq!(config.policy.as_deref(), Some(Path::new("/etc/gate/policy.toml")));
-        assert_eq!(config.log, Path::new("/etc/gate/decisions.jsonl"));
+        assert_eq!(config.log.file.as_deref(), Some(Path::new("/etc/gate/decisions.jsonl")));
         assert_eq!(config.upstream.unwrap().batch, 4);
         assert_eq!(config.fronts.len(), FrontName::ALL.len());
     }
@@ -489,6 +509,13 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_refused_by_name() {
         assert!(problem("").contains("`keys` must be present"));
+        let old = problem(&format!("log = \"decisions.jsonl\"\n{LEAST}"));
+        assert!(
+            old.contains("`log` must be a table: write `[log]` and below it `file = \"decisions.jsonl\"`"),
+            "{old}"
+        );
+        assert!(problem(&format!("{LEAST}[log]\ndatabase = true\n")).contains("false without a [store]"));
+        assert!(problem(&format!("{LEAST}[log]\nqueue = 0\n")).contains("queue"));
         assert!(problem(&format!("lisen = \"x\"\n{LEAST}")).contains("did you mean `listen`?"));
         assert!(problem(&format!("listen = \"localhost\"\n{LEAST}")).contains("`listen` must be an address"));
         for url in

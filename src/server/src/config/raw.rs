@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use cluegate_audit::LogSettings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +21,8 @@ pub struct RawConfig {
     /// The policy file; without one, and without a store, the shipped default policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<PathBuf>,
-    /// The decision log: a file to which a line is appended before a picture is released.
-    pub log: PathBuf,
+    /// The decision log: a decision is written before its picture is released.
+    pub log: LogSettings,
     /// Folder for pictures that wait for a person.
     pub review: PathBuf,
     /// A preset, a models file, or the folder that holds one; without it, the embedded suite.
@@ -61,7 +62,7 @@ impl Default for RawConfig {
             listen: "127.0.0.1:7800".to_owned(),
             public_url: None,
             policy: None,
-            log: PathBuf::from("decisions.jsonl"),
+            log: LogSettings::default(),
             review: PathBuf::from("review"),
             models: None,
             fronts: FrontName::ALL.to_vec(),

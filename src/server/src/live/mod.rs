@@ -18,6 +18,7 @@ use cluegate_constitution::nearest;
 use cluegate_gate::Policies;
 use cluegate_gate::policy::did_you_mean;
 use cluegate_store::StoreError;
+use cluegate_telemetry::catalogue;
 use jiff::Timestamp;
 use serde::Serialize;
 use thiserror::Error;
@@ -181,7 +182,11 @@ impl PolicySource {
     /// If it cannot be read or used.
     pub async fn load(&self) -> Result<Loaded, ReloadError> {
         match self {
-            Self::Files(files) => files.load(),
+            Self::Files(files) => {
+                let files = files.clone();
+                let loaded = tokio::task::spawn_blocking(move || files.load()).await;
+                loaded.map_err(|panic| ReloadError::policies(format!("reading failed: {panic}")))?
+            }
             Self::Store(stored) => stored.load().await,
         }
     }
@@ -321,12 +326,14 @@ impl Live {
             tracing::info!("the store is there again");
         }
         *self.contact.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        catalogue::DATABASE_UP.set(1.0, &[]);
     }
 
     /// Notes that the store could not be reached.
     fn silent(&self, error: &StoreError) {
         let contact = *self.contact.lock().unwrap_or_else(PoisonError::into_inner);
         let silent_s = contact.elapsed().as_secs();
+        catalogue::DATABASE_UP.set(0.0, &[]);
         tracing::warn!(silent_s, gone = self.is_gone(), %error, "the store cannot be reached");
     }
 
@@ -342,6 +349,9 @@ impl Live {
             Ok((generation, keys)) => {
                 (status.reloads, status.refused) = (status.reloads + 1, None);
                 (status.loaded_at, status.generation) = (Timestamp::now(), *generation);
+                catalogue::POLICY_RELOADS.add(1, &["replaced"]);
+                catalogue::POLICY_LOADED.set(status.loaded_at.as_second() as f64, &[]);
+                catalogue::POLICY_STALE.set(0.0, &[]);
                 status.keys = *keys;
                 tracing::info!(by, generation, keys, "policies and keys were read again and are in use");
             }
@@ -349,6 +359,8 @@ impl Live {
                 let known = status.refused.as_ref().is_some_and(|known| known.problem == error.problem);
                 let (what, problem) = (error.what, error.problem.clone());
                 status.refusals += 1;
+                catalogue::POLICY_RELOADS.add(1, &["refused"]);
+                catalogue::POLICY_STALE.set(1.0, &[]);
                 status.refused = Some(Refused { at: Timestamp::now(), what, problem });
                 if !known {
                     let what = what.as_str();

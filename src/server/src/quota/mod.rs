@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use cluegate_gate::{DecisionRecord, Policy, Reason};
 use cluegate_store::{Measure, Period, Usage, Want};
+use cluegate_telemetry::catalogue;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
@@ -109,6 +110,7 @@ impl Quotas {
         {
             let pace = Pace { per_minute, burst: policy.quota.burst.unwrap_or(per_minute).max(1) };
             if let Some(wait) = self.rates.take(&client.tenant, pace) {
+                catalogue::QUOTA_REFUSED.add(1, &[&client.tenant, "requests_per_minute"]);
                 return Err(too_fast(pace, wait));
             }
             if matches!(self.counters, Counters::Store(_)) {
@@ -162,7 +164,12 @@ impl Quotas {
         };
         match answer {
             Answer::Held(held) => Ok(held),
-            Answer::Exhausted(exhausted) => Err(used_up(&exhausted, now, policy)),
+            Answer::Exhausted(exhausted) => {
+                let Exhausted { want, .. } = exhausted;
+                let name = limit(policy, want.measure, want.period).map_or("quota", |(name, _)| name);
+                catalogue::QUOTA_REFUSED.add(1, &[tenant, name]);
+                Err(used_up(&exhausted, now, name))
+            }
         }
     }
 
@@ -285,7 +292,7 @@ fn too_fast(pace: Pace, wait: Duration) -> Problem {
     Problem::new(ProblemKind::RateLimited, message).limited(hit)
 }
 
-fn used_up(Exhausted { want, used, ends_ms }: &Exhausted, now: Timestamp, policy: &Policy) -> Problem {
+fn used_up(Exhausted { want, used, ends_ms }: &Exhausted, now: Timestamp, name: &'static str) -> Problem {
     let (start, end) = want.period.window(now.as_millisecond());
     let milliseconds = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or_default());
     let (window, resets) = (milliseconds(end - start), milliseconds(ends_ms - now.as_millisecond()));
@@ -295,7 +302,6 @@ fn used_up(Exhausted { want, used, ends_ms }: &Exhausted, now: Timestamp, policy
         Measure::JudgeMs => (ProblemKind::QuotaExceeded, 1e3),
         Measure::CostMicros => (ProblemKind::QuotaExceeded, 1e6),
     };
-    let name = limit(policy, want.measure, want.period).map_or("quota", |(name, _)| name);
     let (limit, used) = (want.quota as f64 / scale, *used as f64 / scale);
     let asked = match want.measure {
         Measure::Pictures => format!(", and {} asked for", want.amount),

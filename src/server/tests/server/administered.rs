@@ -31,7 +31,6 @@ pub(crate) struct Stored {
 pub(crate) struct Administered {
     pub(crate) url: String,
     pub(crate) admin: String,
-    pub(crate) app: Arc<App>,
     _stop: oneshot::Sender<()>,
 }
 
@@ -103,8 +102,9 @@ impl Stored {
         let loaded = source.load().await.unwrap();
         let log: Arc<dyn DecisionLog> = Arc::new(MemoryLog::new(10_000));
         let gate = Gate::new(loaded.policies(), Arc::new(World::new([])), log).unwrap();
-        let app = App::open(config, Arc::new(gate), Services { source, loaded, upstream }).unwrap();
-        let server = Server::bind(Arc::clone(&app)).await.unwrap();
+        let app = App::open(config, Arc::new(gate), Services { source, loaded, upstream, decisions: None })
+            .unwrap();
+        let server = Server::bind(app).await.unwrap();
         let address = |address: SocketAddr| format!("http://{address}");
         let (url, admin) =
             (address(server.local_addr().unwrap()), address(server.admin_addr().unwrap().unwrap()));
@@ -112,7 +112,7 @@ impl Stored {
         tokio::spawn(server.run(async move {
             let _ = stopped.await;
         }));
-        Administered { url, admin, app, _stop: stop }
+        Administered { url, admin, _stop: stop }
     }
 }
 

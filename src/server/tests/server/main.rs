@@ -24,6 +24,7 @@ mod limits;
 mod moderations;
 mod openai;
 mod openai_upstream;
+mod quotas;
 mod sdcpp;
 mod support;
 mod tls;
