@@ -27,7 +27,7 @@ const BUILD_EXAMPLES: &str = "Examples:\n  \
 
 const PROMPTS_EXAMPLES: &str = "Examples:\n  \
     cluegate eval prompts --list i2p:i2p.csv --generator gate.toml --policy policy.toml --out prompts\n  \
-    cluegate eval prompts --list i2p:i2p.csv --list ring-a-bell:nudity.csv --limit 100 --referee paper/models.toml --out p\n\n\
+    cluegate eval prompts --list i2p:i2p.csv --list ring-a-bell:list.csv --limit 100 --referee paper/models.toml --out p\n\n\
     Each prompt is drawn from the same seeds with the gate and without; what was answered is kept in OUT/prompts.jsonl.";
 
 /// Measurements.
