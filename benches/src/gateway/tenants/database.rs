@@ -92,5 +92,5 @@ pub(super) fn fill(place: &Place, tenants: usize, constitutions: usize) -> anyho
 
 /// A tenant's policy.
 pub(super) fn policy(constitution: usize, tries: usize) -> String {
-    format!("constitution = \"{}\"\nlimits = {{ tries = {tries} }}\n", rules(constitution))
+    format!("constitution = \"{}\"\ntries = {tries}\n", rules(constitution))
 }

@@ -180,7 +180,7 @@ fn serve(address: SocketAddr, client: usize, tenants: usize, done: &AtomicBool) 
 /// The tenant that is suspended and resumed to see that a reload has an effect.
 const SUSPENDED: usize = 1;
 
-/// Changes the constitution and the limits of one tenant and has the gateway read it: milliseconds from the request to
+/// Changes the constitution and the tries of one tenant and has the gateway read it: milliseconds from the request to
 /// reload until its answer.
 fn change_one(
     place: &Place,
