@@ -207,7 +207,9 @@ impl Sections<'_> {
             let svg = heat(&title, (&names, &names), &counts);
             section.folded(&method.method, open, |section| {
                 section.plot(svg, title);
-                section.table(mistakes(method));
+                if !method.measures.mistaken_rules.is_empty() {
+                    section.table(mistakes(method));
+                }
             });
             open = false;
         }
