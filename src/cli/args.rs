@@ -486,6 +486,10 @@ pub(crate) struct ConfigCheckArgs {
     /// Report as one JSON document.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Ask the store too, if there is one: whether it answers, and whether the policies in it can be used. Its tables are
+    /// brought up to date.
+    #[arg(long)]
+    pub(crate) connect: bool,
 }
 
 /// Arguments of `health`.

@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use cluegate_gate::Policies;
 use cluegate_server::config::{Config, Finding, KeySetting, RawConfig, UpstreamKind, mask_address};
-use cluegate_server::{KeyFile, KeyKind, upstream};
+use cluegate_server::keys::{KeyFile, KeyKind};
+use cluegate_server::{PolicySource, upstream};
+use cluegate_store::{Database, DatabaseOptions, Store};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 use super::args::{ConfigCheckArgs, ConfigCommand, ConfigShowArgs, Format};
 use super::{Exit, say, say_json};
@@ -180,7 +183,7 @@ fn check(arguments: &ConfigCheckArgs) -> anyhow::Result<Exit> {
     let mut problems: Vec<Problem> = findings.into_iter().map(told).collect();
     if let Some(config) = &config {
         let mut examined = Examined { config, origin: &origin, problems: Vec::new() };
-        examined.all();
+        examined.all(arguments.connect);
         problems.append(&mut examined.problems);
     }
     let ok = problems.is_empty();
@@ -209,9 +212,14 @@ struct Examined<'a> {
 }
 
 impl Examined<'_> {
-    fn all(&mut self) {
-        let tenants = self.policy();
-        self.keys(tenants.as_ref());
+    fn all(&mut self, connect: bool) {
+        // A store holds policies and keys, which are looked at where it is.
+        if self.config.store.is_none() {
+            let tenants = self.policy();
+            self.keys(tenants.as_ref());
+        }
+        self.store(connect);
+        self.admin();
         self.files();
         self.models();
         self.upstream();
@@ -248,8 +256,8 @@ impl Examined<'_> {
         let mut named: Vec<(String, String)> = Vec::new();
         match &file {
             Some((_, Err(error))) => self.found("keys.file", error),
-            Some((file, Ok(keys))) => named.extend(keys.iter().map(|key| {
-                (format!("{}: the key {:?}", file.display(), key.id), key.tenant.clone().unwrap_or_default())
+            Some((file, Ok(keys))) => named.extend(keys.iter().filter_map(|key| {
+                Some((format!("{}: the key {:?}", file.display(), key.id), key.tenant.as_deref()?.to_owned()))
             })),
             None => {}
         }
@@ -262,6 +270,44 @@ impl Examined<'_> {
                 "keys",
                 format_args!("{who}: expected a tenant with a policy ({known}), got {tenant:?}"),
             );
+        }
+    }
+
+    /// The administration's keys and certificate.
+    fn admin(&mut self) {
+        let Some(admin) = &self.config.admin else { return };
+        match KeyFile::load(&admin.key_file, KeyKind::Admin) {
+            Ok(keys) if keys.is_empty() => {
+                self.found(
+                    "admin.key_file",
+                    "there is no key in it; `cluegate keys new --role write` adds one",
+                );
+            }
+            Ok(_) => {}
+            Err(error) => self.found("admin.key_file", error),
+        }
+        if let Some(Err(error)) = admin.tls.as_ref().map(cluegate_server::check_tls) {
+            self.found("admin.tls", error);
+        }
+    }
+
+    /// The store's address; and, if asked, whether it answers, and what is in it can be used.
+    fn store(&mut self, connect: bool) {
+        let Some(store) = &self.config.store else { return };
+        let url = match store.address.url() {
+            Ok(url) if connect => url,
+            Ok(_) => return,
+            Err(error) => return self.found("store", error),
+        };
+        let looked = Runtime::new().map_err(anyhow::Error::from).and_then(|runtime| {
+            runtime.block_on(async {
+                let database = Database::open(&url, DatabaseOptions::default()).await?;
+                PolicySource::store(Store::new(database)).load().await?;
+                anyhow::Ok(())
+            })
+        });
+        if let Err(error) = looked {
+            self.found("store", format_args!("{error:#}"));
         }
     }
 

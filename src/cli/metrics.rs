@@ -11,7 +11,8 @@ pub(super) fn record(engine: &EngineStatistics) {
     model("detector", &engine.detector);
     model("judge", &engine.judge.scores);
     model("judge-answers", &engine.judge.answers);
-    let found = [("memory", engine.cache.memory), ("disk", engine.cache.disk), ("missed", engine.cache.missed)];
+    let found =
+        [("memory", engine.cache.memory), ("disk", engine.cache.disk), ("missed", engine.cache.missed)];
     for (result, count) in found {
         metric::TEXT_CACHE.absolute(count, &[result]);
     }

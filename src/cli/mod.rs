@@ -31,6 +31,7 @@ mod health;
 mod judge;
 mod keys;
 mod log;
+mod metrics;
 mod models;
 mod policy;
 mod probe;

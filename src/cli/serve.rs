@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::Context;
 use cluegate::Engine;
 use cluegate_audit::{AuditLog, LogPlaces};
-use cluegate_gate::{Gate, Generator};
+use cluegate_gate::{DecisionLog, Gate, Generator};
 use cluegate_server::config::{Config, UpstreamKind};
 use cluegate_server::{App, Loaded, PolicySource, Server, Services, Upstream, upstream};
 use cluegate_store::{Database, DatabaseOptions, Store};
+use cluegate_telemetry::{MeasuredLog, Metrics};
 use tokio::runtime::{Handle, Runtime};
 
 use super::args::ServeArgs;
@@ -30,7 +31,7 @@ pub(super) fn run(arguments: &ServeArgs) -> anyhow::Result<Exit> {
     let served = runtime.block_on(async {
         let foundation = Foundation::open(&config).await?;
         // What is wrong with a policy is said before the models are read, which takes a while.
-        let engine = open_models(&config, arguments)?;
+        let engine = Arc::new(open_models(&config, arguments)?);
         match arguments.check {
             true => check(config, foundation, &engine).await,
             false => serve(config, foundation, &engine).await,
@@ -122,12 +123,18 @@ fn open_upstream(config: &Config, engine: &Engine) -> anyhow::Result<Option<Arc<
     Ok(Some(upstream::open(named, generator)?))
 }
 
-async fn serve(config: Config, foundation: Foundation, engine: &Engine) -> anyhow::Result<()> {
+async fn serve(config: Config, foundation: Foundation, engine: &Arc<Engine>) -> anyhow::Result<()> {
     // First, so that no signal finds the server without ears.
     let (stop, hangups) = (stop_signal()?, hangups()?);
+    // Whoever cannot be asked for metrics records none.
+    let metrics = config.admin.as_ref().map(|_| Metrics::install(config.metrics)).transpose()?;
     let decisions = Some(foundation.decisions(&config)?);
     let Foundation { source, loaded, database } = foundation;
-    let log = Arc::new(AuditLog::open(&config.log, database).await?);
+    let log: Arc<dyn DecisionLog> = Arc::new(AuditLog::open(&config.log, database).await?);
+    let log: Arc<dyn DecisionLog> = match &metrics {
+        Some(metrics) => Arc::new(MeasuredLog::new(log, Arc::clone(metrics))),
+        None => log,
+    };
     let gate = Arc::new(Gate::new(loaded.policies(), Arc::new(engine.judges(false)), log)?);
     gate.warm_up();
     let upstream = open_upstream(&config, engine)?;
@@ -135,6 +142,15 @@ async fn serve(config: Config, foundation: Foundation, engine: &Engine) -> anyho
     let public = scheme(config.tls.is_some());
     let private = scheme(config.admin.as_ref().is_some_and(|admin| admin.tls.is_some()));
     let app = App::open(config, gate, Services { source, loaded, upstream, decisions })?;
+    if let Some(metrics) = &metrics {
+        app.measure(metrics);
+        let engine = Arc::downgrade(engine);
+        metrics.collect(move |_| {
+            if let Some(engine) = engine.upgrade() {
+                super::metrics::record(&engine.statistics());
+            }
+        });
+    }
     let server = Server::bind(Arc::clone(&app)).await?;
     let unsaid = "the system does not say where the server listens";
     let address = server.local_addr().context(unsaid)?;

@@ -50,10 +50,13 @@ pub(crate) fn parse(text: &str) -> BTreeMap<String, Family> {
         } else {
             let sample = sample(line);
             let family = families.get_mut(&current).unwrap_or_else(|| panic!("{line} without a type"));
-            let ending = sample.name.strip_prefix(&*current).unwrap_or_else(|| panic!("{line} below {current}"));
-            let endings: &[&str] = if family.kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+            let ending =
+                sample.name.strip_prefix(&*current).unwrap_or_else(|| panic!("{line} below {current}"));
+            let endings: &[&str] =
+                if family.kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
             assert!(endings.contains(&ending), "{line}");
-            let again = family.samples.iter().any(|own| own.name == sample.name && own.labels == sample.labels);
+            let again =
+                family.samples.iter().any(|own| own.name == sample.name && own.labels == sample.labels);
             assert!(!again, "{line} twice");
             family.samples.push(sample);
         }

@@ -7,6 +7,8 @@
 mod support;
 
 mod config;
+mod exposition;
 mod gateway;
 mod loopback;
+mod metrics;
 mod traces;

@@ -107,6 +107,7 @@ fn a_request_is_one_tree_from_the_client_to_the_forward_passes() {
     let own: Vec<&Span> = told.spans.iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
     let paths: Vec<String> = own.iter().map(|span| told.path(span)).collect();
     for path in [
+        "admission",
         "drawing",
         "drawing > upstream",
         "drawing > member > judge",

@@ -9,7 +9,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use cluegate_telemetry::{catalogue, propagation};
+use cluegate_telemetry::{Metrics, catalogue, propagation};
 use hyper::body::{Frame, SizeHint};
 use tracing::Span;
 use tracing::field::Empty;
@@ -41,6 +41,8 @@ struct Answer {
     client: Option<Client>,
     decisions: String,
     refusal: Option<ProblemKind>,
+    /// The limit of the policy that was reached.
+    limit: Option<&'static str>,
 }
 
 impl Line {
@@ -75,6 +77,7 @@ impl Line {
             client: response.extensions().get::<Client>().cloned(),
             decisions: decisions.unwrap_or_default().to_owned(),
             refusal: response.extensions().get::<Problem>().map(Problem::kind),
+            limit: response.extensions().get::<Problem>().and_then(Problem::limit),
         });
         self.whole = response.body().is_end_stream();
         response.map(|body| Body::new(Counted { body, line: self }))
@@ -118,7 +121,7 @@ impl Drop for Line {
     fn drop(&mut self) {
         let ms = (self.begin.elapsed().as_secs_f64() * 1e6).round() / 1e3;
         let (request, peer, method, route) = (self.request.as_str(), self.peer, &self.method, &*self.route);
-        let Some(Answer { status, client, decisions, refusal }) = &self.answer else {
+        let Some(Answer { status, client, decisions, refusal, limit }) = &self.answer else {
             tracing::info!(request, %peer, %method, route, ms, "the client went away before it was answered");
             catalogue::HTTP_REQUESTS.add(1, &["none"]);
             return;
@@ -128,6 +131,9 @@ impl Drop for Line {
         // A front may refuse by itself.
         let plain = if status.is_success() { None } else { status.canonical_reason() };
         catalogue::HTTP_REQUESTS.add(1, &[status.as_str()]);
+        if let (Some(limit), Some(metrics)) = (limit, Metrics::installed()) {
+            catalogue::QUOTA_REFUSED.add(1, &[metrics.tenant(tenant), *limit]);
+        }
         self.span.record("http.response.status_code", status.as_u16());
         self.span.record("cluegate.tenant", tenant);
         self.span.record("cluegate.decisions", decisions.as_str());

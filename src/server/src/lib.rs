@@ -35,6 +35,7 @@ mod kept;
 pub mod keys;
 mod listen;
 mod live;
+mod measure;
 mod memory;
 mod openapi;
 mod outcome;

@@ -178,6 +178,11 @@ impl Problem {
         Self::new(ProblemKind::StoreGone, message).retry_after(retry_after)
     }
 
+    /// The limit of the tenant's policy that was reached, by its key.
+    pub(crate) fn limit(&self) -> Option<&'static str> {
+        self.limit.map(|hit| hit.name)
+    }
+
     /// Says which limit was reached, and to try again when there is something left.
     #[must_use]
     pub(crate) fn limited(mut self, hit: LimitHit) -> Self {

@@ -57,7 +57,7 @@ impl Metric {
 
     /// Adds to a sum. Negative amounts and NaN count nothing.
     pub fn grow(&self, amount: f64, values: &[&str]) {
-        if amount > 0.0 {
+        if amount >= 0.0 {
             metrics::gauge!(self.name, self.series(values)).increment(amount);
         }
     }

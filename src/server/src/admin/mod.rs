@@ -13,6 +13,7 @@ mod constitutions;
 mod decisions;
 mod door;
 mod keys;
+mod metrics;
 mod openapi;
 mod status;
 mod tenants;
@@ -36,6 +37,7 @@ fn routes() -> Vec<Route> {
     let mut routes = status::routes();
     routes.extend(tenants::routes());
     routes.extend(keys::routes());
+    routes.extend(metrics::routes());
     routes.extend(constitutions::routes());
     routes.extend(decisions::routes());
     routes

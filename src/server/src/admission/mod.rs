@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use cluegate_telemetry::{TARGET, catalogue};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::deadline::Deadline;
 use crate::problem::{Problem, ProblemKind};
@@ -296,6 +298,21 @@ impl Admission {
         standing: Standing,
         deadline: Deadline,
     ) -> Result<Place, Problem> {
+        let (begun, span) = (Instant::now(), tracing::info_span!(target: TARGET, "admission"));
+        let admitted = self.place(tenant, standing, deadline).instrument(span).await;
+        match &admitted {
+            Ok(_) => catalogue::STAGE.observe(begun.elapsed().as_secs_f64(), &["admission"]),
+            Err(problem) => catalogue::ADMISSION_REFUSED.add(1, &[problem.kind().code()]),
+        }
+        admitted
+    }
+
+    async fn place(
+        &self,
+        tenant: &Arc<str>,
+        standing: Standing,
+        deadline: Deadline,
+    ) -> Result<Place, Problem> {
         if self.is_draining() {
             return Err(self.stopping());
         }
@@ -351,6 +368,12 @@ impl Admission {
     pub(crate) async fn idle(&self) {
         // The sender lives as long as this does.
         let _ = self.desk.in_work.subscribe().wait_for(|in_work| *in_work == 0).await;
+    }
+
+    /// Requests in work, of each tenant that has any.
+    pub(crate) fn in_work_by_tenant(&self) -> Vec<(Arc<str>, usize)> {
+        let state = self.desk.lock();
+        state.tenants.iter().map(|(tenant, share)| (Arc::clone(tenant), share.in_work)).collect()
     }
 
     /// Requests that wait for a place.

@@ -8,13 +8,14 @@ use std::time::Duration;
 use cluegate_audit::LogSettings;
 use cluegate_gate::policy::find_unknown_key;
 use cluegate_perception::DecodeOptions;
+use cluegate_telemetry::MetricsOptions;
 use reqwest::Url;
 
 use super::ConfigError;
 use super::hosts::FetchHost;
 use super::raw::{
-    FrontName, RawA1111, RawAdmin, RawComfyUi, RawConfig, RawPictures, RawServerLimits, RawStore, RawTls,
-    RawUpstream, UpstreamKind, WhenGone,
+    FrontName, RawA1111, RawAdmin, RawComfyUi, RawConfig, RawMetrics, RawPictures, RawServerLimits, RawStore,
+    RawTls, RawUpstream, UpstreamKind, WhenGone,
 };
 
 /// Longest configuration file in bytes.
@@ -23,6 +24,8 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_IN_WORK: usize = 448;
 /// Most nodes of a ComfyUI workflow that can be allowed.
 const MAX_NODES: usize = 2000;
+/// Most tenants, or rules, with series of metrics of their own.
+const MAX_SERIES: usize = 100_000;
 /// Longest time that can be named: a year.
 const MAX_MS: u64 = 365 * 86_400_000;
 
@@ -53,6 +56,8 @@ pub struct Config {
     pub poll: Option<Duration>,
     /// The administration.
     pub admin: Option<AdminConfig>,
+    /// How many series of metrics there may be.
+    pub metrics: MetricsOptions,
     /// TLS.
     pub tls: Option<RawTls>,
     /// The text-to-image server.
@@ -249,6 +254,7 @@ impl Config {
                 ms => Some(check.time("reload.poll_ms", ms)?),
             },
             admin: raw.admin.map(|admin| check.admin(admin, listen, folder)).transpose()?,
+            metrics: check.metrics(raw.metrics)?,
             tls,
             upstream: raw.upstream.map(|upstream| check.upstream(upstream, folder)).transpose()?,
             limits: check.limits(&raw.limits)?,
@@ -371,6 +377,15 @@ impl Check<'_> {
         };
         let gone_after = self.time("store.gone_after_ms", raw.gone_after_ms)?;
         Ok(StoreConfig { address, when_gone: raw.when_gone, gone_after })
+    }
+
+    fn metrics(&self, raw: RawMetrics) -> Result<MetricsOptions, ConfigError> {
+        for (path, value) in [("metrics.tenants", raw.tenants), ("metrics.rules", raw.rules)] {
+            if value > MAX_SERIES {
+                return Err(self.error(path, &format!("at most {MAX_SERIES}"), value));
+            }
+        }
+        Ok(MetricsOptions { tenants: raw.tenants, rules: raw.rules })
     }
 
     fn admin(&self, raw: RawAdmin, public: SocketAddr, folder: &Path) -> Result<AdminConfig, ConfigError> {

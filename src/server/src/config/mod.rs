@@ -18,8 +18,8 @@ use cluegate_gate::policy::did_you_mean;
 pub use examine::Finding;
 pub use hosts::FetchHost;
 pub use raw::{
-    FrontName, RawA1111, RawAdmin, RawComfyUi, RawConfig, RawKeys, RawPictures, RawReload, RawServerLimits,
-    RawStore, RawTls, RawUpstream, UpstreamKind, WhenGone,
+    FrontName, RawA1111, RawAdmin, RawComfyUi, RawConfig, RawKeys, RawMetrics, RawPictures, RawReload,
+    RawServerLimits, RawStore, RawTls, RawUpstream, UpstreamKind, WhenGone,
 };
 pub use settings::{KeySetting, mask_address};
 use thiserror::Error;

@@ -40,6 +40,8 @@ pub struct RawConfig {
     /// The administration; without it, there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<RawAdmin>,
+    /// The metrics of the administration.
+    pub metrics: RawMetrics,
     /// TLS; without it, plain HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<RawTls>,
@@ -70,6 +72,7 @@ impl Default for RawConfig {
             store: None,
             reload: RawReload::default(),
             admin: None,
+            metrics: RawMetrics::default(),
             tls: None,
             upstream: None,
             limits: RawServerLimits::default(),
@@ -184,6 +187,22 @@ pub struct RawAdmin {
     /// TLS; without it, plain HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<RawTls>,
+}
+
+/// The metrics of the administration. Without it, none are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawMetrics {
+    /// Tenants that have series of their own, the first that come; the others are `other` together. Up to 100000.
+    pub tenants: usize,
+    /// Rules that have series of their own, likewise. Up to 100000.
+    pub rules: usize,
+}
+
+impl Default for RawMetrics {
+    fn default() -> Self {
+        Self { tenants: 100, rules: 100 }
+    }
 }
 
 /// TLS.
