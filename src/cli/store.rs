@@ -3,20 +3,24 @@
 use anyhow::Context;
 use cluegate_server::{ReloadError, Stored};
 use cluegate_store::{Author, Database, DatabaseOptions, Edit, Store, StoreError};
-use tokio::runtime::Runtime;
+use tokio::runtime::{EnterGuard, Runtime};
 
 /// A store with the threads that its connections need.
 pub(super) struct OpenStore {
-    runtime: Runtime,
+    /// Lives as long as the process, which ends with the command.
+    runtime: &'static Runtime,
     stored: Stored,
+    /// An edit that is given up goes back to its connection, wherever it is dropped.
+    _within: EnterGuard<'static>,
 }
 
 impl OpenStore {
     /// Opens the store at `url`: a file that is made if there is none, or a server.
     pub(super) fn open(url: &str) -> anyhow::Result<Self> {
         let runtime = Runtime::new().context("cannot start the threads of the store")?;
+        let runtime: &'static Runtime = Box::leak(Box::new(runtime));
         let database = runtime.block_on(Database::open(url, DatabaseOptions::default()))?;
-        Ok(Self { runtime, stored: Stored::new(Store::new(database)) })
+        Ok(Self { runtime, stored: Stored::new(Store::new(database)), _within: runtime.enter() })
     }
 
     /// The store.

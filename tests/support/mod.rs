@@ -16,9 +16,15 @@ use tempfile::TempDir;
 /// The binary under test, without settings that the developer's shell may carry.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cluegate"));
-    for variable in
-        ["CLUEGATE_MODELS", "CLUEGATE_DEVICE", "RUST_LOG", "NO_COLOR", "CLICOLOR_FORCE", "COLUMNS"]
-    {
+    for variable in [
+        "CLUEGATE_MODELS",
+        "CLUEGATE_STORE",
+        "CLUEGATE_DEVICE",
+        "RUST_LOG",
+        "NO_COLOR",
+        "CLICOLOR_FORCE",
+        "COLUMNS",
+    ] {
         command.env_remove(variable);
     }
     command.env("CLUEGATE_CACHE_DIR", cache_folder());

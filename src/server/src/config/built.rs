@@ -404,16 +404,8 @@ impl Check<'_> {
     }
 
     fn upstream(&self, raw: RawUpstream, folder: &Path) -> Result<UpstreamConfig, ConfigError> {
-        let url = match (raw.kind, raw.url) {
-            (UpstreamKind::BuiltIn, None) => None,
-            (UpstreamKind::BuiltIn, Some(url)) => {
-                return Err(self.error("upstream.url", "absent for the built-in generator", url));
-            }
-            (_, url) => Some(self.url("upstream.url", url.as_deref().unwrap_or_default())?),
-        };
         Ok(UpstreamConfig {
             kind: raw.kind,
-            url,
             key_file: raw.key_file.map(|path| folder.join(path)),
             certificates: raw.certificates.map(|path| folder.join(path)),
             batch: u32::try_from(self.positive("upstream.batch", raw.batch as usize)?).unwrap_or(u32::MAX),
@@ -423,6 +415,14 @@ impl Check<'_> {
             poll: self.time("upstream.poll_ms", raw.poll_ms)?,
             workflow: raw.workflow.map(|path| folder.join(path)),
             model: raw.model,
+            // Last, since nothing stands in for it while the others are looked at.
+            url: match (raw.kind, raw.url) {
+                (UpstreamKind::BuiltIn, None) => None,
+                (UpstreamKind::BuiltIn, Some(url)) => {
+                    return Err(self.error("upstream.url", "absent for the built-in generator", url));
+                }
+                (_, url) => Some(self.url("upstream.url", url.as_deref().unwrap_or_default())?),
+            },
         })
     }
 

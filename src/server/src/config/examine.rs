@@ -47,13 +47,18 @@ impl Config {
                 Err(error) => error,
             };
             let (key, message) = told(&error, &text);
-            findings.push(finding(key.as_deref(), message));
+            // Told already where it is missing now that its value was left out.
+            if key.is_none() || !findings.iter().any(|known: &Finding| known.key == key) {
+                findings.push(finding(key.as_deref(), message));
+            }
             match key {
                 Some(key) if key == "keys" => {
                     // Nobody may ask, which leaving out does not mend.
                     document["keys"]["anonymous"] = toml_edit::value("default");
                 }
                 Some(key) if remove(document.as_table_mut(), &key) => {}
+                // It is needed where its table is: that is left out too.
+                Some(key) if remove_table_of(document.as_table_mut(), &key) => {}
                 _ => return (None, findings),
             }
         }
@@ -92,6 +97,11 @@ fn remove(table: &mut dyn TableLike, path: &str) -> bool {
         let inner = table.get_mut(&path[..dot]).and_then(toml_edit::Item::as_table_like_mut);
         inner.is_some_and(|inner| remove(inner, &path[dot + 1..]))
     })
+}
+
+/// Takes the table out that holds, or would hold, the key at a dotted path. `false` if it is not there.
+fn remove_table_of(table: &mut dyn TableLike, path: &str) -> bool {
+    path.rsplit_once('.').is_some_and(|(above, _)| remove(table, above))
 }
 
 #[cfg(test)]
