@@ -10,7 +10,7 @@ use cluegate_store::KeyHash;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::store::OpenStore;
+use super::store::{OpenStore, named};
 use super::{Exit, say, say_json};
 
 /// API keys.
@@ -42,9 +42,16 @@ pub(crate) struct KeyPlace {
     /// The key file.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The store: sqlite:PATH, or postgres://...
-    #[arg(long, value_name = "URL", env = "CLUEGATE_STORE", hide_env_values = true)]
+    /// The store: sqlite:PATH, or postgres://...; without --file, the variable CLUEGATE_STORE names one too.
+    #[arg(long, value_name = "URL")]
     store: Option<String>,
+}
+
+impl KeyPlace {
+    /// The store, if keys are to be kept there.
+    fn store(&self) -> Option<String> {
+        named(self.file.as_deref(), self.store.as_deref())
+    }
 }
 
 /// Arguments of `keys new`.
@@ -157,7 +164,9 @@ fn new(arguments: &NewKeyArgs) -> anyhow::Result<()> {
         ..key
     };
     let kind = if arguments.role.is_some() { KeyKind::Admin } else { KeyKind::Client };
-    match (&arguments.place.file, &arguments.place.store) {
+    // Keys of the administration are kept in no store.
+    let store = arguments.place.store().filter(|_| kind == KeyKind::Client);
+    match (&arguments.place.file, &store) {
         (Some(file), _) => {
             edit_key_file(file, kind, KeyEdit::Add(key.clone()))?;
         }
@@ -199,7 +208,7 @@ fn stored(key: &Key) -> cluegate_store::NewKey {
 }
 
 fn list(arguments: &ListKeysArgs) -> anyhow::Result<()> {
-    let keys: Vec<Key> = match (&arguments.place.file, &arguments.place.store) {
+    let keys: Vec<Key> = match (&arguments.place.file, &arguments.place.store()) {
         (Some(file), _) => {
             let text =
                 std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -246,7 +255,7 @@ fn described(key: &Key, now: Timestamp) -> Value {
 fn rotate(arguments: &RotateKeyArgs) -> anyhow::Result<()> {
     let secret = NewKey::generate();
     let (id, until) = (arguments.id.clone(), arguments.overlap);
-    let key = match (&arguments.place.file, &arguments.place.store) {
+    let key = match (&arguments.place.file, &arguments.place.store()) {
         (Some(file), _) => {
             let kind = file_kind(file)?;
             let (new_id, hash) = (arguments.new_id.clone(), secret.hash());
@@ -281,7 +290,7 @@ fn file_kind(file: &std::path::Path) -> anyhow::Result<KeyKind> {
 
 fn revoke(arguments: &RevokeKeyArgs) -> anyhow::Result<()> {
     let (id, at) = (arguments.id.clone(), Timestamp::now());
-    match (&arguments.place.file, &arguments.place.store) {
+    match (&arguments.place.file, &arguments.place.store()) {
         (Some(file), _) => {
             edit_key_file(file, file_kind(file)?, KeyEdit::Revoke { id, at })?;
         }

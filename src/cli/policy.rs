@@ -97,9 +97,9 @@ fn policies(named: &str) -> anyhow::Result<Policies> {
 }
 
 fn of_place(place: &PolicyPlace) -> anyhow::Result<Policies> {
-    match (&place.file, &place.store) {
-        (Some(file), _) => Ok(Policies::load(file)?),
-        (None, store) => policies(store.as_deref().unwrap_or_default()),
+    match &place.file {
+        Some(file) => Ok(Policies::load(file)?),
+        None => policies(&place.store()?),
     }
 }
 

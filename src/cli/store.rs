@@ -1,9 +1,22 @@
 //! A store, opened for one command.
 
+use std::path::Path;
+
 use anyhow::Context;
 use cluegate_server::{ReloadError, Stored};
 use cluegate_store::{Author, Database, DatabaseOptions, Edit, Store, StoreError};
 use tokio::runtime::{EnterGuard, Runtime};
+
+/// Where a command finds the store if it names neither one nor a file.
+const VARIABLE: &str = "CLUEGATE_STORE";
+
+/// The store that a command line without a file names, by itself or by its environment.
+pub(super) fn named(file: Option<&Path>, store: Option<&str>) -> Option<String> {
+    match file {
+        Some(_) => None,
+        None => store.map(str::to_owned).or_else(|| std::env::var(VARIABLE).ok()),
+    }
+}
 
 /// A store with the threads that its connections need.
 pub(super) struct OpenStore {

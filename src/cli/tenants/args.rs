@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
+
+use crate::cli::store::named;
 
 /// Tenants and the templates that they build on.
 #[derive(Debug, Subcommand)]
@@ -37,14 +40,25 @@ pub(crate) enum TenantsCommand {
 
 /// Where policies are kept.
 #[derive(Debug, Clone, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub(crate) struct PolicyPlace {
     /// The policy file.
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// The store: sqlite:PATH, or postgres://...
-    #[arg(long, value_name = "URL", env = "CLUEGATE_STORE", hide_env_values = true)]
-    pub(crate) store: Option<String>,
+    /// The store: sqlite:PATH, or postgres://...; without --file, the variable CLUEGATE_STORE names one too.
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+}
+
+impl PolicyPlace {
+    /// The store, where there is no file.
+    ///
+    /// # Errors
+    /// If neither is named.
+    pub(crate) fn store(&self) -> anyhow::Result<String> {
+        named(self.file.as_deref(), self.store.as_deref())
+            .context("expected --file FILE, --store URL, or the variable CLUEGATE_STORE")
+    }
 }
 
 /// Arguments of `tenants list`.

@@ -50,7 +50,7 @@ fn find(place: &PolicyPlace, kind: PieceKind, name: &str) -> anyhow::Result<Opti
         let text = PolicyText::read(file)?.table(kind, name)?;
         return Ok(text.map(|text| Found { text, version: None, state: None }));
     }
-    let store = OpenStore::open(place.store.as_deref().unwrap_or_default())?;
+    let store = OpenStore::open(&place.store()?)?;
     Ok(match kind {
         PieceKind::Template => store.wait(store.store().template(name))?.map(|found| Found {
             text: found.policy,
@@ -74,7 +74,7 @@ fn list(arguments: &ListArgs) -> anyhow::Result<()> {
             all.extend(names.map(|name| json!({ "kind": kind.to_string(), "name": name })));
         }
     } else {
-        let store = OpenStore::open(arguments.place.store.as_deref().unwrap_or_default())?;
+        let store = OpenStore::open(&arguments.place.store()?)?;
         let mut after = String::new();
         loop {
             let page = store.wait(store.store().templates(&after, PAGE))?;
@@ -146,7 +146,7 @@ fn set(arguments: &SetArgs) -> anyhow::Result<()> {
         // What was read is what is changed: of two who change at once, one is refused.
         let known = found.and_then(|found| found.version);
         let expect = arguments.version.or(known).map_or(Expect::Absent, Expect::Version);
-        Some(set_in_store(arguments.place.store.as_deref().unwrap_or_default(), kind, name, &text, expect)?)
+        Some(set_in_store(&arguments.place.store()?, kind, name, &text, expect)?)
     };
     told(arguments.json, kind, name, version, "is written")
 }
@@ -176,7 +176,7 @@ fn remove(arguments: &NamedArgs) -> anyhow::Result<()> {
         policy.write()?;
         return told(arguments.json, kind, name, None, "is removed");
     }
-    let store = OpenStore::open(arguments.place.store.as_deref().unwrap_or_default())?;
+    let store = OpenStore::open(&arguments.place.store()?)?;
     if kind == PieceKind::Template {
         // Whoever extends it would be without it.
         store.check(store.stored().check(vec![Proposal::Template(name.clone(), None)]))?;
