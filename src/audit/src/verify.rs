@@ -467,14 +467,15 @@ impl Verifier<'_> {
                 let place = place.to_owned();
                 Err(Box::new(Broken { place, instance: Some(instance.to_owned()), seq: Some(last), problem }))
             };
+            let skipped = self.skipped.get(&end.position.instance).copied();
             match self.chains.get(&end.position.instance) {
                 Some(state) if state.last.seq < end.position.seq => {
                     return cut(state.last.seq, &end.position.instance);
                 }
-                None if self.skipped.contains_key(&end.position.instance) => {
-                    let last = self.skipped.get(&end.position.instance).copied().unwrap_or_default();
-                    return cut(last, &end.position.instance);
+                None if skipped.is_some_and(|last| last < end.position.seq) => {
+                    return cut(skipped.unwrap_or_default(), &end.position.instance);
                 }
+                None if skipped.is_some() => {}
                 // Whoever is an end of this very place knows that it was here.
                 None if heads.iter().any(|head| head.position == end.position) => {
                     return cut(0, &end.position.instance);
