@@ -77,7 +77,7 @@ fn a_policy_takes_its_word_or_refuses_it_and_the_log_says_whose_it_was() {
 fn previews_and_redacted_pictures_are_judged_whole() {
     let policies = policies("");
     let constitution = policies.constitution(policies.get("t").unwrap()).unwrap();
-    let inspector = judges(&policies).inspector(constitution).unwrap();
+    let inspector = judges(&policies).inspector((*constitution).clone()).unwrap();
     let (picture, call) = (picture(&[], 0), Call::default());
     assert_eq!(inspector.inspect(&picture, None, &call).unwrap().verdict(), Verdict::Safe);
     assert_eq!(inspector.inspect_whole(&picture, None, &call).unwrap().verdict(), Verdict::Unsafe);
