@@ -102,6 +102,10 @@ pub(crate) fn read(log: &Path) -> Result<Option<Head>> {
     };
     let mut text = Vec::new();
     file.by_ref().take(2 * BYTES as u64).read_to_end(&mut text).map_err(AuditError::io(&path, "read"))?;
+    // Made when the log was opened, and nothing was written since.
+    if text.trim_ascii().is_empty() {
+        return Ok(None);
+    }
     let head = serde_json::from_slice(text.trim_ascii());
     if let Err(problem) = &head {
         tracing::warn!(file = %path.display(), %problem, "the head of the decision log cannot be read");

@@ -193,12 +193,12 @@ impl LogPlaces {
         replay: &mut Replay,
     ) {
         let (future, verdict) = match candidate.inspector {
-            Some(inspector) => self.from_picture(entry, record, candidate, inspector),
+            Some(inspector) => self.by_picture(entry, record, candidate, inspector),
             None => {
                 let known = candidate.known.contains_key(&record.constitution.revision);
                 let same = candidate.constitution.revision().to_hex() == record.constitution.revision;
                 replay.assumed += u64::from(!known && !same);
-                from_evidence(record, candidate)
+                by_evidence(record, candidate)
             }
         };
         if let Some(verdict) = &verdict {
@@ -231,7 +231,7 @@ impl LogPlaces {
     }
 
     /// Judges the picture that was kept.
-    fn from_picture(
+    fn by_picture(
         &self,
         entry: &Entry,
         record: &DecisionRecord,
@@ -264,7 +264,7 @@ impl LogPlaces {
 }
 
 /// Folds the evidence of every attempt until one ends the request.
-fn from_evidence(record: &DecisionRecord, candidate: &Candidate<'_>) -> (Future, Option<Verdict>) {
+fn by_evidence(record: &DecisionRecord, candidate: &Candidate<'_>) -> (Future, Option<Verdict>) {
     let mut judged = record
         .attempts
         .iter()

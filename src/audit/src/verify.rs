@@ -451,7 +451,7 @@ impl Verifier<'_> {
     /// Checks the ends of the chains against all that is known of them.
     fn ends(&self, place: &str, heads: &[Head]) -> Check {
         let signed = |head: &Head| head.signature(self.places.head_keys.as_ref());
-        for head in heads.iter().filter(|head| signed(head) == Signature::Invalid) {
+        if let Some(head) = heads.iter().find(|head| signed(head) == Signature::Invalid) {
             let Position { instance, seq, .. } = head.position.clone();
             let problem = Problem::Forged;
             return Err(Box::new(Broken {

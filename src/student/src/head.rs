@@ -75,6 +75,12 @@ impl Head {
             );
             return Err(StudentError::new(StudentErrorKind::Mismatch, message));
         }
+        // A rectified unit would make 0 of what is no number, and a score of that.
+        if let Some(value) = features.iter().find(|value| !value.is_finite()) {
+            return Err(error(format!(
+                "a feature of the picture is {value}: no answer; the encoder is broken"
+            )));
+        }
         let x = self.standardise(features);
         let logits = self.members.iter().map(|member| member.logits(&x).last().copied().map(f64::from));
         let total: f64 = logits.map(|logit| logit.unwrap_or(f64::NAN)).sum();

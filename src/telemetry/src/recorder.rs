@@ -242,7 +242,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|own| own == line), "{line} in\n{text}");
         }
-        assert!(!text.contains("refused\"}"), "{text}");
+        assert!(text.contains("cluegate_upstream_errors_total{kind=\"refused\"} 0"), "{text}");
     }
 
     #[test]

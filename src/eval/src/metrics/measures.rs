@@ -150,8 +150,11 @@ impl Rates {
     }
 }
 
+/// A figure of a table of hits and misses.
+pub(crate) type Figure = fn(&Confusion) -> f64;
+
 /// The figures that have intervals, by name.
-pub const FIGURES: [(&str, fn(&Confusion) -> f64); 5] = [
+pub const FIGURES: [(&str, Figure); 5] = [
     ("precision", Confusion::precision),
     ("recall", Confusion::recall),
     ("accuracy", Confusion::accuracy),

@@ -38,18 +38,20 @@ fn judges(policies: &Policies) -> SharedJudge {
     SharedJudge::new(Arc::new(judge), Arc::new(FakeDetector::new(|_, _| Vec::new())))
 }
 
-fn policies(keys: &str) -> Policies {
+/// The policies, and the folder of their constitution, which is read when a gate is made.
+fn policies(keys: &str) -> (tempfile::TempDir, Policies) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("world.toml"), CONSTITUTION).unwrap();
     let text = format!("[tenant.t]\nconstitution = \"world.toml\"\n{keys}\n");
     std::fs::write(folder.path().join("policy.toml"), text).unwrap();
-    Policies::load(folder.path().join("policy.toml")).unwrap()
+    let policies = Policies::load(folder.path().join("policy.toml")).unwrap();
+    (folder, policies)
 }
 
 #[test]
 fn a_policy_takes_its_word_or_refuses_it_and_the_log_says_whose_it_was() {
     for (keys, released) in [("", true), ("prefilter = true", true), ("prefilter = false", false)] {
-        let policies = policies(keys);
+        let (_folder, policies) = policies(keys);
         let log = Arc::new(MemoryLog::new(10));
         let gate = Gate::new(&policies, Arc::new(judges(&policies)), Arc::<MemoryLog>::clone(&log)).unwrap();
         let mut session = gate.session(RequestInfo::new("t", "a person at a table", 7, 1)).unwrap();
@@ -75,7 +77,7 @@ fn a_policy_takes_its_word_or_refuses_it_and_the_log_says_whose_it_was() {
 
 #[test]
 fn previews_and_redacted_pictures_are_judged_whole() {
-    let policies = policies("");
+    let (_folder, policies) = policies("");
     let constitution = policies.constitution(policies.get("t").unwrap()).unwrap();
     let inspector = judges(&policies).inspector((*constitution).clone()).unwrap();
     let (picture, call) = (picture(&[], 0), Call::default());

@@ -102,7 +102,8 @@ mod tests {
             let norms = [Norm::new(weight.clone(), Some(bias), 1e-5)?, Norm::new(weight, None, 1e-5)?];
             for (norm, expected) in norms.iter().zip(expected) {
                 let gap = (norm.forward(&x)? - expected)?.abs()?.flatten_all()?.max(0)?;
-                assert!(gap.to_scalar::<f32>()? < 1e-5, "{norm:?}: {gap}");
+                // Rows of few numbers may lie close together, and their rounding is scaled up with them.
+                assert!(gap.to_scalar::<f32>()? < 1e-4, "{norm:?}: {gap}");
             }
         }
         Ok(())
