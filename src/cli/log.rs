@@ -409,7 +409,7 @@ fn write_export(arguments: &ExportArgs) -> anyhow::Result<Exit> {
     };
     let bar = progress::counter("exporting");
     let mut drawn = |count: u64| {
-        if count % DRAW_EVERY == 0 {
+        if count.is_multiple_of(DRAW_EVERY) {
             bar.set_position(count);
         }
     };
@@ -447,7 +447,7 @@ fn verify(arguments: &VerifyArgs) -> anyhow::Result<Exit> {
     let options = VerifyOptions { anchors: arguments.anchors.clone(), pictures: arguments.pictures };
     let bar = progress::counter("verifying");
     let verified = log.places.verify(&options, &mut |count| {
-        if count % DRAW_EVERY == 0 {
+        if count.is_multiple_of(DRAW_EVERY) {
             bar.set_position(count);
         }
     })?;

@@ -77,7 +77,7 @@ mod tests {
         let forbidden = |at: usize| !labelled[at].is_empty();
         assert!((15..=60).contains(&share(&forbidden)), "{}", share(&forbidden));
         // About the same pictures both are of one mind hardly more often than by chance.
-        let alike = share(&|at| forbidden(at) == !drawn[at].violated.is_empty());
+        let alike = share(&|at| forbidden(at) != drawn[at].violated.is_empty());
         assert!((35..=70).contains(&alike), "{alike}");
     }
 

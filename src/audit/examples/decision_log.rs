@@ -41,8 +41,9 @@ fn record(number: u64) -> Outcome<DecisionRecord> {
                     "preconditions": [{ "satisfied": false, "statements": [statement(number + rule)] }] })
         })
         .collect();
-    let violated = if number % 50 == 0 { json!(["rule-3"]) } else { json!([]) };
-    let (outcome, reason) = if number % 50 == 0 { ("withheld", "violation") } else { ("released", "safe") };
+    let violated = if number.is_multiple_of(50) { json!(["rule-3"]) } else { json!([]) };
+    let (outcome, reason) =
+        if number.is_multiple_of(50) { ("withheld", "violation") } else { ("released", "safe") };
     Ok(serde_json::from_value(json!({
         "decision_id": uuid::Uuid::now_v7().to_string(), "timestamp": jiff::Timestamp::now().to_string(),
         "tenant": format!("tenant-{}", number % 100), "constitution": { "name": "scene", "revision": "ab".repeat(32) },

@@ -39,6 +39,7 @@ pub(super) fn run(arguments: &RunArgs) -> anyhow::Result<Exit> {
     }
     let asked = methods::asked(arguments, &engine, file)?;
     let runs = ask_all(arguments, set.as_ref(), &rows, &asked)?;
+    #[expect(clippy::borrowed_box, reason = "it is mapped over a slice of boxes")]
     let method = |(method, run): (&Box<dyn Method>, &MethodRun)| MethodRecord {
         name: method.name().to_owned(),
         revision: method.revision().to_owned(),

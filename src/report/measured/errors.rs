@@ -73,11 +73,14 @@ struct ShownStatement {
     rationale: Option<String>,
 }
 
+/// A data URL, and the width and height of what it shows in pixels.
+type Thumbnail = (String, (u32, u32));
+
 /// Thumbnails within the bytes of a page, each picture made once.
 pub(super) struct Thumbnails<'a> {
     set: Option<&'a dyn DataSet>,
     left: usize,
-    made: HashMap<usize, Option<(String, (u32, u32))>>,
+    made: HashMap<usize, Option<Thumbnail>>,
 }
 
 impl<'a> Thumbnails<'a> {

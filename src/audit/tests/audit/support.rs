@@ -17,7 +17,7 @@ pub(crate) fn runtime() -> Runtime {
 
 /// A record; `number` makes it differ from others.
 pub(crate) fn record(tenant: &str, number: u64) -> DecisionRecord {
-    let violated: &[&str] = if number % 3 == 0 { &["beer"] } else { &[] };
+    let violated: &[&str] = if number.is_multiple_of(3) { &["beer"] } else { &[] };
     let (outcome, reason) =
         if violated.is_empty() { ("released", "safe") } else { ("withheld", "violation") };
     let at = jiff::Timestamp::from_second(1_790_000_000 + i64::try_from(number).unwrap()).unwrap();

@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(keys, expected, "{found:#?}");
         let words = |key: &str| &found.iter().find(|(_, own, _)| own.as_deref() == Some(key)).unwrap().2;
         assert!(
-            words("lisen").starts_with("unknown key `lisen`: did you mean `listen`?"),
+            words("lisen").starts_with("unknown key `lisen` (did you mean `listen`?)"),
             "{}",
             words("lisen")
         );
