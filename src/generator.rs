@@ -1,30 +1,48 @@
-//! The built-in Stable Diffusion loop as a generator that the gate can drive.
+//! The built-in diffusion loop as a generator that the gate can drive.
 
-use cluegate_candle_diffusion::{Control, DiffusionError, GenerateRequest, Outcome, Pipeline, SchedulerKind};
-use cluegate_gate::{DrawJob, DrawOptions, Drawn, Generator, GeneratorError, Step, StepHook};
+use cluegate_candle_diffusion::{
+    Control, DiffusionError, FamilyKind, GenerateRequest, Outcome, Pipeline, PreviewKind, SafeGuidance,
+    SchedulerKind, Source,
+};
+use cluegate_gate::{
+    DrawJob, DrawOptions, DrawSource, Drawn, Generator, GeneratorError, SafetyGuidance, Step, StepHook,
+};
 use cluegate_perception::Picture;
 
-/// Guidance scale where the caller names none.
+/// Guidance scale of Stable Diffusion 1.x and 2.x where the caller names none; other models have their own.
 pub const GUIDANCE: f64 = 5.0;
 
 /// Draws with a candle [`Pipeline`], one picture at a time.
 pub struct CandleGenerator {
     pipeline: Pipeline,
     fingerprint: String,
-    scheduler: SchedulerKind,
+    scheduler: Option<SchedulerKind>,
+    previews: PreviewKind,
 }
 
 impl CandleGenerator {
     /// A generator over `pipeline`, whose files have this fingerprint.
     pub fn new(pipeline: Pipeline, fingerprint: String) -> Self {
-        Self { pipeline, fingerprint, scheduler: SchedulerKind::Ddim }
+        Self { pipeline, fingerprint, scheduler: None, previews: PreviewKind::Vae }
     }
 
-    /// Draws with another scheduler than DDIM.
+    /// Draws with another scheduler than the model's own.
     #[must_use]
     pub fn with_scheduler(mut self, scheduler: SchedulerKind) -> Self {
-        self.scheduler = scheduler;
+        self.scheduler = Some(scheduler);
         self
+    }
+
+    /// Makes previews in another way than by the VAE.
+    #[must_use]
+    pub fn with_previews(mut self, previews: PreviewKind) -> Self {
+        self.previews = previews;
+        self
+    }
+
+    /// Which family its model is of.
+    pub fn family(&self) -> FamilyKind {
+        self.pipeline.family()
     }
 
     /// Width and height of its pictures in pixels, unless a job says otherwise.
@@ -32,18 +50,37 @@ impl CandleGenerator {
         self.pipeline.default_size()
     }
 
+    /// Width and height of the pictures that it draws with these options: a picture that it begins from gives its own size,
+    /// as near as the model comes to it.
+    pub fn size(&self, options: &DrawOptions) -> (u32, u32) {
+        let (width, height) = match &options.source {
+            None => self.pipeline.default_size(),
+            Some(DrawSource { picture, .. }) => {
+                self.pipeline.nearest_size((picture.width(), picture.height()))
+            }
+        };
+        (options.width.unwrap_or(width), options.height.unwrap_or(height))
+    }
+
+    fn guidance(&self, default: f64) -> f64 {
+        let plain = self.family() == FamilyKind::StableDiffusion && !self.pipeline.is_few_step();
+        if plain { GUIDANCE } else { default }
+    }
+
     fn request(&self, prompt: &str, seed: u64, options: &DrawOptions) -> GenerateRequest {
-        let (width, height) = self.pipeline.default_size();
+        let (width, height) = self.size(options);
         let default = self.pipeline.default_request(prompt);
-        let named = options.sampler.as_deref().and_then(scheduler_named);
+        let named = options.sampler.as_deref().and_then(SchedulerKind::named);
         GenerateRequest {
             negative_prompt: options.negative_prompt.clone().unwrap_or_default(),
             seed,
             steps: options.steps.map_or(default.steps, |steps| steps as usize),
-            guidance_scale: options.guidance.unwrap_or(GUIDANCE),
-            width: options.width.unwrap_or(width),
-            height: options.height.unwrap_or(height),
-            scheduler: named.unwrap_or(self.scheduler),
+            guidance_scale: options.guidance.unwrap_or_else(|| self.guidance(default.guidance_scale)),
+            width,
+            height,
+            scheduler: named.or(self.scheduler).unwrap_or(default.scheduler),
+            source: options.source.as_ref().map(source),
+            previews: self.previews,
             ..default
         }
     }
@@ -55,7 +92,8 @@ impl CandleGenerator {
         hook: &mut dyn StepHook,
     ) -> Result<Drawn, DiffusionError> {
         let mut hook = JobHook { job: index, hook };
-        let request = self.request(&job.prompt, job.seed, &job.options);
+        let request =
+            keep_out(self.request(&job.prompt, job.seed, &job.options), &job.avoid, job.options.safety);
         Ok(match self.pipeline.generate(&request, &mut hook)? {
             Outcome::Finished { picture, notices, .. } => {
                 for notice in notices {
@@ -73,13 +111,17 @@ impl Generator for CandleGenerator {
         &self.fingerprint
     }
 
+    fn draws_from_pictures(&self) -> bool {
+        true
+    }
+
     fn check(&self, options: &DrawOptions) -> Result<(), GeneratorError> {
-        if let Some(name) = options.sampler.as_deref().filter(|name| scheduler_named(name).is_none()) {
+        if let Some(name) = options.sampler.as_deref().filter(|name| SchedulerKind::named(name).is_none()) {
             return Err(GeneratorError::new(format!(
-                "expected the sampler `DDIM` or `Euler a`, or none, got {name:?}"
+                "expected the sampler `DDIM`, `Euler` or `Euler a`, or none, got {name:?}"
             )));
         }
-        let checked = self.request("", 0, options).check(self.pipeline.factor());
+        let checked = self.pipeline.check(&self.request("", 0, options));
         checked.map_err(|error: DiffusionError| GeneratorError::new(error.to_string()))
     }
 
@@ -92,13 +134,32 @@ impl Generator for CandleGenerator {
     }
 }
 
-/// The scheduler that image servers and their clients call `name`.
-fn scheduler_named(name: &str) -> Option<SchedulerKind> {
-    match name.to_ascii_lowercase().replace([' ', '-'], "_").as_str() {
-        "ddim" => Some(SchedulerKind::Ddim),
-        "euler_a" | "k_euler_a" | "euler_ancestral" => Some(SchedulerKind::EulerAncestral),
-        _ => None,
+/// The request, guided away from `avoid`. The statements stand in the negative prompt or are kept out by Safe Latent Diffusion,
+/// never both: its push leads from the negative prompt to them, and there would be no way to go.
+fn keep_out(request: GenerateRequest, avoid: &[String], guidance: SafetyGuidance) -> GenerateRequest {
+    if avoid.is_empty() {
+        return request;
     }
+    let concept = avoid.join(", ");
+    let safety = match guidance {
+        SafetyGuidance::NegativePrompt => None,
+        SafetyGuidance::Weak => Some(SafeGuidance::weak(concept)),
+        SafetyGuidance::Medium => Some(SafeGuidance::medium(concept)),
+        SafetyGuidance::Strong => Some(SafeGuidance::strong(concept)),
+        SafetyGuidance::Maximum => Some(SafeGuidance::maximum(concept)),
+    };
+    let own = Some(request.negative_prompt.clone()).filter(|text| !text.trim().is_empty());
+    let negative_prompt = match safety {
+        Some(_) => request.negative_prompt,
+        None => own.iter().chain(avoid).map(String::as_str).collect::<Vec<_>>().join(", "),
+    };
+    GenerateRequest { negative_prompt, safety, ..request }
+}
+
+/// A picture to begin from, as the pipeline takes it.
+fn source(source: &DrawSource) -> Source {
+    let mask = source.mask.as_ref().map(|mask| image::imageops::grayscale(mask.pixels()));
+    Source::new(source.picture.pixels().clone(), mask, source.strength)
 }
 
 /// The gate counts finished steps, the pipeline begins at 0.
@@ -117,6 +178,98 @@ impl cluegate_candle_diffusion::StepHook for JobHook<'_> {
         match self.hook.preview(self.job, step.index as u32 + 1, step.total as u32, &Picture::new(preview)) {
             Step::Continue => Control::Continue,
             Step::Stop => Control::Abort,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use image::RgbImage;
+
+    use super::*;
+
+    fn generator() -> CandleGenerator {
+        let folder =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/candle-diffusion/goldens/data/pipeline");
+        crate::open_generator(&folder).unwrap()
+    }
+
+    fn from(width: u32, height: u32, strength: Option<f64>) -> DrawOptions {
+        let picture = Picture::new(RgbImage::from_pixel(width, height, image::Rgb([200, 90, 30])));
+        let source = DrawSource { picture, mask: None, strength };
+        DrawOptions { source: Some(source), ..DrawOptions::default() }
+    }
+
+    #[test]
+    fn a_picture_to_begin_from_gives_the_size() {
+        let generator = generator();
+        assert_eq!(generator.size(&DrawOptions::default()), (16, 16));
+        assert_eq!(generator.size(&from(37, 21, None)), (36, 20));
+        assert_eq!(generator.size(&from(1, 9000, None)), (2, 2048));
+        assert_eq!(generator.size(&DrawOptions { width: Some(8), ..from(37, 21, None) }), (8, 20));
+    }
+
+    #[test]
+    fn what_to_avoid_is_kept_out_in_one_way() {
+        let generator = generator();
+        let plain = generator.request("a cat", 1, &DrawOptions::default());
+        let avoid = ["a dog is visible".to_owned(), "a cup is visible".to_owned()];
+        assert_eq!(keep_out(plain.clone(), &[], SafetyGuidance::Maximum), plain);
+        let own = GenerateRequest { negative_prompt: "fog".to_owned(), ..plain.clone() };
+        let negative = keep_out(own.clone(), &avoid, SafetyGuidance::NegativePrompt);
+        assert_eq!(negative.negative_prompt, "fog, a dog is visible, a cup is visible");
+        assert!(negative.safety.is_none());
+        let guided = keep_out(own, &avoid, SafetyGuidance::Strong);
+        assert_eq!(guided.negative_prompt, "fog");
+        assert_eq!(guided.safety, Some(SafeGuidance::strong("a dog is visible, a cup is visible")));
+        // And it changes what is drawn.
+        struct Blind;
+        impl StepHook for Blind {
+            fn wants_preview(&mut self, _: usize, _: u32, _: u32) -> bool {
+                false
+            }
+
+            fn preview(&mut self, _: usize, _: u32, _: u32, _: &Picture) -> Step {
+                panic!("no preview was asked for")
+            }
+        }
+        let draw = |avoid: &[String], safety: SafetyGuidance| {
+            let options = DrawOptions { steps: Some(4), safety, ..DrawOptions::default() };
+            let (avoid, options) = (avoid.to_vec(), Arc::new(options));
+            let job = DrawJob { member: 0, attempt: 2, prompt: "a cat".into(), seed: 1, avoid, options };
+            match generator.draw(&[job], &mut Blind).remove(0).unwrap() {
+                Drawn::Finished(picture) => picture.hash(),
+                Drawn::Stopped => panic!("stopped"),
+            }
+        };
+        let [plain, negative, guided] = [
+            draw(&[], SafetyGuidance::Maximum),
+            draw(&avoid, SafetyGuidance::NegativePrompt),
+            draw(&avoid, SafetyGuidance::Maximum),
+        ];
+        assert!(plain != negative && plain != guided && negative != guided);
+    }
+
+    #[test]
+    fn options_are_refused_by_name() {
+        let generator = generator();
+        generator.check(&from(37, 21, None)).unwrap();
+        let sampler = |name: &str| DrawOptions { sampler: Some(name.to_owned()), ..DrawOptions::default() };
+        for name in ["DDIM", "Euler", "Euler a", "k_euler_a"] {
+            generator.check(&sampler(name)).unwrap();
+        }
+        for (options, word) in [
+            (sampler("Heun"), "Heun"),
+            (from(16, 16, Some(1.5)), "strength"),
+            (DrawOptions { guidance: Some(0.5), ..DrawOptions::default() }, "guidance"),
+        ] {
+            let error = generator.check(&options).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
         }
     }
 }

@@ -34,6 +34,6 @@ pub use cluegate_remote as remote;
 pub use cluegate_student as student;
 pub use cluegate_workers as workers;
 
-pub use engine::{Engine, EngineError, EngineOptions, EngineStatistics};
+pub use engine::{Engine, EngineError, EngineOptions, EngineStatistics, open_generator};
 pub use generator::CandleGenerator;
 pub use text_model::TextModel;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+mod closed_loop;
 mod constitutions;
 mod engine;
 mod eval;
@@ -36,6 +37,8 @@ enum Benchmark {
     Engine(engine::EngineArgs),
     /// How well the embedded suite judges, beside baselines and without each part of the method.
     Eval(eval::EvalArgs),
+    /// The closed loop: how early previews show a violation, what further attempts gain and cost, and redaction.
+    Loop(closed_loop::LoopArgs),
     /// What more statements, rules, pixels, callers and tenants cost.
     Scaling(scaling::ScalingArgs),
     /// The gateway: what it costs beside a bare proxy, and what gets out while everything fails.
@@ -67,6 +70,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().benchmark {
         Benchmark::Engine(arguments) => engine::run(&arguments),
         Benchmark::Eval(arguments) => eval::run(&arguments),
+        Benchmark::Loop(arguments) => closed_loop::run(&arguments),
         Benchmark::Scaling(arguments) => scaling::run(&arguments),
         Benchmark::Gateway(arguments) => gateway::run(&arguments),
         Benchmark::Tenants(arguments) => gateway::tenants::run(&arguments),
@@ -111,6 +115,9 @@ mod tests {
         }
         for option in ["--per-rule", "--style", "--quick", "--suite", "--out"] {
             assert!(help("eval").contains(option), "{option}");
+        }
+        for option in ["--per-rule", "--steps", "--quick", "--suite", "--out"] {
+            assert!(help("loop").contains(option), "{option}");
         }
         for option in ["--tenants", "--kills", "--only", "--quick", "--out"] {
             assert!(help("tenants").contains(option), "{option}");

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use cluegate::cache::Bound;
 use cluegate::constitution::Constitution;
-use cluegate::gate::{InspectionError, Inspector, JudgeProvider as _};
+use cluegate::gate::{InspectionError, Inspector, JudgeProvider};
 use cluegate::judge::{Judge, JudgeOptions, Report, Templates};
 use cluegate::perception::{
     AnswerScore, Call, DecodeOptions, Picture, Prefix, Prompt, VisionLanguageModel, decode,
 };
 use cluegate::workers::AdmissionOptions;
-use cluegate::{EngineOptions, EngineStatistics};
+use cluegate::{CandleGenerator, EngineOptions, EngineStatistics};
 
 /// The judge over a set of models, as a gateway holds it.
 pub(crate) struct Ours(cluegate::Engine);
@@ -49,7 +49,22 @@ impl Ours {
     /// Computes what depends on the constitution only. Judges what the models do not know as well: a part of the
     /// gateway that the programs in Python lack.
     pub(crate) fn prepare(&self, constitution: &Constitution) -> anyhow::Result<Prepared> {
-        Ok(Prepared(self.0.judges(true).inspector(constitution.clone())?))
+        Ok(Prepared(self.inspector(constitution)?))
+    }
+
+    /// A judge for one constitution, which judges what the models do not know as well.
+    pub(crate) fn inspector(&self, constitution: &Constitution) -> anyhow::Result<Arc<dyn Inspector>> {
+        Ok(self.0.judges(true).inspector(constitution.clone())?)
+    }
+
+    /// The judges as a gateway has them: what the models do not know is refused.
+    pub(crate) fn judges(&self) -> Arc<dyn JudgeProvider> {
+        Arc::new(self.0.judges(false))
+    }
+
+    /// The generator of the set.
+    pub(crate) fn generator(&self) -> anyhow::Result<CandleGenerator> {
+        Ok(self.0.generator()?)
     }
 
     /// What the models' threads have done so far.

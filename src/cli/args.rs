@@ -14,6 +14,7 @@ use super::constitution::args::ConstitutionCommand;
 use super::eval::args::EvalCommand;
 use super::keys::KeysCommand;
 use super::log::LogCommand;
+use super::plugins::PluginsCommand;
 use super::policy::PolicyCommand;
 use super::replay::ReplayArgs;
 use super::student::args::{DistillArgs, LabelArgs};
@@ -109,9 +110,15 @@ pub(crate) enum Command {
     /// Show the defaults and the schema of the gateway's configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look at plugins: which libraries there are, what they are, and whether they work.
+    #[command(subcommand)]
+    Plugins(PluginsCommand),
+    /// Serves a plugin to the gate that starts it.
+    #[command(hide = true)]
+    PluginWorker,
     /// Ask a gateway whether it would take a request: for container images, which have no curl. Exit code 1 if it would not.
     Health(HealthArgs),
-    /// Say what is here: processor, memory, models, versions, each with a fix if it is wrong.
+    /// Say what is here: processor, memory, models, plugins, versions, each with a fix if it is wrong.
     Doctor(DoctorArgs),
     /// Print the completion script for a shell.
     #[command(
@@ -153,6 +160,20 @@ pub(crate) struct ModelArgs {
     /// Where they compute.
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
+}
+
+/// By which models pictures are judged, how strictly, and how to report.
+#[derive(Debug, Args)]
+pub(crate) struct JudgingArgs {
+    /// Judge also what the models say that they do not know.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// The models.
+    #[command(flatten)]
+    pub(crate) models: ModelArgs,
 }
 
 /// Where models compute, and in what precision. The generator draws on the CPU in f32 whatever stands here.
@@ -215,15 +236,33 @@ pub(crate) struct GenerateArgs {
     /// Seed of the first picture; default: from the clock.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// Denoising steps.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) steps: u32,
-    /// Strength of the prompt (classifier-free guidance).
-    #[arg(long, default_value_t = cluegate::generator::GUIDANCE)]
-    pub(crate) guidance: f64,
-    /// Sampler.
+    /// Draw with the model in this diffusers folder (Stable Diffusion 1.x to 3.5, XL, Turbo, Flux) in place of the set's own.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) generator: Option<PathBuf>,
+    /// Begin from this picture instead of noise alone.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: Option<PathBuf>,
+    /// Draw anew only where this picture is white, and leave the rest as it is.
+    #[arg(long, value_name = "FILE", requires = "image")]
+    pub(crate) mask: Option<PathBuf>,
+    /// How far the result may be from the picture, over 0 and at most 1; default: 0.8, with a mask 1.
+    #[arg(long, value_name = "SHARE", requires = "image")]
+    pub(crate) strength: Option<f64>,
+    /// Width and height in pixels, such as 512x512; default: those of the picture to begin from, else the model's.
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    pub(crate) size: Option<(u32, u32)>,
+    /// Denoising steps; default: the model's, 20 for the embedded one.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) steps: Option<u32>,
+    /// Strength of the prompt (classifier-free guidance); default: the model's, 5 for the embedded one.
+    #[arg(long)]
+    pub(crate) guidance: Option<f64>,
+    /// Sampler; default: the model's, ddim for the embedded one.
+    #[arg(long, value_enum)]
+    pub(crate) sampler: Option<Sampler>,
+    /// How previews are made for the policies that look at them.
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) sampler: Sampler,
+    pub(crate) previews: Previews,
     /// Where the released pictures and the decision log go.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
@@ -235,12 +274,30 @@ pub(crate) struct GenerateArgs {
     pub(crate) models: ModelArgs,
 }
 
-/// Samplers of the candle loop.
+/// Width and height in pixels.
+pub(super) fn size(text: &str) -> Result<(u32, u32), String> {
+    let side = |text: &str| text.parse::<u32>().ok().filter(|side| (8..=8192).contains(side));
+    let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
+    sides.ok_or_else(|| "expected width and height, 8 to 8192 pixels each, such as 512x512".to_owned())
+}
+
+/// How previews are made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Previews {
+    /// By the VAE's decoder, as sharp as the picture.
+    #[default]
+    Vae,
+    /// By a linear map of the latents: coarse, and nearly free.
+    Linear,
+}
+
+/// Samplers of the candle loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Sampler {
     /// Deterministic after the first noise.
-    #[default]
     Ddim,
+    /// Deterministic, by Euler's method.
+    Euler,
     /// Adds noise at every step.
     EulerA,
 }
@@ -501,6 +558,9 @@ pub(crate) struct HealthArgs {
     /// Longest wait for the answer in milliseconds.
     #[arg(long, value_name = "N", default_value_t = 4000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
     pub(crate) timeout_ms: u64,
+    /// Certificates in PEM to trust instead of the built-in ones, for a gateway whose own is of a private authority.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificates: Option<PathBuf>,
 }
 
 /// Forms of the program's log on standard error.
@@ -519,6 +579,9 @@ pub(crate) struct DoctorArgs {
     /// The models.
     #[command(flatten)]
     pub(crate) models: ModelArgs,
+    /// The gateway's configuration, whose plugins are looked at beside those of CLUEGATE_PLUGIN_PATH.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// How to report.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,

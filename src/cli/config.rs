@@ -9,7 +9,7 @@ use anyhow::Context;
 use cluegate_gate::Policies;
 use cluegate_server::config::{Config, Finding, KeySetting, RawConfig, UpstreamKind, mask_address};
 use cluegate_server::keys::{KeyFile, KeyKind};
-use cluegate_server::{PolicySource, upstream};
+use cluegate_server::{Stored, upstream};
 use cluegate_store::{Database, DatabaseOptions, Store};
 use serde::Serialize;
 use serde_json::Value;
@@ -222,7 +222,15 @@ impl Examined<'_> {
         self.admin();
         self.files();
         self.models();
+        self.plugins();
         self.upstream();
+    }
+
+    /// Whether the plugins' libraries are there and allowed. None of them is loaded.
+    fn plugins(&mut self) {
+        for (name, error) in super::plugins::missing(self.config) {
+            self.found("plugins.use", format_args!("the plugin {name}: {error}"));
+        }
     }
 
     fn found(&mut self, key: &str, message: impl std::fmt::Display) {
@@ -302,7 +310,7 @@ impl Examined<'_> {
         let looked = Runtime::new().map_err(anyhow::Error::from).and_then(|runtime| {
             runtime.block_on(async {
                 let database = Database::open(&url, DatabaseOptions::default()).await?;
-                PolicySource::store(Store::new(database)).load().await?;
+                Stored::new(Store::new(database)).check(Vec::new()).await?;
                 anyhow::Ok(())
             })
         });

@@ -35,6 +35,7 @@ pub(super) fn run(arguments: &DoctorArgs) -> anyhow::Result<Exit> {
     let mut findings =
         vec![version(), processor(), memory(), device(arguments.models.compute.device), cache()];
     findings.extend(models(arguments));
+    findings.extend(plugins(arguments));
     let all_good = findings.iter().all(|finding| finding.ok);
     match arguments.format {
         Format::Json => say_json(&findings)?,
@@ -174,6 +175,37 @@ fn cache() -> Finding {
             Finding::bad("cache", error.to_string(), "make the folder readable, or name another in HF_HOME")
         }
     }
+}
+
+/// The libraries of plugins, and whether what they need is here. Runs none of them.
+fn plugins(arguments: &DoctorArgs) -> Vec<Finding> {
+    let libraries = match super::plugins::libraries(arguments.config.as_deref()) {
+        Ok(libraries) => libraries,
+        Err(error) => {
+            let fix = "name folders and files that are there in `plugins` of the configuration, and in CLUEGATE_PLUGIN_PATH";
+            return vec![Finding::bad("plugins", format!("{error:#}"), fix)];
+        }
+    };
+    let mut findings = Vec::new();
+    for library in &libraries {
+        let lacking = cluegate_plugin_host::lacking(library);
+        if !lacking.is_empty() {
+            let found = format!(
+                "{} needs shared libraries that are not here: {}",
+                library.display(),
+                lacking.join(", ")
+            );
+            findings.push(Finding::bad("plugins", found, cluegate_plugin_host::remedy(&lacking)));
+        }
+    }
+    if findings.is_empty() {
+        let found = match libraries.len() {
+            0 => "none".to_owned(),
+            count => format!("{count}, and all that they need"),
+        };
+        findings.push(Finding::good("plugins", found));
+    }
+    findings
 }
 
 fn models(arguments: &DoctorArgs) -> Vec<Finding> {

@@ -21,6 +21,7 @@ mod data;
 mod generator;
 mod measure;
 mod methods;
+mod names;
 mod pages;
 mod prompts;
 mod table;
@@ -52,7 +53,7 @@ fn osbench(arguments: &OsbenchArgs) -> anyhow::Result<Exit> {
     let judge = Arc::clone(engine.judge());
     let prepared = judge.prepare(&Constitution::shipped("scene")?)?;
     let samples = samples(&world, arguments.scenes.seed, arguments.scenes.per_rule);
-    let style = arguments.scenes.style.into();
+    let style = arguments.scenes.drawn.style.into();
     let bar = progress::bar(samples.len() as u64, "judging");
     let result =
         cluegate_eval::osbench::run(&world, &samples, style, (&judge, &prepared), |_, _| bar.inc(1))?;

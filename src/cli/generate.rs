@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use cluegate_candle_diffusion::SchedulerKind;
+use cluegate::{CandleGenerator, Engine, open_generator};
+use cluegate_candle_diffusion::{PreviewKind, SchedulerKind};
 use cluegate_gate::{
-    DrawOptions, Gate, JsonlLog, MemberOutcome, Outcome, Placeholder, Policies, RequestInfo,
+    DrawOptions, DrawSource, Gate, Generator as _, JsonlLog, MemberOutcome, Outcome, Placeholder, Policies,
+    RequestInfo,
 };
+use cluegate_perception::DecodeOptions;
 use serde_json::{Value, json};
 
-use super::args::{Format, GenerateArgs, Sampler};
+use super::args::{Format, GenerateArgs, Previews, Sampler};
+use super::judge::read_picture;
 use super::{Exit, PART, open_engine, say, say_json, write_file};
 
 /// The decision log in the output folder.
@@ -28,23 +32,15 @@ pub(super) fn run(arguments: &GenerateArgs) -> anyhow::Result<Exit> {
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make the folder {}", arguments.out.display()))?;
     let engine = open_engine(&arguments.models)?;
-    let generator = engine.generator()?.with_scheduler(match arguments.sampler {
-        Sampler::Ddim => SchedulerKind::Ddim,
-        Sampler::EulerA => SchedulerKind::EulerAncestral,
-    });
+    let (generator, options) = (generator(arguments, &engine)?, options(arguments)?);
+    generator.check(&options)?;
     let log = Arc::new(JsonlLog::open(arguments.out.join(LOG))?);
     let gate = Gate::new(&policies, Arc::new(engine.judges(false)), log)?;
     gate.prepare_all()?;
     let seed = arguments.seed.unwrap_or_else(clock_seed);
     let request = RequestInfo {
-        size: Some(generator.default_size()),
+        size: Some(generator.size(&options)),
         ..RequestInfo::new(&arguments.tenant, &arguments.prompt, seed, arguments.count)
-    };
-    let options = DrawOptions {
-        steps: Some(arguments.steps),
-        guidance: Some(arguments.guidance),
-        negative_prompt: Some(arguments.negative_prompt.clone()),
-        ..DrawOptions::default()
     };
     clear_earlier(&arguments.out)?;
     let outcomes = gate.drive(&generator, request, options)?;
@@ -62,6 +58,43 @@ pub(super) fn run(arguments: &GenerateArgs) -> anyhow::Result<Exit> {
         }
     }
     Ok(outcomes.iter().map(exit_of).max().unwrap_or(Exit::Clean))
+}
+
+/// The generator that the arguments name, or that of the set.
+fn generator(arguments: &GenerateArgs, engine: &Engine) -> anyhow::Result<CandleGenerator> {
+    let generator = match &arguments.generator {
+        Some(folder) => open_generator(folder)?,
+        None => engine.generator()?,
+    };
+    let generator = generator.with_previews(match arguments.previews {
+        Previews::Vae => PreviewKind::Vae,
+        Previews::Linear => PreviewKind::Linear,
+    });
+    Ok(match arguments.sampler {
+        None => generator,
+        Some(Sampler::Ddim) => generator.with_scheduler(SchedulerKind::Ddim),
+        Some(Sampler::Euler) => generator.with_scheduler(SchedulerKind::Euler),
+        Some(Sampler::EulerA) => generator.with_scheduler(SchedulerKind::EulerAncestral),
+    })
+}
+
+/// How to draw, with the pictures to begin from.
+fn options(arguments: &GenerateArgs) -> anyhow::Result<DrawOptions> {
+    let read = |path: &PathBuf| {
+        let limits = DecodeOptions { convert: true, ..DecodeOptions::default() };
+        read_picture(path, &limits).with_context(|| format!("cannot begin from {}", path.display()))
+    };
+    let mask = arguments.mask.as_ref().map(read).transpose()?;
+    let picture = arguments.image.as_ref().map(read).transpose()?;
+    Ok(DrawOptions {
+        steps: arguments.steps,
+        width: arguments.size.map(|(width, _)| width),
+        height: arguments.size.map(|(_, height)| height),
+        guidance: arguments.guidance,
+        negative_prompt: Some(arguments.negative_prompt.clone()),
+        source: picture.map(|picture| DrawSource { picture, mask, strength: arguments.strength }),
+        ..DrawOptions::default()
+    })
 }
 
 /// A row of the answer for people.
@@ -152,6 +185,9 @@ fn save(outcome: &MemberOutcome, out: &Path) -> anyhow::Result<Value> {
         "review": review,
         "violated": decision.violated,
         "attempts": decision.attempts.len(),
+        "strategy": decision.attempts.last().map(|attempt| attempt.strategy),
+        "cost": decision.cost,
+        "fidelity": decision.fidelity,
         "seed": decision.attempts.last().map(|attempt| attempt.seed),
         "decision_id": decision.decision_id,
     }))

@@ -33,6 +33,7 @@ mod keys;
 mod log;
 mod metrics;
 mod models;
+mod plugins;
 mod policy;
 mod probe;
 mod progress;
@@ -132,6 +133,7 @@ fn if_nobody_reads_on(command: &args::Command) -> Exit {
     match command {
         args::Command::Judge(_)
         | args::Command::Generate(_)
+        | args::Command::Plugins(_)
         | args::Command::Log(log::LogCommand::Verify(_))
         | args::Command::Replay(_) => Exit::Error,
         args::Command::Constitution(
@@ -164,6 +166,8 @@ fn dispatch(command: args::Command) -> anyhow::Result<Exit> {
         Command::Keys(command) => keys::run(&command),
         Command::Tenants(command) => tenants::run(&command),
         Command::Config(command) => config::run(&command),
+        Command::Plugins(command) => plugins::run(&command),
+        Command::PluginWorker => plugins::work(),
         Command::Health(arguments) => health::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Completions { shell } => {

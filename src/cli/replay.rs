@@ -20,11 +20,12 @@ pub(crate) struct ReplayArgs {
     source: LogSource,
     #[command(flatten)]
     filter: Filter,
-    /// The policy file on trial, which must have the tenant; the configuration's if not given.
+    /// The policy file on trial, which must have the tenant; the policies in use, from file or store, if not given.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Another constitution: a shipped name, or a file.
-    #[arg(long, value_name = "NAME|FILE")]
+    /// Another constitution: a shipped name, a file beside the policy file, or, where policies are in a store, the name of
+    /// one that is there.
+    #[arg(long, value_name = "NAME")]
     constitution: Option<String>,
     /// Another value for a key of the tenant's policy, such as thresholds.alpha1=0.2 or action.rule.sword="hold"; may be given
     /// several times.
@@ -50,9 +51,8 @@ pub(super) fn run(arguments: &ReplayArgs) -> anyhow::Result<Exit> {
         .filter
         .tenant()
         .ok_or_else(|| anyhow!("a policy is one tenant's: name it with --tenant"))?;
-    let file = arguments.policy.as_ref().or(log.policy.as_ref());
     let policies = log.policies(arguments.policy.as_deref())?;
-    let trial = on_trial(&policies, tenant, file, arguments)?;
+    let trial = on_trial(&policies, tenant, arguments)?;
     let policy = trial.require(tenant)?;
     let constitution = trial.constitution(policy)?;
     let known = known_thresholds([log.policies(None).ok(), Some(policies), Some(trial.clone())]);
@@ -86,23 +86,12 @@ pub(super) fn run(arguments: &ReplayArgs) -> anyhow::Result<Exit> {
 }
 
 /// The policies with what the command line changes of the tenant's.
-fn on_trial(
-    policies: &Policies,
-    tenant: &str,
-    file: Option<&PathBuf>,
-    arguments: &ReplayArgs,
-) -> anyhow::Result<Policies> {
+fn on_trial(policies: &Policies, tenant: &str, arguments: &ReplayArgs) -> anyhow::Result<Policies> {
     policies.require(tenant)?;
     if arguments.set.is_empty() && arguments.constitution.is_none() {
         return Ok(policies.clone());
     }
-    let file =
-        file.ok_or_else(|| anyhow!("--set and --constitution change a policy file: name it with --policy"))?;
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let table: toml::Table = text.parse()?;
-    let own = table.get("tenant").and_then(|tenants| tenants.get(tenant)).and_then(toml::Value::as_table);
-    let mut own =
-        own.cloned().ok_or_else(|| anyhow!("{tenant} has no table of its own in the policy file"))?;
+    let mut own = policies.own_keys(tenant).cloned().unwrap_or_default();
     if let Some(constitution) = &arguments.constitution {
         own.insert("constitution".to_owned(), constitution.as_str().into());
     }

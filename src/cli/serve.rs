@@ -1,13 +1,15 @@
 //! `cluegate serve`: the gateway.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use cluegate::Engine;
+use cluegate::{Engine, open_generator};
 use cluegate_audit::{AuditLog, LogPlaces};
 use cluegate_gate::{DecisionLog, Gate, Generator};
+use cluegate_plugin_host::PluginSet;
 use cluegate_server::config::{Config, UpstreamKind};
 use cluegate_server::{App, Loaded, PolicySource, Server, Services, Upstream, upstream};
 use cluegate_store::{Database, DatabaseOptions, Store};
@@ -34,7 +36,7 @@ pub(super) fn run(arguments: &ServeArgs) -> anyhow::Result<Exit> {
         let engine = Arc::new(open_models(&config, arguments)?);
         match arguments.check {
             true => check(config, foundation, &engine).await,
-            false => serve(config, foundation, &engine).await,
+            false => serve(config, arguments, foundation, &engine).await,
         }
     });
     runtime.shutdown_timeout(LAST_THREADS);
@@ -89,11 +91,13 @@ async fn check(config: Config, foundation: Foundation, engine: &Engine) -> anyho
     let decisions = Some(foundation.decisions(&config)?);
     let Foundation { source, loaded, .. } = foundation;
     let log = Arc::new(cluegate_gate::MemoryLog::new(0));
-    let gate = Arc::new(Gate::new(loaded.policies(), Arc::new(engine.judges(false)), log)?);
+    let plugins = open_plugins(&config).await?;
+    let gate = Gate::new(loaded.policies(), Arc::new(engine.judges(false)), log)?;
+    let gate = Arc::new(gate.with_extensions(Arc::<PluginSet>::clone(&plugins))?);
     let checked = Arc::clone(&gate);
     // It waits for models.
     tokio::task::spawn_blocking(move || checked.prepare_all()).await??;
-    let upstream = open_upstream(&config, engine)?;
+    let upstream = open_upstream(&config, engine, &plugins)?;
     let drawn_by =
         upstream.as_ref().map_or_else(|| "nobody".to_owned(), |upstream| upstream.fingerprint().to_owned());
     let (listen, tenants) = (config.listen, some(&gate.tenants()));
@@ -114,16 +118,36 @@ fn some(names: &[Arc<str>]) -> String {
     }
 }
 
-fn open_upstream(config: &Config, engine: &Engine) -> anyhow::Result<Option<Arc<dyn Upstream>>> {
+/// Opens the plugins on a thread that may wait for them.
+async fn open_plugins(config: &Config) -> anyhow::Result<Arc<PluginSet>> {
+    let config = config.clone();
+    tokio::task::spawn_blocking(move || super::plugins::open(&config)).await?
+}
+
+fn open_upstream(
+    config: &Config,
+    engine: &Engine,
+    plugins: &Arc<PluginSet>,
+) -> anyhow::Result<Option<Arc<dyn Upstream>>> {
+    let pipeline = super::plugins::pipeline(plugins, config)?;
     let Some(named) = &config.upstream else { return Ok(None) };
-    let generator: Option<Arc<dyn Generator>> = match named.kind {
-        UpstreamKind::BuiltIn => Some(Arc::new(engine.generator()?)),
+    let generator: Option<Arc<dyn Generator>> = match (named.kind, pipeline) {
+        (_, Some(pipeline)) => Some(Arc::new(pipeline)),
+        (UpstreamKind::BuiltIn, None) => Some(Arc::new(match &named.generator {
+            Some(folder) => open_generator(folder)?,
+            None => engine.generator()?,
+        })),
         _ => None,
     };
     Ok(Some(upstream::open(named, generator)?))
 }
 
-async fn serve(config: Config, foundation: Foundation, engine: &Arc<Engine>) -> anyhow::Result<()> {
+async fn serve(
+    config: Config,
+    arguments: &ServeArgs,
+    foundation: Foundation,
+    engine: &Arc<Engine>,
+) -> anyhow::Result<()> {
     // First, so that no signal finds the server without ears.
     let (stop, hangups) = (stop_signal()?, hangups()?);
     // Whoever cannot be asked for metrics records none.
@@ -135,9 +159,11 @@ async fn serve(config: Config, foundation: Foundation, engine: &Arc<Engine>) -> 
         Some(metrics) => Arc::new(MeasuredLog::new(log, Arc::clone(metrics))),
         None => log,
     };
-    let gate = Arc::new(Gate::new(loaded.policies(), Arc::new(engine.judges(false)), log)?);
+    let plugins = open_plugins(&config).await?;
+    let gate = Gate::new(loaded.policies(), Arc::new(engine.judges(false)), log)?;
+    let gate = Arc::new(gate.with_extensions(Arc::<PluginSet>::clone(&plugins))?);
     gate.warm_up();
-    let upstream = open_upstream(&config, engine)?;
+    let upstream = open_upstream(&config, engine, &plugins)?;
     let scheme = |tls: bool| if tls { "https" } else { "http" };
     let public = scheme(config.tls.is_some());
     let private = scheme(config.admin.as_ref().is_some_and(|admin| admin.tls.is_some()));
@@ -159,27 +185,35 @@ async fn serve(config: Config, foundation: Foundation, engine: &Arc<Engine>) -> 
         let _ = writeln!(io::stderr(), "administered on {private}://{address}");
     }
     let _ = writeln!(io::stderr(), "listening on {public}://{address}");
-    let reloads = tokio::spawn(reload_when_told(app, hangups));
+    let reloads = tokio::spawn(reload_when_told(app, plugins, arguments.config.clone(), hangups));
     server.run(stop).await;
     reloads.abort();
     let _ = writeln!(io::stderr(), "stopped");
     Ok(())
 }
 
-/// Reads policies and keys again whenever the process is told to.
+/// Reads policies and keys again whenever the process is told to, and which plugins the configuration at `file` names.
 #[cfg(unix)]
-async fn reload_when_told(app: Arc<App>, mut hangups: Hangups) {
+async fn reload_when_told(app: Arc<App>, plugins: Arc<PluginSet>, file: PathBuf, mut hangups: Hangups) {
     while hangups.recv().await.is_some() {
         let _ = match app.reload("SIGHUP").await {
             Ok(()) => writeln!(io::stderr(), "reloaded"),
             Err(error) => writeln!(io::stderr(), "not reloaded, what is in use stays: {error}"),
+        };
+        let (plugins, file) = (Arc::clone(&plugins), file.clone());
+        let replaced = move || super::plugins::replace(&plugins, &Config::load(&file)?);
+        let _ = match tokio::task::spawn_blocking(replaced).await {
+            Ok(Ok(opened)) if opened.is_empty() => Ok(()),
+            Ok(Ok(opened)) => writeln!(io::stderr(), "opened the plugins {}", opened.join(", ")),
+            Ok(Err(error)) => writeln!(io::stderr(), "plugins not reloaded, what is in use stays: {error:#}"),
+            Err(panic) => writeln!(io::stderr(), "plugins not reloaded, what is in use stays: {panic}"),
         };
     }
 }
 
 /// There is nothing that tells the process.
 #[cfg(not(unix))]
-async fn reload_when_told(_: Arc<App>, (): Hangups) {}
+async fn reload_when_told(_: Arc<App>, _: Arc<PluginSet>, _: PathBuf, (): Hangups) {}
 
 /// What tells the process to read policies and keys again.
 #[cfg(unix)]

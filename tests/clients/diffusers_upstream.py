@@ -29,20 +29,7 @@ action.default = "allow"
 constitution = "no-cats.toml"
 placeholder = "none"
 """
-NO_CATS = """
-name = "no-cats"
-[thresholds]
-relevance = -1.0
-alpha1 = 1.0
-alpha2 = 0.0
-[[rule]]
-id = "no-cats"
-text = "The image should not show a cat."
-objectiveness = 10
-severity = "low"
-[[rule.precondition]]
-any = [{ statement = "a cat is visible", central = ["cat"] }]
-"""
+NO_CATS = (HERE.parent / "support/no-cats.toml").read_text()
 
 
 def call(url, body=None, key=None):

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -83,6 +85,66 @@ fn pairs_are_written_judged_and_judged_again_from_disk() {
         "{}",
         table.stdout
     );
+}
+
+/// Whole lines of a file; none if it is not there.
+fn lines(path: &Path) -> usize {
+    fs::read(path).map_or(0, |bytes| bytes.iter().filter(|byte| **byte == b'\n').count())
+}
+
+#[test]
+fn a_run_that_is_killed_twice_ends_as_one_that_is_not() {
+    let (whole, killed) = (folder(), folder());
+    let arguments = [
+        "run",
+        "--data",
+        "osbench",
+        "--per-rule",
+        "1",
+        "--resamples",
+        "20",
+        "--ablation",
+        "no-relevance-scan",
+        "--threshold",
+        "alpha1=0.2",
+        "--method",
+        "clue",
+        "--method",
+        "guard",
+        "--format",
+        "json",
+    ];
+    let expected = eval(&arguments, whole.path()).expect(0).json();
+    let results = killed.path().join("results.jsonl");
+    let mut answered = 0;
+    for _ in 0..2 {
+        let mut command = command();
+        let mut child = command
+            .arg("eval")
+            .args(arguments)
+            .arg("--out")
+            .arg(killed.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("started");
+        while lines(&results) < answered + 5 {
+            assert!(child.try_wait().expect("a state").is_none(), "it ended before it was killed");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        answered = lines(&results);
+    }
+    assert!(answered < 4 * 24, "{answered}");
+    let resumed = eval(&arguments, killed.path()).expect(0).json();
+    assert_eq!(lines(&results), 4 * 24);
+    for part in ["data", "methods", "differences", "ablations"] {
+        assert_eq!(resumed[part], expected[part], "{part}");
+    }
+    for name in ["results.jsonl", "rows.jsonl"] {
+        let kept = |folder: &Path| fs::read(folder.join(name)).expect("a file");
+        assert!(kept(killed.path()) == kept(whole.path()), "another byte in {name}");
+    }
 }
 
 #[test]

@@ -100,9 +100,7 @@ fn the_same_seed_gives_the_same_bytes() {
 fn what_is_withheld_for_a_rule_is_a_placeholder_and_exits_with_1() {
     let root = folder();
     // A tenant who wants no cats, however faint.
-    let rules = "name = \"no-cats\"\n[thresholds]\nrelevance = -1.0\nalpha1 = 1.0\nalpha2 = 0.0\n[[rule]]\nid = \"no-cats\"\n\
-                 text = \"The image should not show a cat.\"\nobjectiveness = 10\nseverity = \"low\"\n\
-                 [[rule.precondition]]\nany = [{ statement = \"a cat is visible\", central = [\"cat\"] }]\n";
+    let rules = include_str!("../support/no-cats.toml");
     fs::write(root.path().join("no-cats.toml"), rules).expect("a file");
     let policy = root.path().join("policy.toml");
     let tenant = "[tenant.default]\nconstitution = \"no-cats.toml\"\npreviews = []\nlog_prompts = true\n";
@@ -183,4 +181,63 @@ fn a_request_over_a_limit_is_refused_before_anything_is_drawn() {
     let run = generate(out.path(), &["--count", "17"]).expect(2);
     assert!(run.stderr.contains("17") && run.stderr.contains("16"), "{}", run.stderr);
     assert!(generate(out.path(), &["--steps", "0"]).expect(2).stderr.contains("--steps"));
+}
+
+#[test]
+fn a_picture_and_a_mask_are_what_a_drawing_begins_from() {
+    const STREET: &str = "a street at night";
+    let root = folder();
+    let policy = root.path().join("policy.toml");
+    fs::write(&policy, "[tenant.default]\npreviews = []\naction.default = \"allow\"\n").expect("a file");
+    let draw = |name: &str, prompt: &str, more: &[&str]| {
+        let out = root.path().join(name);
+        let base = ["generate", "--prompt", prompt, "--steps", "6", "--seed", "9"];
+        finish(command().args(base).arg("--out").arg(&out).arg("--policy").arg(&policy).args(more)).expect(0);
+        image::open(out.join("picture-000.png")).expect("a picture").to_rgb8()
+    };
+    let first = draw("first", "a cat and a tree on the grass", &[]);
+    let (width, height) = first.dimensions();
+    let image = root.path().join("first/picture-000.png").display().to_string();
+    let near = draw("near", STREET, &["--image", &image, "--strength", "0.2"]);
+    let far = draw("far", STREET, &["--image", &image, "--strength", "1"]);
+    let mask = root.path().join("mask.png");
+    let left = |x: u32| x < width / 2;
+    let marks = image::GrayImage::from_fn(width, height, |x, _| image::Luma([if left(x) { 255 } else { 0 }]));
+    marks.save(&mask).expect("a file");
+    let mask = mask.display().to_string();
+    let half = draw("half", STREET, &["--image", &image, "--mask", &mask]);
+    let change = |other: &image::RgbImage, side: &dyn Fn(u32) -> bool| -> u64 {
+        assert_eq!(other.dimensions(), (width, height));
+        let pixels = first.enumerate_pixels().filter(|(x, ..)| side(*x));
+        pixels
+            .map(|(x, y, p)| {
+                (0..3).map(|c| u64::from(p.0[c].abs_diff(other.get_pixel(x, y).0[c]))).sum::<u64>()
+            })
+            .sum()
+    };
+    assert!(change(&near, &|_| true) < change(&far, &|_| true));
+    let right = |x: u32| !left(x);
+    assert!(change(&half, &right) < change(&half, &left), "what the mask leaves stays");
+}
+
+#[test]
+fn a_drawing_that_cannot_begin_is_refused_by_name() {
+    let root = folder();
+    let image = root.path().join("image.png");
+    image::RgbImage::from_pixel(64, 64, image::Rgb([90, 120, 60])).save(&image).expect("a file");
+    let image = image.display().to_string();
+    let text = root.path().join("text.txt");
+    fs::write(&text, "no picture").expect("a file");
+    let text = text.display().to_string();
+    for (more, word) in [
+        (&["--mask", &image][..], "--image"),
+        (&["--image", &image, "--strength", "0"], "strength"),
+        (&["--image", &text], "text.txt"),
+        (&["--generator", &image], "image.png"),
+        (&["--previews", "linear"], "latent_rgb.json"),
+        (&["--size", "65x64"], "width"),
+    ] {
+        let run = generate(&root.path().join("out"), more).expect(2);
+        assert!(run.stderr.contains(word), "{more:?}: {run:#?}");
+    }
 }

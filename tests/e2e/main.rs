@@ -20,6 +20,7 @@ mod examples;
 mod generate;
 mod judge;
 mod models;
+mod plugins;
 mod probe;
 mod probe_raw;
 mod serve;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Run, command, finish, folder, run, write_suite};
+use crate::plugins::steps;
+use crate::support::{Run, Scenes, command, finish, folder, run, write_suite};
 
 /// Longest wait for anything, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -17,10 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// A tenant who gets whatever is drawn, and one who wants no cats, however faint.
 const POLICY: &str = "[tenant.open]\npreviews = []\naction.default = \"allow\"\n\
                       [tenant.strict]\nconstitution = \"no-cats.toml\"\npreviews = []\nplaceholder = \"none\"\n";
-const NO_CATS: &str = "name = \"no-cats\"\n[thresholds]\nrelevance = -1.0\nalpha1 = 1.0\nalpha2 = 0.0\n[[rule]]\n\
-                       id = \"no-cats\"\ntext = \"The image should not show a cat.\"\nobjectiveness = 10\n\
-                       severity = \"low\"\n[[rule.precondition]]\n\
-                       any = [{ statement = \"a cat is visible\", central = [\"cat\"] }]\n";
+const NO_CATS: &str = include_str!("../support/no-cats.toml");
 
 /// A folder with all that a gateway needs, and a key for each tenant.
 pub(crate) struct Setup {
@@ -315,4 +313,37 @@ fn every_default_is_printed_and_so_is_the_schema() {
     run(["config".as_ref(), "check".as_ref(), file.as_os_str()]).expect(0);
     let schema = run(["config", "schema"]).expect(0).json();
     assert_eq!(schema["title"], "cluegate gateway");
+}
+
+#[test]
+fn the_page_on_sessions_can_be_followed_literally() {
+    let setup = Setup::new();
+    let scenes = Scenes::new();
+    scenes.save(&scenes.pair("cat", "tree", false), setup.folder.path(), "cat.png");
+    let gateway = Gateway::start(&setup);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/gateway-sessions.md");
+    let steps = steps(&fs::read_to_string(page).expect("the page"));
+    let [(None, lines)] = steps.as_slice() else { panic!("{steps:?}") };
+    assert_eq!(lines.matches("localhost:7800").count(), 2);
+    let lines = lines.replace("localhost:7800", &gateway.url);
+    for (key, instruction, reason) in
+        [(&setup.open, "release", "safe"), (&setup.strict, "withhold", "violation")]
+    {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-e", "-c", &lines])
+            .current_dir(setup.folder.path())
+            .env("KEY", key)
+            .env("NO_PROXY", "*");
+        let said = finish(&mut shell).expect(0).stdout;
+        let told: Vec<Value> =
+            serde_json::Deserializer::from_str(&said).into_iter().map(|value| value.expect("JSON")).collect();
+        let [decided, closed] = told.as_slice() else { panic!("{said}") };
+        assert_eq!(decided["instruction"], instruction, "{said}");
+        assert_eq!(decided.get("image").is_some(), instruction == "release", "{said}");
+        let reasons: Vec<&Value> =
+            closed["outcomes"].as_array().expect("outcomes").iter().map(|one| &one["reason"]).collect();
+        // The second of the two was never drawn.
+        assert_eq!(reasons, [reason, "not-finished"], "{said}");
+    }
 }

@@ -62,7 +62,7 @@ fn labels_become_a_student_that_clears_pictures() {
     let less = ["--recall", "0.5", "--confidence", "0.5", "--hidden", "0", "--format", "json"];
     let card = distill(&less).expect(0).json()["card"].clone();
     assert_eq!(card["constitution"]["name"], "scene");
-    assert_eq!(card["outputs"].as_array().map(Vec::len), Some(13));
+    assert_eq!(card["outputs"].as_array().map(Vec::len), Some(12));
     let files = |name: &str| fs::read(world.path().join("head").join(name)).expect("a file");
     let made = (files("student.json"), files("student.safetensors"));
     distill(&less).expect(0);

@@ -46,6 +46,14 @@ fn tenants_in_a_file_are_changed_and_checked() {
     }
     assert_eq!(fs::read_to_string(root.path().join("policy.toml")).expect("a file"), text);
     assert_eq!(fs::read_dir(root.path()).expect("a folder").count(), 1);
+    run(&["tenants", "suspend", "kids", "--file", "policy.toml"]).expect(0);
+    assert!(
+        fs::read_to_string(root.path().join("policy.toml")).expect("a file").contains("suspended = true")
+    );
+    run(&["tenants", "suspend", "kids", "--resume", "--file", "policy.toml"]).expect(0);
+    assert!(
+        fs::read_to_string(root.path().join("policy.toml")).expect("a file").contains("suspended = false")
+    );
     run(&["tenants", "remove", "news", "--file", "policy.toml"]).expect(0);
     run(&["policy", "check", "policy.toml"]).expect(0);
     fs::write(root.path().join("old.toml"), POLICY).expect("a file");
@@ -104,6 +112,18 @@ fn files_go_into_a_store_and_come_out_of_it_as_they_were() {
     with(&["tenants", "suspend", "news"]).expect(0);
     let listed = with(&["tenants", "list"]).expect(0).stdout;
     assert!(listed.contains("tenant news, version 3, suspended"), "{listed}");
+    // What each of them said before is kept.
+    let history = with(&["tenants", "history", "kids", "--json"]).expect(0).json();
+    let versions: Vec<i64> = history
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|one| one["version"].as_i64().expect("a number"))
+        .collect();
+    assert!(versions.len() >= 2 && versions.is_sorted_by(|newer, older| newer > older), "{history}");
+    let told = with(&["tenants", "history", "base", "--template"]).expect(0).stdout;
+    assert!(told.contains("tries = 2"), "{told}");
+    with(&["tenants", "history", "nobody"]).expect(2);
     with(&["tenants", "export", "--out", "copy"]).expect(0);
     run(&["policy", "diff", "copy/policy.toml", "sqlite:gate.db"]).expect(0);
     run(&["policy", "diff", "policy.toml", "sqlite:gate.db"]).expect(1);

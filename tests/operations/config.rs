@@ -104,3 +104,43 @@ fn a_sound_configuration_is_ok_and_one_that_is_not_there_an_error() {
     assert!(missing.stderr.contains("cannot read /no/such/gate.toml"), "{}", missing.stderr);
     assert_eq!(fs::read_dir(root.path()).expect("a folder").count(), 1);
 }
+
+#[test]
+fn a_store_is_asked_only_if_told_to() {
+    let root = folder();
+    let file = root.path().join("gate.toml");
+    let store = |url: &str| fs::write(&file, format!("[store]\nurl = \"{url}\"\n")).expect("a file");
+    // Nobody listens there.
+    store("postgres://gate:secret-word@127.0.0.1:1/gate");
+    check(&file, &[]).expect(0);
+    let report = check(&file, &["--connect", "--json"]).expect(1);
+    let problems = report.json()["problems"].clone();
+    assert_eq!(
+        (&problems[0]["key"], problems.as_array().map(Vec::len)),
+        (&"store".into(), Some(1)),
+        "{problems}"
+    );
+    assert!(
+        report.stdout.contains("127.0.0.1") && !report.stdout.contains("secret-word"),
+        "{}",
+        report.stdout
+    );
+    // One that is there, with a tenant that can be used, and then one that cannot.
+    store("sqlite:gate.db");
+    let url = format!("sqlite:{}", root.path().join("gate.db").display());
+    run(["tenants", "set", "kids", "--set", "tries=2", "--store", &url]).expect(0);
+    check(&file, &["--connect"]).expect(0);
+    let runtime = tokio::runtime::Runtime::new().expect("threads");
+    runtime.block_on(async {
+        let database = cluegate_store::Database::open(&url, Default::default()).await.expect("a database");
+        let store = cluegate_store::Store::new(database);
+        let mut edit = store.edit(cluegate_store::Author { by: "test", at_ms: 0 }).await.expect("an edit");
+        edit.put_tenant("kids", "constitution = \"nowhere\"", cluegate_store::Expect::Any)
+            .await
+            .expect("a tenant");
+        edit.commit().await.expect("a commit");
+        store.database().close().await;
+    });
+    let told = check(&file, &["--connect", "--json"]).expect(1).stdout;
+    assert!(told.contains("nowhere"), "{told}");
+}

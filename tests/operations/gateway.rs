@@ -106,7 +106,7 @@ impl Gateway {
         while url.is_none() || admin.is_some() != administered {
             let mut line = String::new();
             assert!(stderr.read_line(&mut line).expect("text") > 0, "it ended: {words:#?}");
-            let address = line.trim().find("http://").map(|at| line.trim()[at..].to_owned());
+            let address = line.trim().find("http").map(|at| line.trim()[at..].to_owned());
             if line.contains("admin") {
                 admin = admin.or(address);
             } else if line.starts_with("listening on ") {
@@ -128,6 +128,19 @@ impl Gateway {
         let mut answer = request.send(json!({ "prompt": prompt }).to_string()).expect("an answer");
         let text = answer.body_mut().read_to_string().expect("text");
         (answer.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Tells it to read its files again; what it says until a line begins with `words`.
+    pub(crate) fn hang_up(&mut self, words: &str) -> Vec<String> {
+        let told = Command::new("sh").args(["-c", &format!("kill -HUP {}", self.child.id())]).status();
+        assert!(told.expect("a shell").success());
+        let mut said: Vec<String> = Vec::new();
+        while !said.last().is_some_and(|line| line.starts_with(words)) {
+            let mut line = String::new();
+            assert!(self.stderr.read_line(&mut line).expect("text") > 0, "it ended: {said:#?}");
+            said.push(line.trim().to_owned());
+        }
+        said
     }
 
     /// Tells it to end, as a service manager does; all that it said, after it has ended well.

@@ -20,6 +20,7 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
@@ -195,6 +196,13 @@ SCHEDULERS = {
     ),
     "euler-a-trailing-v": (
         EulerAncestralDiscreteScheduler,
+        dict(SCALED_LINEAR, timestep_spacing="trailing", prediction_type="v_prediction"),
+        7,
+    ),
+    "euler-linspace": (EulerDiscreteScheduler, dict(SCALED_LINEAR), 7),
+    "euler-leading": (EulerDiscreteScheduler, dict(SCALED_LINEAR, timestep_spacing="leading", steps_offset=1), 6),
+    "euler-trailing-v": (
+        EulerDiscreteScheduler,
         dict(SCALED_LINEAR, timestep_spacing="trailing", prediction_type="v_prediction"),
         7,
     ),

@@ -33,10 +33,10 @@ pub struct Step {
     pub index: usize,
     /// Number of steps.
     pub total: usize,
-    /// The training timestep at which the UNet was asked; falls from step to step.
+    /// The training timestep at which the denoiser was asked; falls from step to step.
     pub timestep: f64,
-    /// If it was asked for: what the UNet's prediction at this step takes the finished picture to be, decoded by the
-    /// VAE, in the size of the picture.
+    /// If it was asked for: what the denoiser's prediction at this step takes the finished picture to be, made as the
+    /// request's `previews` says, in the size of the picture.
     pub preview: Option<RgbImage>,
 }
 
@@ -48,8 +48,8 @@ pub trait StepHook {
         Control::Continue
     }
 
-    /// Whether step `index` (from 0) of `total` shall come with a preview. Asked before the step; a preview costs a
-    /// run of the VAE's decoder.
+    /// Whether step `index` (from 0) of `total` shall come with a preview. Asked before the step; a preview by the
+    /// VAE costs a run of its decoder.
     fn wants_preview(&mut self, index: usize, total: usize) -> bool {
         let _ = (index, total);
         false

@@ -5,7 +5,10 @@ use std::time::Duration;
 use image::RgbImage;
 
 use crate::error::{DiffusionError, Result};
+use crate::preview::PreviewKind;
+use crate::safety::SafeGuidance;
 use crate::scheduler::SchedulerKind;
+use crate::source::Source;
 
 /// Most pixels of a side.
 pub const MAX_SIDE: u32 = 2048;
@@ -16,12 +19,13 @@ pub const MAX_GUIDANCE_SCALE: f64 = 100.0;
 /// Most bytes of a prompt: far over any text encoder's length, and a bound on the tokenizer's work.
 pub const MAX_PROMPT_BYTES: usize = 16 * 1024;
 
-/// One picture to draw. [`crate::Pipeline::default_request`] fills in the model's own size.
+/// One picture to draw. [`crate::Pipeline::default_request`] fills in the model's own size, steps, guidance and scheduler.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerateRequest {
     /// What to draw. Tokens over the text encoder's length are cut, which the outcome says.
     pub prompt: String,
-    /// What to stay away from; empty for nothing in particular. Without effect at a guidance scale of 1.
+    /// What to stay away from; empty for nothing in particular. Without effect at a guidance scale of 1, and for models
+    /// that predict only once a step (Flux).
     pub negative_prompt: String,
     /// Together with `index`, decides all random numbers.
     pub seed: u64,
@@ -30,14 +34,23 @@ pub struct GenerateRequest {
     /// Denoising steps, 1 to [`MAX_STEPS`].
     pub steps: usize,
     /// How far the prediction is pushed from the negative prompt towards the prompt (classifier-free guidance, Ho &
-    /// Salimans 2022), 1 to [`MAX_GUIDANCE_SCALE`]; 1 switches it off, which halves the work.
+    /// Salimans 2022), 1 to [`MAX_GUIDANCE_SCALE`]; 1 switches it off, which halves the work. Flux dev takes it as a
+    /// conditioning instead, Flux schnell not at all.
     pub guidance_scale: f64,
-    /// Width in pixels, a multiple of the VAE's factor.
+    /// What is to be kept out of the picture by guidance (Safe Latent Diffusion); `None` for nothing. Costs a third prediction in
+    /// every step. Without effect where the negative prompt has none; and where the negative prompt names the same, for there is
+    /// no way from a thing to itself.
+    pub safety: Option<SafeGuidance>,
+    /// Width in pixels, a multiple of the pipeline's factor.
     pub width: u32,
-    /// Height in pixels, a multiple of the VAE's factor.
+    /// Height in pixels, a multiple of the pipeline's factor.
     pub height: u32,
-    /// Which scheduler.
+    /// Which scheduler; one of those that the model was trained for.
     pub scheduler: SchedulerKind,
+    /// A picture to begin from, and the part of it to draw anew; `None` for text alone.
+    pub source: Option<Source>,
+    /// How previews are made.
+    pub previews: PreviewKind,
 }
 
 impl GenerateRequest {
@@ -47,7 +60,8 @@ impl GenerateRequest {
         Self { index, ..self.clone() }
     }
 
-    /// Checks every field against its range and the sizes against the VAE's `factor`.
+    /// Checks every field against its range and the sizes against the pipeline's `factor`. What depends on the model
+    /// otherwise, [`crate::Pipeline::check`] checks.
     ///
     /// # Errors
     /// A request error that names the first bad field, its range and its value.
@@ -71,12 +85,13 @@ impl GenerateRequest {
             let in_range = (factor as u64..=u64::from(MAX_SIDE)).contains(&u64::from(side));
             if !in_range || !(side as usize).is_multiple_of(factor) {
                 let detail = format!(
-                    "expected a multiple of {factor} (the VAE's factor) from {factor} to {MAX_SIDE}, found {side}"
+                    "expected a multiple of {factor} (the model's factor) from {factor} to {MAX_SIDE}, found {side}"
                 );
                 return Err(DiffusionError::request(field, detail));
             }
         }
-        Ok(())
+        self.safety.as_ref().map_or(Ok(()), SafeGuidance::check)?;
+        self.source.as_ref().map_or(Ok(()), |source| source.check(self.steps))
     }
 }
 
@@ -94,14 +109,20 @@ pub enum Notice {
         /// The part that was cut off.
         lost: String,
     },
+    /// There was a negative prompt, and it was not used: this model predicts once a step, or guidance was off.
+    NegativePromptUnused,
+    /// Something was to be kept out by guidance, and was not: for the same reasons.
+    SafeGuidanceUnused,
 }
 
 /// How long the parts of a generation took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timings {
-    /// Tokenizer and text encoder.
+    /// Tokenizers and text encoders.
     pub text: Duration,
-    /// UNet and scheduler, all steps.
+    /// A given picture's way into latents.
+    pub encode: Duration,
+    /// Denoiser and scheduler, all steps.
     pub denoise: Duration,
     /// Previews, without the hook's own time.
     pub previews: Duration,
@@ -114,7 +135,7 @@ pub struct Timings {
 impl Timings {
     /// The whole generation without the hook.
     pub fn computing(&self) -> Duration {
-        self.text + self.denoise + self.previews + self.decode
+        self.text + self.encode + self.denoise + self.previews + self.decode
     }
 }
 
@@ -160,9 +181,12 @@ mod tests {
             index: 0,
             steps: 20,
             guidance_scale: 4.0,
+            safety: None,
             width: 128,
             height: 96,
             scheduler: SchedulerKind::Ddim,
+            source: None,
+            previews: PreviewKind::Vae,
         }
     }
 
@@ -178,6 +202,13 @@ mod tests {
             ("height", GenerateRequest { height: 0, ..request() }),
             ("height", GenerateRequest { height: 4096, ..request() }),
             ("prompt", GenerateRequest { prompt: "a".repeat(MAX_PROMPT_BYTES + 1), ..request() }),
+            (
+                "safety.scale",
+                GenerateRequest {
+                    safety: Some(SafeGuidance { scale: -1.0, ..SafeGuidance::medium("fog") }),
+                    ..request()
+                },
+            ),
         ];
         for (field, request) in bad {
             let error = request.check(8).unwrap_err();

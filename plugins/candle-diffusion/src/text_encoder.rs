@@ -1,5 +1,5 @@
-//! The prompt's encoder: `CLIPTextModel` (transformers 5.17, `models/clip/modeling_clip.py`), its last hidden state
-//! after the final layer norm.
+//! The prompt's encoder: `CLIPTextModel`, with or without a projection (transformers 5.17,
+//! `models/clip/modeling_clip.py`).
 
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::{Embedding, LayerNorm, Module, VarBuilder, embedding, layer_norm};
@@ -75,6 +75,19 @@ pub struct TextEncoder {
     position_embedding: Tensor,
     layers: Vec<Layer>,
     final_layer_norm: LayerNorm,
+    projection: Option<Linear>,
+}
+
+/// What a text encoder makes of texts; all f32.
+#[derive(Debug, Clone)]
+pub struct TextStates {
+    /// The last layer's states after the final norm, `(batch, tokens, width)`: what Stable Diffusion 1.x and 2.x
+    /// attend to. (The second-to-last layer that 2.x wants is the last of its published encoder.)
+    pub last: Tensor,
+    /// The states before the last layer, without a norm: what SDXL and Stable Diffusion 3 attend to.
+    pub penultimate: Tensor,
+    /// One state for each text, `(batch, width)`: the final one of its end token, projected if the model projects.
+    pub pooled: Tensor,
 }
 
 impl TextEncoder {
@@ -84,11 +97,28 @@ impl TextEncoder {
     /// # Errors
     /// A missing, malformed or unsupported file; a missing, misshapen or unknown tensor, by name.
     pub fn load(tree: &FileTree, device: &Device) -> Result<Self> {
+        Self::load_as(tree, false, device)
+    }
+
+    /// [`Self::load`] for a `CLIPTextModelWithProjection`, which has a tensor `text_projection.weight` more.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_projecting(tree: &FileTree, device: &Device) -> Result<Self> {
+        Self::load_as(tree, true, device)
+    }
+
+    fn load_as(tree: &FileTree, projects: bool, device: &Device) -> Result<Self> {
         let config = TextEncoderConfig::load(tree)?;
         let weights = Weights::load(tree, "model", DType::F32, device)?;
-        let vb = weights.builder();
-        let vb = if weights.contains_prefix("text_model.") { vb.pp("text_model") } else { vb };
-        let encoder = Self::from_builder(config, &vb)?;
+        let root = weights.builder();
+        let tower = if weights.contains_prefix("text_model.") { root.pp("text_model") } else { root.clone() };
+        let (width, projected) = (config.hidden_size, config.projection_dim);
+        let mut encoder = Self::from_builder(config, &tower)?;
+        if projects {
+            let projection = Linear::load_without_bias(&root.pp("text_projection"), width, projected)?;
+            encoder.projection = Some(projection);
+        }
         // The numbers 0, 1, 2, .. that old versions saved.
         weights.refuse_unused(&["embeddings.position_ids"])?;
         Ok(encoder)
@@ -108,6 +138,7 @@ impl TextEncoder {
             position_embedding: vb.get((config.positions, width), "embeddings.position_embedding.weight")?,
             layers,
             final_layer_norm: layer_norm(width, config.layer_norm_eps, vb.pp("final_layer_norm"))?,
+            projection: None,
             config,
         })
     }
@@ -117,25 +148,55 @@ impl TextEncoder {
         &self.config
     }
 
-    /// States `(batch, tokens, width)` in f32 of token ids `(batch, tokens)`, at most `positions` tokens. Every
-    /// token sees those before it, padding included, as Stable Diffusion was trained.
+    /// Width of a pooled state.
+    pub fn pooled_width(&self) -> usize {
+        if self.projection.is_some() { self.config.projection_dim } else { self.config.hidden_size }
+    }
+
+    /// [`TextStates::last`] alone.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
+        Ok(self.encode(ids)?.last)
+    }
+
+    /// The states of token ids `(batch, tokens)`, at most `positions` tokens. Every token sees those before it, padding
+    /// included, as the diffusion models were trained.
     ///
     /// # Errors
     /// A failed tensor operation, such as an id outside the vocabulary.
-    pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
-        let run = || {
-            let tokens = ids.dim(1)?;
-            let positions = self.position_embedding.narrow(0, 0, tokens)?;
-            let mut x = self.token_embedding.forward(ids)?.broadcast_add(&positions)?;
-            let mask: Vec<f32> = (0..tokens * tokens)
-                .map(|i| if i % tokens > i / tokens { f32::NEG_INFINITY } else { 0.0 })
-                .collect();
-            let mask = Tensor::from_vec(mask, (tokens, tokens), ids.device())?;
-            for layer in &self.layers {
-                x = layer.forward(&x, &mask, &self.config)?;
-            }
-            self.final_layer_norm.forward(&x)
+    pub fn encode(&self, ids: &Tensor) -> Result<TextStates> {
+        self.run(ids).map_err(|e| ModelError::from(e).at("the text encoder"))
+    }
+
+    fn run(&self, ids: &Tensor) -> candle_core::Result<TextStates> {
+        let tokens = ids.dim(1)?;
+        let positions = self.position_embedding.narrow(0, 0, tokens)?;
+        let mut x = self.token_embedding.forward(ids)?.broadcast_add(&positions)?;
+        let mask: Vec<f32> = (0..tokens * tokens)
+            .map(|i| if i % tokens > i / tokens { f32::NEG_INFINITY } else { 0.0 })
+            .collect();
+        let mask = Tensor::from_vec(mask, (tokens, tokens), ids.device())?;
+        let mut penultimate = x.clone();
+        for layer in &self.layers {
+            penultimate = x;
+            x = layer.forward(&penultimate, &mask, &self.config)?;
+        }
+        let last = self.final_layer_norm.forward(&x)?;
+        let rows = ids.to_vec2::<u32>()?;
+        let ends = rows.iter().enumerate().map(|(row, ids)| last.get(row)?.get(self.end_of(ids)));
+        let pooled = Tensor::stack(&ends.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
+        let pooled = match &self.projection {
+            Some(projection) => projection.forward(&pooled)?,
+            None => pooled,
         };
-        run().map_err(|e| ModelError::from(e).at("the text encoder"))
+        Ok(TextStates { last, penultimate, pooled })
+    }
+
+    /// The first end token of a text; its first token if there is none, as the reference.
+    fn end_of(&self, ids: &[u32]) -> usize {
+        let end = self.config.end_token.or_else(|| ids.iter().max().copied());
+        ids.iter().position(|id| Some(*id) == end).unwrap_or(0)
     }
 }

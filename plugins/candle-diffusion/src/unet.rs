@@ -7,8 +7,8 @@ use cluegate_models::{FileTree, ModelError, Weights};
 
 use crate::config::{UNetConfig, UNetLevel};
 use crate::nn::{
-    Conv, Downsample, GroupNorm, Linear, ResnetBlock, ResnetShape, SpatialTransformer, TransformerShape,
-    Upsample, silu, to_channels_first, to_channels_last,
+    Conv, Downsample, Embedder, GroupNorm, ResnetBlock, ResnetShape, SpatialTransformer, TransformerShape,
+    Upsample, sinusoids, to_channels_first, to_channels_last,
 };
 
 type Result<T> = std::result::Result<T, ModelError>;
@@ -49,8 +49,9 @@ struct UpLevel {
 pub struct UNet {
     config: UNetConfig,
     dtype: DType,
-    time_linear_1: Linear,
-    time_linear_2: Linear,
+    time_embedding: Embedder,
+    /// Of pooled text and sizes, for SDXL.
+    add_embedding: Option<Embedder>,
     conv_in: Conv,
     down: Vec<DownLevel>,
     mid_first: ResnetBlock,
@@ -59,6 +60,15 @@ pub struct UNet {
     up: Vec<UpLevel>,
     norm_out: GroupNorm,
     conv_out: Conv,
+}
+
+/// What SDXL's UNet is conditioned on beside the text's states.
+#[derive(Debug, Clone)]
+pub struct Added {
+    /// Pooled text, `(batch, width)`.
+    pub pooled: Tensor,
+    /// Height and width of the original, top and left of the crop, height and width to draw, in pixels.
+    pub time_ids: [f64; 6],
 }
 
 /// Loads the parts of one UNet.
@@ -182,8 +192,11 @@ impl UNet {
         let loader = Loader { config: &config, vb: vb.clone() };
         Ok(Self {
             dtype: vb.dtype(),
-            time_linear_1: Linear::load(&vb.pp("time_embedding.linear_1"), first, time)?,
-            time_linear_2: Linear::load(&vb.pp("time_embedding.linear_2"), time, time)?,
+            time_embedding: Embedder::load(&vb.pp("time_embedding"), first, time)?,
+            add_embedding: config
+                .added
+                .map(|added| Embedder::load(&vb.pp("add_embedding"), added.input, time))
+                .transpose()?,
             conv_in: Conv::load_same(&vb.pp("conv_in"), config.in_channels, first)?,
             down: loader.down()?,
             mid_first: loader.resnet("mid_block.resnets.0", lowest.channels, lowest.channels)?,
@@ -207,13 +220,34 @@ impl UNet {
     /// # Errors
     /// A failed tensor operation, such as shapes that do not fit.
     pub fn forward(&self, sample: &Tensor, timestep: f64, text: &Tensor) -> Result<Tensor> {
-        self.run(sample, timestep, text).map_err(|e| ModelError::from(e).at("the UNet"))
+        self.forward_added(sample, timestep, text, None)
     }
 
-    fn run(&self, sample: &Tensor, timestep: f64, text: &Tensor) -> candle_core::Result<Tensor> {
+    /// [`Self::forward`] for a UNet that is also conditioned on pooled text and sizes, SDXL's.
+    ///
+    /// # Errors
+    /// A failed tensor operation; `Tensor` if the UNet takes an added conditioning and there is none, or the other way
+    /// round.
+    pub fn forward_added(
+        &self,
+        sample: &Tensor,
+        timestep: f64,
+        text: &Tensor,
+        added: Option<&Added>,
+    ) -> Result<Tensor> {
+        self.run(sample, timestep, text, added).map_err(|e| ModelError::from(e).at("the UNet"))
+    }
+
+    fn run(
+        &self,
+        sample: &Tensor,
+        timestep: f64,
+        text: &Tensor,
+        added: Option<&Added>,
+    ) -> candle_core::Result<Tensor> {
         let sample = if self.config.center_input_sample { sample.affine(2.0, -1.0)? } else { sample.clone() };
         let text = text.to_dtype(self.dtype)?;
-        let time = self.time_embedding(timestep, sample.device())?;
+        let time = self.time(timestep, added, sample.device())?;
         let mut x = self.conv_in.forward(&to_channels_last(&sample.to_dtype(self.dtype)?)?)?;
         let mut left = vec![x.clone()];
         for level in &self.down {
@@ -244,24 +278,26 @@ impl UNet {
         to_channels_first(&out)?.to_dtype(DType::F32)
     }
 
-    /// The time embedding after SiLU, `(1, width)`: sines and cosines of falling frequency through two layers.
-    fn time_embedding(&self, timestep: f64, device: &Device) -> candle_core::Result<Tensor> {
-        let width = self.config.levels[0].channels;
-        let half = width / 2;
-        // In f32 step by step, as the reference: at timestep 1000 the rounding of a frequency shows.
-        let gap = half as f32 - self.config.freq_shift as f32;
-        let angles: Vec<f32> =
-            (0..half).map(|i| timestep as f32 * (-(10_000f64.ln() as f32) * i as f32 / gap).exp()).collect();
-        let sines = angles.iter().map(|a| a.sin());
-        let cosines = angles.iter().map(|a| a.cos());
-        let mut values: Vec<f32> = if self.config.flip_sin_to_cos {
-            cosines.chain(sines).collect()
-        } else {
-            sines.chain(cosines).collect()
+    /// The time embedding with what is added to it, after SiLU: `(1, width)`, or `(batch, width)`.
+    fn time(&self, timestep: f64, added: Option<&Added>, device: &Device) -> candle_core::Result<Tensor> {
+        let form = (self.config.flip_sin_to_cos, self.config.freq_shift);
+        let sinusoids = |values: &[f64], width| sinusoids(values, width, form, device);
+        let time = sinusoids(&[timestep], self.config.levels[0].channels)?.to_dtype(self.dtype)?;
+        let time = self.time_embedding.forward(&time)?;
+        let added = match (&self.add_embedding, self.config.added, added) {
+            (None, _, None) => return time.silu(),
+            (Some(embedder), Some(config), Some(added)) => {
+                let batch = added.pooled.dim(0)?;
+                let sizes = sinusoids(&added.time_ids, config.time_width)?.reshape((1, ()))?;
+                let sizes = sizes.broadcast_as((batch, sizes.dim(1)?))?.to_dtype(self.dtype)?;
+                let pooled = added.pooled.to_dtype(self.dtype)?;
+                embedder.forward(&Tensor::cat(&[&pooled, &sizes], 1)?)?
+            }
+            (_, _, found) => {
+                let (expected, found) = (self.config.added.is_some(), found.is_some());
+                candle_core::bail!("expected an added conditioning: {expected}; found one: {found}")
+            }
         };
-        values.resize(width, 0.0);
-        let values = Tensor::from_vec(values, (1, width), device)?.to_dtype(self.dtype)?;
-        let hidden = silu(&self.time_linear_1.forward(&values)?)?;
-        silu(&self.time_linear_2.forward(&hidden)?)
+        added.broadcast_add(&time)?.silu()
     }
 }

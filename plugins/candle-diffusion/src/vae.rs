@@ -237,6 +237,15 @@ impl Vae {
         self.decode(&latents.affine(1.0 / self.config.scaling_factor, self.config.shift_factor)?)
     }
 
+    /// The mean of [`Self::encode_mean`] in the scale of the diffusion model.
+    ///
+    /// # Errors
+    /// A failed tensor operation.
+    pub fn encode_scaled(&self, picture: &Tensor) -> Result<Tensor> {
+        let (scale, shift) = (self.config.scaling_factor, self.config.shift_factor);
+        Ok(self.encode_mean(picture)?.affine(scale, -shift * scale)?)
+    }
+
     /// The mean of the latents' distribution, f32, in the VAE's own scale, for a picture `(batch, 3, height,
     /// width)` of -1 to 1.
     ///

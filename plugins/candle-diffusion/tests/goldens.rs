@@ -7,7 +7,7 @@
 mod support;
 
 use candle_core::{DType, Device, Tensor};
-use cluegate_candle_diffusion::config::{NoiseConfig, UNetConfig};
+use cluegate_candle_diffusion::config::{FlowConfig, NoiseConfig, UNetConfig};
 use cluegate_candle_diffusion::scheduler::Plan;
 use cluegate_candle_diffusion::text_encoder::TextEncoder;
 use cluegate_candle_diffusion::tokenizer::PromptTokenizer;
@@ -117,9 +117,13 @@ fn schedulers_equal_diffusers_step_by_step() {
     let text = std::fs::read_to_string(golden("schedulers.json")).unwrap();
     let cases: std::collections::BTreeMap<String, SchedulerCase> = serde_json::from_str(&text).unwrap();
     let expected = tensors("schedulers.safetensors");
-    assert!(cases.len() >= 8);
+    assert!(cases.len() >= 11);
     for (name, case) in &cases {
-        let kind = if name.starts_with("ddim") { SchedulerKind::Ddim } else { SchedulerKind::EulerAncestral };
+        let kind = match name {
+            name if name.starts_with("ddim") => SchedulerKind::Ddim,
+            name if name.starts_with("euler-a") => SchedulerKind::EulerAncestral,
+            _ => SchedulerKind::Euler,
+        };
         let plan = Plan::new(kind, &noise_config(case, kind), case.steps).unwrap();
         let at = |key: &str, i: usize| expected[&format!("{name}.{key}")].narrow(0, i, 1).unwrap();
         let timesteps: Vec<f32> = (0..plan.len()).map(|i| plan.timestep(i) as f32).collect();
@@ -134,6 +138,45 @@ fn schedulers_equal_diffusers_step_by_step() {
             assert_close(&result.origin, &at("origins", i), TOLERANCE, &what);
             assert_close(&result.latents, &at("samples", i + 1), TOLERANCE, &what);
             latents = result.latents;
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct FlowCase {
+    config: serde_json::Value,
+    steps: usize,
+    tokens: usize,
+    even: bool,
+    sigmas: Vec<f64>,
+    timesteps: Vec<f64>,
+}
+
+#[test]
+fn noise_levels_of_flows_equal_diffusers() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/families/flow.json");
+    let cases: Vec<FlowCase> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert!(cases.len() >= 7);
+    let ones = Tensor::ones((1, 1, 2, 2), DType::F32, &Device::Cpu).unwrap();
+    let value = |x: &Tensor| f64::from(x.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0]);
+    for case in cases {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("scheduler_config.json"), case.config.to_string()).unwrap();
+        let config = FlowConfig::load(&cluegate_models::FileTree::open(folder.path()).unwrap()).unwrap();
+        let plan = Plan::flow(&config, case.steps, case.tokens, case.even).unwrap();
+        assert_eq!((plan.len(), case.sigmas.len()), (case.steps, case.steps + 1));
+        for i in 0..plan.len() {
+            let (sigma, next) = (case.sigmas[i], case.sigmas[i + 1]);
+            let step = plan.step(i, &ones, &ones, None).unwrap();
+            let noised = plan.add_noise(i, &ones.zeros_like().unwrap(), &ones).unwrap();
+            for (found, expected) in [
+                (plan.timestep(i) / 1000.0, case.timesteps[i] / 1000.0),
+                (value(&noised), sigma),
+                (value(&step.origin), 1.0 - sigma),
+                (value(&step.latents), 1.0 + next - sigma),
+            ] {
+                assert!((found - expected).abs() < 2e-6, "{}, step {i}: {found}, {expected}", case.config);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ mod support;
 use candle_core::Tensor;
 use cluegate_candle_diffusion::{
     Control, DiffusionError, GenerateRequest, GeneratorFailureKind, NoHook, Notice, Outcome, Pipeline,
-    SchedulerKind, Start, Step, StepHook,
+    SafeGuidance, SchedulerKind, Start, Step, StepHook,
 };
 use image::RgbImage;
 use support::{altered_pipeline, load, pipeline};
@@ -137,6 +137,34 @@ fn guidance_and_negative_prompt_matter() {
     assert_ne!(picture(&pipeline, &guided), picture(&pipeline, &negative));
     let plain_negative = GenerateRequest { guidance_scale: 1.0, ..negative };
     assert_eq!(picture(&pipeline, &plain_negative), picture(&pipeline, &plain));
+}
+
+#[test]
+fn what_is_to_be_kept_out_pushes_after_the_warm_up_and_says_where_it_cannot() {
+    let pipeline = pipeline();
+    let guided = request(&pipeline);
+    let keeping = |safety: SafeGuidance| GenerateRequest { safety: Some(safety), ..guided.clone() };
+    let apart = |a: &RgbImage, b: &RgbImage| {
+        a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or_default()
+    };
+    let plain = picture(&pipeline, &guided);
+    let pushed = picture(&pipeline, &keeping(SafeGuidance::maximum("a cup in a room")));
+    assert!(apart(&pushed, &plain) > 2, "nothing was pushed");
+    // Three predictions at once are rounded otherwise than two.
+    for harmless in [
+        SafeGuidance { scale: 0.0, ..SafeGuidance::maximum("a cup in a room") },
+        SafeGuidance { warm_up: 1.0, ..SafeGuidance::maximum("a cup in a room") },
+    ] {
+        assert!(apart(&picture(&pipeline, &keeping(harmless)), &plain) <= 1);
+    }
+    let alone = GenerateRequest { guidance_scale: 1.0, ..keeping(SafeGuidance::maximum("a cup in a room")) };
+    let Outcome::Finished { picture: unguided, notices, .. } =
+        pipeline.generate(&alone, &mut NoHook).unwrap()
+    else {
+        panic!("not finished")
+    };
+    assert_eq!(notices, [Notice::SafeGuidanceUnused]);
+    assert_eq!(unguided, picture(&pipeline, &GenerateRequest { guidance_scale: 1.0, ..guided.clone() }));
 }
 
 #[test]

@@ -118,12 +118,7 @@ fn edited(file: &str, edit: impl FnOnce(&mut serde_json::Value)) -> tempfile::Te
 #[test]
 fn parts_that_do_not_fit_are_refused() {
     let cases = [
-        (
-            "model_index.json",
-            "_class_name",
-            serde_json::json!("StableDiffusionXLPipeline"),
-            "StableDiffusionXL",
-        ),
+        ("model_index.json", "_class_name", serde_json::json!("KandinskyPipeline"), "KandinskyPipeline"),
         (
             "model_index.json",
             "text_encoder_2",

@@ -36,6 +36,9 @@ pub struct LogSettings {
     pub queue: usize,
     /// Longest wait for a decision to be written, in milliseconds; its picture is withheld then. 100 to 600000.
     pub timeout_ms: u64,
+    /// Pause in seconds between two sweeps of a running gateway for what is older than its tenant's retention allows; the
+    /// first is at the start. 0 for none, at most 604800.
+    pub expire_every_s: u64,
     /// A server that is told of every decision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookSettings>,
@@ -55,6 +58,7 @@ impl Default for LogSettings {
             subject_key_file: None,
             queue: 4096,
             timeout_ms: 10_000,
+            expire_every_s: 3600,
             webhook: None,
             pictures: None,
         }
@@ -177,6 +181,7 @@ impl LogSettings {
     pub fn check(&self) -> Result<()> {
         within("queue", self.queue as u64, 1, 100_000)?;
         within("timeout_ms", self.timeout_ms, 100, 600_000)?;
+        within("expire_every_s", self.expire_every_s, 0, 604_800)?;
         if let Some(instance) = &self.instance {
             check_instance(instance)?;
         }

@@ -9,11 +9,12 @@ use cluegate_eval::record::{DataRecord, ScenesRecord};
 use cluegate_eval::scenes::{SceneOptions, SceneSet};
 use cluegate_mini::World;
 
-use super::args::{DataName, MiniNaturalArgs, MiniPairsArgs, RunArgs, SceneArgs, SceneStyle};
+use super::args::{DrawnArgs, MiniNaturalArgs, MiniPairsArgs, RunArgs, SceneArgs};
+use super::names::{DataName, SceneStyle};
 use crate::cli::{Exit, progress, say};
 
 impl From<SceneArgs> for SceneOptions {
-    fn from(SceneArgs { per_rule, seed, style }: SceneArgs) -> Self {
+    fn from(SceneArgs { per_rule, seed, drawn: DrawnArgs { style } }: SceneArgs) -> Self {
         Self { seed, per_rule, style: style.into() }
     }
 }
@@ -41,7 +42,7 @@ fn open_named(
 
 /// How the set that the arguments name can be opened again.
 pub(super) fn record(arguments: &RunArgs, set: &dyn DataSet, looked_at: usize) -> DataRecord {
-    let SceneArgs { per_rule, seed, style } = arguments.scenes;
+    let SceneArgs { per_rule, seed, drawn: DrawnArgs { style } } = arguments.scenes;
     let is_drawn = matches!(arguments.data, DataName::Osbench | DataName::Pairs);
     let style = match style {
         SceneStyle::World => "world",
@@ -67,9 +68,9 @@ pub(super) fn reopen(record: &DataRecord) -> anyhow::Result<Box<dyn DataSet>> {
     let scenes = match &record.scenes {
         Some(ScenesRecord { seed, per_rule, style }) => {
             let style = SceneStyle::from_str(style, false).map_err(anyhow::Error::msg)?;
-            SceneArgs { seed: *seed, per_rule: *per_rule, style }
+            SceneArgs { seed: *seed, per_rule: *per_rule, drawn: DrawnArgs { style } }
         }
-        None => SceneArgs { seed: 0, per_rule: 0, style: SceneStyle::World },
+        None => SceneArgs { seed: 0, per_rule: 0, drawn: DrawnArgs { style: SceneStyle::World } },
     };
     let set = open_named(&name, record.pictures.as_deref(), scenes)?;
     ensure!(
@@ -93,7 +94,8 @@ pub(super) fn write_pairs(arguments: &MiniPairsArgs) -> anyhow::Result<Exit> {
 
 /// Writes scenes of natural frequencies.
 pub(super) fn write_natural(arguments: &MiniNaturalArgs) -> anyhow::Result<Exit> {
-    let set = SceneSet::natural(World::load()?, arguments.count, arguments.seed, arguments.style.into());
+    let set =
+        SceneSet::natural(World::load()?, arguments.count, arguments.seed, arguments.drawn.style.into());
     let bar = progress::bar(set.rows().len() as u64, "drawing");
     export(&set, &arguments.out, || bar.inc(1))?;
     bar.finish_and_clear();

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cluegate::Engine;
+use cluegate::{Engine, open_generator};
 use cluegate_gate::{DrawOptions, Generator};
 use cluegate_server::config::{Config, UpstreamKind};
 use cluegate_server::upstream::{self, DrivenUpstream};
 use tokio::runtime::Runtime;
 
-use super::args::{DrawArgs, GeneratorName};
+use super::args::DrawArgs;
+use super::names::GeneratorName;
 
 /// A generator, and the threads that it needs.
 pub(super) struct Drawing {
@@ -30,8 +31,11 @@ impl Drawing {
             format!("{}: expected an [upstream], as `cluegate serve` reads it", path.display())
         })?;
         let builtin = named.kind == UpstreamKind::BuiltIn;
-        let own: Option<Arc<dyn Generator>> =
-            if builtin { Some(Arc::new(engine.generator()?)) } else { None };
+        let own: Option<Arc<dyn Generator>> = match (&named.generator, builtin) {
+            (Some(folder), true) => Some(Arc::new(open_generator(folder)?)),
+            (None, true) => Some(Arc::new(engine.generator()?)),
+            (_, false) => None,
+        };
         let runtime = Runtime::new().context("cannot start the threads that speak to the generator")?;
         let timeout = named.timeout.max(Duration::from_secs(1));
         let opened = {

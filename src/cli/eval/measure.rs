@@ -14,7 +14,8 @@ use cluegate_eval::run::{MethodRun, chosen, run_timed};
 use cluegate_gate::JudgeProvider as _;
 use cluegate_perception::Call;
 
-use super::args::{DataName, RunArgs};
+use super::args::RunArgs;
+use super::names::DataName;
 use super::{data, methods, pages};
 use crate::cli::{Exit, engine_options, progress};
 
@@ -24,14 +25,14 @@ const TRIED: usize = 16;
 pub(super) fn run(arguments: &RunArgs) -> anyhow::Result<Exit> {
     let set = data::open(arguments)?;
     // Every picture is to cost what it costs.
-    let options = EngineOptions { verdicts: None, ..engine_options(&arguments.models.compute)? };
-    let engine = Engine::open_with(arguments.models.models.as_deref(), &options)?;
+    let options = EngineOptions { verdicts: None, ..engine_options(&arguments.judging.models.compute)? };
+    let engine = Engine::open_with(arguments.judging.models.models.as_deref(), &options)?;
     let text = constitution_text(&arguments.constitution)?;
     let file = ConstitutionFile { file: &arguments.constitution, text: &text };
     let constitution = file.parse()?;
     let rules = counted_rules(set.as_ref(), &constitution)?;
     let rows = chosen(set.as_ref(), arguments.limit);
-    if !arguments.force {
+    if !arguments.judging.force {
         engine.judges(false).inspector(constitution.clone())?;
         if matches!(arguments.data, DataName::Files(..)) {
             refuse_foreign_pictures(&engine, set.as_ref(), &rows)?;
@@ -60,7 +61,7 @@ pub(super) fn run(arguments: &RunArgs) -> anyhow::Result<Exit> {
         methods: asked.iter().zip(&runs).map(method).collect(),
     };
     record::write(&arguments.out, &record, &record::rows(set.as_ref(), &rows, &runs))?;
-    pages::write(&arguments.out, Some(set.as_ref()), arguments.errors, arguments.format)
+    pages::write(&arguments.out, Some(set.as_ref()), arguments.errors, arguments.judging.format)
 }
 
 /// Asks every method about every row, and keeps what they say and what it takes.

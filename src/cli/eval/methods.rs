@@ -20,7 +20,8 @@ use cluegate_onnx_classifier::OnnxClassifier;
 use cluegate_perception::PictureClassifier;
 use cluegate_student::Student;
 
-use super::args::{ClassifierKind, MethodChoice, MethodName, RunArgs};
+use super::args::RunArgs;
+use super::names::{ClassifierKind, MethodChoice, MethodName};
 
 /// Every method that the arguments ask for: those named, then ablations, then thresholds.
 pub(super) fn asked(
@@ -94,7 +95,7 @@ fn named(
 
 /// Loads a classifier onto the device that the arguments name.
 fn classifier(kind: ClassifierKind, path: &Path, arguments: &RunArgs) -> anyhow::Result<Classifier> {
-    let LoadOptions { device, dtype, .. } = arguments.models.compute.load_options()?;
+    let LoadOptions { device, dtype, .. } = arguments.judging.models.compute.load_options()?;
     let tree = |path: &Path| FileTree::open(path);
     let model: Arc<dyn PictureClassifier> = match kind {
         ClassifierKind::Q16 => Arc::new(Q16::load(&tree(path)?, &device, dtype)?),

@@ -23,8 +23,8 @@ const REPORT_FILE: &str = "prompts-report.json";
 pub(super) fn run(arguments: &PromptsArgs) -> anyhow::Result<Exit> {
     let lists = lists(arguments)?;
     let options =
-        || anyhow::Ok(EngineOptions { verdicts: None, ..engine_options(&arguments.models.compute)? });
-    let engine = Engine::open_with(arguments.models.models.as_deref(), &options()?)?;
+        || anyhow::Ok(EngineOptions { verdicts: None, ..engine_options(&arguments.judging.models.compute)? });
+    let engine = Engine::open_with(arguments.judging.models.models.as_deref(), &options()?)?;
     let policies = match &arguments.policy {
         Some(file) => Policies::load(file)?,
         None => Policies::from_toml(
@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &PromptsArgs) -> anyhow::Result<Exit> {
         )?,
     };
     policies.require(&arguments.tenant)?;
-    let judges = Arc::new(engine.judges(arguments.force));
+    let judges = Arc::new(engine.judges(arguments.judging.force));
     let gate = Gate::new(&policies, judges, Arc::new(MemoryLog::new(0)))?;
     gate.prepare_all()?;
     let referee = match arguments.referee.as_deref() {
@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &PromptsArgs) -> anyhow::Result<Exit> {
     let constitution =
         Constitution::parse(&constitution_text(&arguments.constitution)?, &arguments.constitution)?;
     // Says so, and how to force it, where the referee does not know such rules.
-    judging.judges(arguments.force).inspector(constitution.clone())?;
+    judging.judges(arguments.judging.force).inspector(constitution.clone())?;
     let prepared = judging.judge().prepare(&constitution)?;
     let drawing = Drawing::open(&arguments.generator, &engine)?;
     let asked = gate.constitution(&arguments.tenant).context("the tenant has no constitution")?;
@@ -74,7 +74,7 @@ pub(super) fn run(arguments: &PromptsArgs) -> anyhow::Result<Exit> {
     bar.finish_and_clear();
     let json = serde_json::to_string_pretty(&report)? + "\n";
     write_file(&arguments.out.join(REPORT_FILE), json.as_bytes())?;
-    match arguments.format {
+    match arguments.judging.format {
         Format::Json => say_json(&report)?,
         Format::Text => say(table(&report, referee.is_none()))?,
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::{Format, ModelArgs};
+use crate::cli::args::{Format, JudgingArgs, ModelArgs};
 
 /// Arguments of `label`.
 #[derive(Debug, Args)]
@@ -17,15 +17,9 @@ pub(crate) struct LabelArgs {
     /// The folder to write labels.csv, labels.json, results.jsonl (the evidence) and errors.jsonl to; made if need be.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: PathBuf,
-    /// Judge also what the models say that they do not know.
-    #[arg(long)]
-    pub(crate) force: bool,
-    /// How to report.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
-    /// The models.
+    /// By which models, how strictly, and how to report.
     #[command(flatten)]
-    pub(crate) models: ModelArgs,
+    pub(crate) judging: JudgingArgs,
 }
 
 /// Arguments of `distill`.

@@ -135,8 +135,8 @@ fn kept_by_rule(
     examples: &[Example],
     options: &TrainOptions,
 ) -> anyhow::Result<Vec<(String, u64, u64)>> {
-    let rules = student.card().outputs.iter().filter(|rule| *rule != "any");
-    let mut counts: Vec<(String, u64, u64)> = rules.map(|rule| (rule.clone(), 0, 0)).collect();
+    let rules = &student.card().outputs;
+    let mut counts: Vec<(String, u64, u64)> = rules.iter().map(|rule| (rule.clone(), 0, 0)).collect();
     for example in examples.iter().filter(|example| is_held_out(&example.key, options)) {
         let kept = student.score(example.views.iter().map(Vec::as_slice))? >= student.threshold();
         for (count, _) in counts.iter_mut().zip(&example.violated).filter(|(_, violated)| **violated) {

@@ -32,9 +32,9 @@ const MAX_DEPTH: usize = 32;
 pub(in crate::cli) fn label(arguments: &LabelArgs) -> anyhow::Result<Exit> {
     let constitution = load_constitution(&arguments.constitution)?;
     let pictures = pictures(&arguments.folder)?;
-    let options = EngineOptions { verdicts: None, ..engine_options(&arguments.models.compute)? };
-    let engine = Engine::open_with(arguments.models.models.as_deref(), &options)?;
-    if !arguments.force {
+    let options = EngineOptions { verdicts: None, ..engine_options(&arguments.judging.models.compute)? };
+    let engine = Engine::open_with(arguments.judging.models.models.as_deref(), &options)?;
+    if !arguments.judging.force {
         engine.judges(false).inspector(constitution.clone())?;
     }
     let judge = engine.judge();
@@ -45,7 +45,8 @@ pub(in crate::cli) fn label(arguments: &LabelArgs) -> anyhow::Result<Exit> {
     let (mut labelled, mut unsafe_pictures, mut failed) = (0, 0, 0);
     let bar = progress::bar(pictures.len() as u64, "labelling");
     for image in &pictures {
-        let judged = judge_one(&engine, &clue, &mut results, &arguments.folder.join(image), arguments.force);
+        let judged =
+            judge_one(&engine, &clue, &mut results, &arguments.folder.join(image), arguments.judging.force);
         let image = image.to_string_lossy();
         match judged {
             Ok(judgment) => {
@@ -77,7 +78,7 @@ pub(in crate::cli) fn label(arguments: &LabelArgs) -> anyhow::Result<Exit> {
     write_file(&arguments.out.join("errors.jsonl"), errors.as_bytes())?;
     let text = serde_json::to_string_pretty(&about)? + "\n";
     write_file(&arguments.out.join(ABOUT_FILE), text.as_bytes())?;
-    match arguments.format {
+    match arguments.judging.format {
         Format::Json => say_json(&about)?,
         Format::Text => {
             let out = arguments.out.display();

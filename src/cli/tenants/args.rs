@@ -25,8 +25,11 @@ pub(crate) enum TenantsCommand {
     Set(SetArgs),
     /// Remove a tenant; from a store, with its keys and its usage.
     Remove(NamedArgs),
-    /// Refuse a tenant's requests from now on, or serve it again; everything about it is kept. In a store only.
+    /// Refuse a tenant's requests from now on, or serve it again; everything about it is kept.
     Suspend(SuspendArgs),
+    /// Print what a tenant's policy in a store said before, with who wrote it and when, newest first.
+    #[command(after_help = "Example:\n  cluegate tenants history kids --store sqlite:gate.db")]
+    History(HistoryArgs),
     /// Bring a policy file, with its constitutions, and a key file into a store.
     #[command(
         after_help = "Example:\n  cluegate tenants import --file policy.toml --keys keys.toml --store sqlite:gate.db\n\n\
@@ -118,6 +121,24 @@ pub(crate) struct SuspendArgs {
     /// Serve it again.
     #[arg(long)]
     pub(crate) resume: bool,
+    #[command(flatten)]
+    pub(crate) place: PolicyPlace,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `tenants history`.
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// The tenant's name.
+    pub(crate) name: String,
+    /// A template of this name.
+    #[arg(long)]
+    pub(crate) template: bool,
+    /// Most versions.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: u32,
     /// The store: sqlite:PATH, or postgres://...
     #[arg(long, value_name = "URL", env = "CLUEGATE_STORE", hide_env_values = true)]
     pub(crate) store: String,

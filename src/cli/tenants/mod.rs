@@ -6,13 +6,14 @@ mod moving;
 
 use std::io::Read as _;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use cluegate_gate::policy::PieceKind;
 use cluegate_server::Proposal;
-use cluegate_store::{Expect, TenantState};
+use cluegate_store::{Expect, Kind, PolicyVersion, TenantState};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use self::args::{ListArgs, NamedArgs, PolicyPlace, SetArgs, SuspendArgs, TenantsCommand};
+use self::args::{HistoryArgs, ListArgs, NamedArgs, PolicyPlace, SetArgs, SuspendArgs, TenantsCommand};
 use self::file::{PolicyText, with_keys};
 use super::store::OpenStore;
 use super::{Exit, say, say_json};
@@ -26,6 +27,7 @@ pub(super) fn run(command: &TenantsCommand) -> anyhow::Result<Exit> {
         TenantsCommand::Show(arguments) => show(arguments),
         TenantsCommand::Set(arguments) => set(arguments),
         TenantsCommand::Remove(arguments) => remove(arguments),
+        TenantsCommand::History(arguments) => history(arguments),
         TenantsCommand::Suspend(arguments) => suspend(arguments),
         TenantsCommand::Import(arguments) => moving::import(arguments),
         TenantsCommand::Export(arguments) => moving::export(arguments),
@@ -146,24 +148,27 @@ fn set(arguments: &SetArgs) -> anyhow::Result<()> {
         // What was read is what is changed: of two who change at once, one is refused.
         let known = found.and_then(|found| found.version);
         let expect = arguments.version.or(known).map_or(Expect::Absent, Expect::Version);
-        Some(set_in_store(&arguments.place.store()?, kind, name, &text, expect)?)
+        change_store(&arguments.place.store()?, kind, name, Some(text), expect)?
     };
     told(arguments.json, kind, name, version, "is written")
 }
 
-fn set_in_store(url: &str, kind: PieceKind, name: &str, text: &str, expect: Expect) -> anyhow::Result<i64> {
+/// Writes a table into a store, or removes it there, if the store can be used afterwards.
+fn change_store(
+    url: &str,
+    kind: PieceKind,
+    name: &str,
+    policy: Option<String>,
+    expect: Expect,
+) -> anyhow::Result<Option<i64>> {
     let store = OpenStore::open(url)?;
-    let (owned, policy) = (name.to_owned(), Some(text.to_owned()));
     let proposal = match kind {
-        PieceKind::Template => Proposal::Template(owned, policy),
-        PieceKind::Tenant => Proposal::Tenant(owned, policy),
+        PieceKind::Template => Proposal::Template(name.to_owned(), policy),
+        PieceKind::Tenant => Proposal::Tenant(name.to_owned(), policy),
     };
-    store.check(store.stored().check(vec![proposal]))?;
+    store.check(store.stored().check(vec![proposal.clone()]))?;
     let mut edit = store.edit()?;
-    let version = match kind {
-        PieceKind::Template => store.wait(edit.put_template(name, text, expect))?,
-        PieceKind::Tenant => store.wait(edit.put_tenant(name, text, expect))?,
-    };
+    let version = store.wait(proposal.make(&mut edit, expect))?;
     store.wait(edit.commit())?;
     Ok(version)
 }
@@ -174,20 +179,31 @@ fn remove(arguments: &NamedArgs) -> anyhow::Result<()> {
         let mut policy = PolicyText::read(file)?;
         policy.put(kind, name, None)?;
         policy.write()?;
-        return told(arguments.json, kind, name, None, "is removed");
+    } else {
+        change_store(&arguments.place.store()?, kind, name, None, Expect::Any)?;
     }
-    let store = OpenStore::open(&arguments.place.store()?)?;
-    if kind == PieceKind::Template {
-        // Whoever extends it would be without it.
-        store.check(store.stored().check(vec![Proposal::Template(name.clone(), None)]))?;
-    }
-    let mut edit = store.edit()?;
-    match kind {
-        PieceKind::Template => store.wait(edit.remove_template(name, Expect::Any))?,
-        PieceKind::Tenant => store.wait(edit.remove_tenant(name, Expect::Any))?,
-    }
-    store.wait(edit.commit())?;
     told(arguments.json, kind, name, None, "is removed")
+}
+
+/// Prints what a policy said, newest first.
+fn history(arguments: &HistoryArgs) -> anyhow::Result<()> {
+    let (kind, name) = (if arguments.template { Kind::Template } else { Kind::Tenant }, &arguments.name);
+    let store = OpenStore::open(&arguments.store)?;
+    let versions = store.wait(store.store().policy_versions(kind, name, None, arguments.limit))?;
+    if versions.is_empty() {
+        bail!("the store never had a {kind} {name:?}");
+    }
+    if arguments.json {
+        return say_json(&versions);
+    }
+    for PolicyVersion { generation, version, policy, changed_by, changed_ms } in versions {
+        let at = Timestamp::from_millisecond(changed_ms)?;
+        say(format_args!(
+            "# version {version}, by {changed_by} at {at:.0}, generation {generation}\n{}\n",
+            policy.trim_end()
+        ))?;
+    }
+    Ok(())
 }
 
 fn suspend(arguments: &SuspendArgs) -> anyhow::Result<()> {
@@ -195,7 +211,17 @@ fn suspend(arguments: &SuspendArgs) -> anyhow::Result<()> {
         true => (TenantState::Active, "is served again"),
         false => (TenantState::Suspended, "is suspended"),
     };
-    let store = OpenStore::open(&arguments.store)?;
+    if let Some(file) = &arguments.place.file {
+        let mut policy = PolicyText::read(file)?;
+        let kind = PieceKind::Tenant;
+        let before = policy.table(kind, &arguments.name)?;
+        let before = before.with_context(|| format!("there is no {kind} {:?}", arguments.name))?;
+        let suspended = state == TenantState::Suspended;
+        policy.put(kind, &arguments.name, Some(&with_keys(&before, &[format!("suspended={suspended}")])?))?;
+        policy.write()?;
+        return told(arguments.json, kind, &arguments.name, None, what);
+    }
+    let store = OpenStore::open(&arguments.place.store()?)?;
     let mut edit = store.edit()?;
     let version = store.wait(edit.set_state(&arguments.name, state, Expect::Any))?;
     store.wait(edit.commit())?;

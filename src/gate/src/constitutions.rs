@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use cluegate_constitution::{Constitution, Setting, nearest};
 
@@ -26,7 +26,7 @@ pub struct ConstitutionText {
 
 /// Where constitutions are found that do not ship with the program.
 pub trait Constitutions: fmt::Debug + Send + Sync {
-    /// The constitution of this name. Asked for each name that a policy uses whenever policies are replaced, so a text that
+    /// The constitution of this name. Asked once for each name that policies use whenever they are replaced, so a text that
     /// did not change should come at no cost.
     ///
     /// # Errors
@@ -88,55 +88,59 @@ struct Parsed {
     constitution: Arc<Constitution>,
 }
 
-/// What was parsed so far. One that begins where another ended takes over whatever did not change, and forgets what nobody
-/// asks for any more.
+/// What was parsed so far: what policies are judged by now, and what was parsed for them and is in use.
 #[derive(Debug, Default)]
 pub(crate) struct Resolver {
     sources: HashMap<ConstitutionSource, Arc<Parsed>>,
     /// By text, so that the same text under two names is parsed once.
-    texts: HashMap<Arc<str>, Arc<Constitution>>,
+    texts: HashMap<Arc<str>, Weak<Constitution>>,
     /// By revision and what a policy makes of it.
-    adapted: HashMap<String, Arc<Constitution>>,
-    before: Option<Arc<Resolver>>,
+    adapted: HashMap<String, Weak<Constitution>>,
+}
+
+/// The resolving of all policies. It asks for each constitution once, and takes over whatever did not change; the resolver
+/// stays as it was unless this is [`done`](Resolving::done).
+pub(crate) struct Resolving<'a> {
+    known: &'a mut Resolver,
+    from: &'a dyn Constitutions,
+    /// What was asked for, and whether it says what it said before.
+    asked: HashMap<ConstitutionSource, (Arc<Parsed>, bool)>,
 }
 
 impl Resolver {
-    /// One that takes over from `before`.
-    pub(crate) fn after(before: Arc<Self>) -> Self {
-        Self { before: Some(before), ..Self::default() }
+    /// Begins to resolve policies whose constitutions are found in `from`.
+    pub(crate) fn begin<'a>(&'a mut self, from: &'a dyn Constitutions) -> Resolving<'a> {
+        Resolving { known: self, from, asked: HashMap::new() }
     }
 
-    /// Lets go of what came before.
-    pub(crate) fn done(self) -> Self {
-        Self { before: None, ..self }
+    /// Lets go of what nobody is judged by.
+    pub(crate) fn forget_unused(&mut self) {
+        self.texts.retain(|_, constitution| constitution.strong_count() > 0);
+        self.adapted.retain(|_, constitution| constitution.strong_count() > 0);
+    }
+}
+
+impl Resolving<'_> {
+    /// Keeps what was asked for, and nothing else, for the next time.
+    pub(crate) fn done(self) {
+        self.known.sources = self.asked.into_iter().map(|(source, (parsed, _))| (source, parsed)).collect();
     }
 
     /// Whether none of the constitutions that `policy` names says anything else than it did before.
-    pub(crate) fn is_as_before(
-        &mut self,
-        policy: &Policy,
-        from: &dyn Constitutions,
-    ) -> Result<bool, GateError> {
-        let Some(before) = self.before.clone() else { return Ok(false) };
+    pub(crate) fn is_as_before(&mut self, policy: &Policy) -> Result<bool, GateError> {
         for source in sources(policy) {
-            let now = self.parsed(policy, source, from)?;
-            if !before.sources.get(source).is_some_and(|known| Arc::ptr_eq(known, &now)) {
+            if !self.parsed(policy, source)?.1 {
                 return Ok(false);
             }
         }
-        // Else what the policy makes of them would be forgotten with what came before.
-        self.rulings(policy, from).map(|_| true)
+        Ok(true)
     }
 
     /// What `policy`'s pictures are judged by.
-    pub(crate) fn rulings(
-        &mut self,
-        policy: &Policy,
-        from: &dyn Constitutions,
-    ) -> Result<Rulings, GateError> {
-        let stable = self.parsed(policy, &policy.constitution, from)?;
+    pub(crate) fn rulings(&mut self, policy: &Policy) -> Result<Rulings, GateError> {
+        let stable = Arc::clone(&self.parsed(policy, &policy.constitution)?.0);
         let canary = match &policy.canary {
-            Some(canary) => Some(self.parsed(policy, &canary.constitution, from)?),
+            Some(canary) => Some(Arc::clone(&self.parsed(policy, &canary.constitution)?.0)),
             None => None,
         };
         let both: Vec<&Constitution> =
@@ -153,31 +157,32 @@ impl Resolver {
         &mut self,
         policy: &Policy,
         source: &ConstitutionSource,
-        from: &dyn Constitutions,
-    ) -> Result<Arc<Parsed>, GateError> {
-        if let Some(known) = self.sources.get(source) {
-            return Ok(Arc::clone(known));
+    ) -> Result<&(Arc<Parsed>, bool), GateError> {
+        if !self.asked.contains_key(source) {
+            let parsed = self.parse(policy, source)?;
+            self.asked.insert(source.clone(), parsed);
         }
-        let ConstitutionText { origin, text } = read(policy, source, from)?;
-        let before = self.before.as_ref();
-        if let Some(known) = before.and_then(|before| before.sources.get(source))
+        self.asked.get(source).ok_or_else(|| no_constitution(policy))
+    }
+
+    fn parse(
+        &mut self,
+        policy: &Policy,
+        source: &ConstitutionSource,
+    ) -> Result<(Arc<Parsed>, bool), GateError> {
+        let ConstitutionText { origin, text } = read(policy, source, self.from)?;
+        if let Some(known) = self.known.sources.get(source)
             && known.text == text
             && known.origin == origin
         {
-            let known = Arc::clone(known);
-            self.texts.insert(Arc::clone(&known.text), Arc::clone(&known.constitution));
-            self.sources.insert(source.clone(), Arc::clone(&known));
-            return Ok(known);
+            return Ok((Arc::clone(known), true));
         }
-        let same = self.texts.get(&text).or_else(|| before.and_then(|before| before.texts.get(&text)));
-        let constitution = match same {
-            Some(same) => Arc::clone(same),
+        let constitution = match self.known.texts.get(&text).and_then(Weak::upgrade) {
+            Some(same) => same,
             None => Arc::new(Constitution::parse(&text, &origin).map_err(|source| refused(policy, source))?),
         };
-        self.texts.insert(Arc::clone(&text), Arc::clone(&constitution));
-        let parsed = Arc::new(Parsed { origin, text, constitution });
-        self.sources.insert(source.clone(), Arc::clone(&parsed));
-        Ok(parsed)
+        self.known.texts.insert(Arc::clone(&text), Arc::downgrade(&constitution));
+        Ok((Arc::new(Parsed { origin, text, constitution }), false))
     }
 
     /// What `policy` makes of a constitution: its rules, thresholds and parameters in place.
@@ -194,14 +199,11 @@ impl Resolver {
         }
         let (rules, thresholds) = (&policy.rules, &policy.thresholds);
         let key = format!("{} {rules:?} {thresholds:?} {settings:?}", whole.revision().to_hex());
-        let before = self.before.as_ref().and_then(|before| before.adapted.get(&key));
-        if let Some(known) = self.adapted.get(&key).or(before) {
-            let known = Arc::clone(known);
-            self.adapted.insert(key, Arc::clone(&known));
+        if let Some(known) = self.known.adapted.get(&key).and_then(Weak::upgrade) {
             return Ok(known);
         }
         let adapted = Arc::new(adapt(policy, parsed, &settings)?);
-        self.adapted.insert(key, Arc::clone(&adapted));
+        self.known.adapted.insert(key, Arc::downgrade(&adapted));
         Ok(adapted)
     }
 }

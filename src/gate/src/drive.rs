@@ -5,9 +5,11 @@ use std::sync::Arc;
 use cluegate_perception::Picture;
 use thiserror::Error;
 
+use crate::policy::SafetyGuidance;
 use crate::previewing::PreviewInstruction;
 use crate::released::{DrawAgain, Instruction, MemberOutcome};
-use crate::session::{RequestInfo, Session};
+use crate::request::RequestInfo;
+use crate::session::Session;
 use crate::watchdog::guard;
 use crate::{Gate, GateError};
 
@@ -44,6 +46,32 @@ pub struct DrawOptions {
     pub negative_prompt: Option<String>,
     /// Sampler by the generator's name.
     pub sampler: Option<String>,
+    /// A picture to begin from.
+    pub source: Option<DrawSource>,
+    /// How a job is guided away from what it is to avoid, for generators that know more than a negative prompt. No effect on
+    /// a job that avoids nothing.
+    pub safety: SafetyGuidance,
+}
+
+/// A picture that a drawing begins from, instead of noise alone.
+#[derive(Debug, Clone)]
+pub struct DrawSource {
+    /// The picture.
+    pub picture: Picture,
+    /// White where to draw anew, black where the picture stays; `None` for everywhere.
+    pub mask: Option<Picture>,
+    /// How far the result may be from the picture, over 0 and at most 1; `None` for the generator's own.
+    pub strength: Option<f64>,
+}
+
+impl PartialEq for DrawSource {
+    fn eq(&self, other: &Self) -> bool {
+        let key = |source: &Self| {
+            let mask = source.mask.as_ref().map(Picture::hash);
+            (source.picture.hash(), mask, source.strength)
+        };
+        key(self) == key(other)
+    }
 }
 
 /// How one job ended.
@@ -92,6 +120,12 @@ pub trait Generator: Send + Sync {
     /// Identity for the log: two generators with the same fingerprint draw the same picture from the same job.
     fn fingerprint(&self) -> &str;
 
+    /// Whether it knows what to do with a picture to begin from ([`DrawOptions::source`]). One that does not is not asked to
+    /// draw from one.
+    fn draws_from_pictures(&self) -> bool {
+        false
+    }
+
     /// Most jobs of one call.
     fn batch_size(&self) -> usize {
         1
@@ -117,7 +151,8 @@ pub trait Generator: Send + Sync {
 
 impl Gate {
     /// Draws the pictures of `request` with `generator`, each through the same session as any host's, until every one
-    /// has its decision: as many outcomes as pictures asked for, in order.
+    /// has its decision: as many outcomes as pictures asked for, in order. How a job is guided away from what it is to avoid,
+    /// the policy says.
     ///
     /// # Errors
     /// If the request is refused as a whole: an unknown tenant, or over a limit.
@@ -128,8 +163,9 @@ impl Gate {
         options: DrawOptions,
     ) -> Result<Vec<MemberOutcome>, GateError> {
         let request = RequestInfo { generator: Some(generator.fingerprint().to_owned()), ..request };
-        let (prompt, options): (Arc<str>, _) = (Arc::from(request.prompt.as_str()), Arc::new(options));
+        let prompt: Arc<str> = Arc::from(request.prompt.as_str());
         let session = self.session(request)?;
+        let options = Arc::new(DrawOptions { safety: session.policy().regenerate.guidance, ..options });
         Driver { outcomes: (0..session.count()).map(|_| None).collect(), session, prompt, options }
             .run(generator)
     }
@@ -145,6 +181,11 @@ struct Driver {
 impl Driver {
     fn run(mut self, generator: &dyn Generator) -> Result<Vec<MemberOutcome>, GateError> {
         let mut due: Vec<DrawJob> = (0..self.session.count()).map(|member| self.first_job(member)).collect();
+        for refused in self.session.check_prompt() {
+            let member = refused.decision().member as usize;
+            due.retain(|job| job.member != member);
+            self.keep(member, MemberOutcome::Withheld(refused));
+        }
         while !due.is_empty() {
             let mut again = Vec::new();
             for jobs in due.chunks(generator.batch_size().max(1)) {
@@ -177,7 +218,12 @@ impl Driver {
         jobs.iter().try_for_each(|job| self.session.start_attempt(job.member))?;
         let mut hook =
             SessionHook { session: &mut self.session, jobs, stopped: jobs.iter().map(|_| None).collect() };
-        let drawn = guard(|| generator.draw(jobs, &mut hook));
+        let drawn = if self.options.source.is_some() && !generator.draws_from_pictures() {
+            let refused = GeneratorError::new("it draws from text alone, not from a picture");
+            Ok(jobs.iter().map(|_| Err(refused.clone())).collect())
+        } else {
+            guard(|| generator.draw(jobs, &mut hook))
+        };
         let stopped = hook.stopped;
         let failure = match &drawn {
             Ok(drawn) if drawn.len() == jobs.len() => None,
@@ -207,8 +253,9 @@ impl Driver {
             };
             match instruction.into_outcome() {
                 Ok(outcome) => self.keep(job.member, outcome),
-                Err(DrawAgain { attempt, seed, avoid, .. }) => {
-                    again.push(DrawJob { attempt, seed, avoid, ..job.clone() });
+                Err(DrawAgain { attempt, seed, avoid, prompt, .. }) => {
+                    let prompt = prompt.map_or_else(|| Arc::clone(&self.prompt), Arc::from);
+                    again.push(DrawJob { attempt, seed, avoid, prompt, ..job.clone() });
                 }
             }
         }
@@ -233,7 +280,9 @@ struct SessionHook<'a> {
 impl StepHook for SessionHook<'_> {
     fn wants_preview(&mut self, job: usize, step: u32, total: u32) -> bool {
         let running = self.stopped.get(job).is_some_and(Option::is_none);
-        running && self.jobs.get(job).is_some_and(|job| self.session.wants_preview(job.member, step, total))
+        let Some(job) = self.jobs.get(job).filter(|_| running) else { return false };
+        self.session.drew(job.member, step, total);
+        self.session.wants_preview(job.member, step, total)
     }
 
     fn preview(&mut self, job: usize, step: u32, total: u32, preview: &Picture) -> Step {

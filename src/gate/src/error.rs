@@ -41,6 +41,9 @@ pub enum GateError {
         /// What the judge said.
         problem: String,
     },
+    /// Extensions were put beside a judge that has some.
+    #[error("the gate has extensions already; a gate takes them once")]
+    ExtendedTwice,
     /// A request of a tenant without a policy.
     #[error("there is no policy for the tenant {tenant:?}{}", did_you_mean(nearest.as_deref()))]
     UnknownTenant {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cluegate_constitution::Constitution;
-use cluegate_judge::{InspectOptions, Judge, Prepared, Report, Stages, fakes};
+use cluegate_judge::{InspectOptions, Judge, Prepared, PromptReport, Report, Stages, fakes};
 use cluegate_perception::{Call, Detection, Picture, Region};
 use image::{Rgb, RgbImage};
 
@@ -240,6 +240,14 @@ impl Inspector for Scripted {
     ) -> Result<Report, InspectionError> {
         self.unfinished.lock().unwrap().push(kind);
         self.inspect(picture, prompt, call)
+    }
+
+    fn read_prompt(&self, prompt: &str, call: &Call) -> Result<PromptReport, InspectionError> {
+        match self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None) {
+            Fault::None => Ok(self.judge.read_prompt(prompt, &self.prepared, call)?),
+            Fault::Panic => panic!("the judge's index is out of range"),
+            fault => Err(InspectionError::new("unreadable-prompt", format!("by script: {fault:?}"))),
+        }
     }
 
     fn locate(

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cluegate_constitution::Constitution;
-use cluegate_judge::{InspectOptions, Judge, JudgeError, JudgeErrorKind, Prepared, Report};
+use cluegate_judge::{InspectOptions, Judge, JudgeError, JudgeErrorKind, Prepared, PromptReport, Report};
 use cluegate_perception::{
-    Call, Detection, DetectionRequest, PerceptionError, PerceptionErrorKind, Picture, RegionDetector,
+    Call, Detection, DetectionRequest, Embedding, PerceptionError, PerceptionErrorKind, Picture,
+    RegionDetector,
 };
 use thiserror::Error;
 
@@ -94,6 +95,30 @@ pub trait Inspector: Send + Sync {
         call: &Call,
     ) -> Result<Report, InspectionError> {
         self.inspect(picture, prompt, call)
+    }
+
+    /// What the relevance encoder makes of `texts`, and behind them of `picture`, in their order: to see how well a picture fits
+    /// a prompt, and which words of a prompt stand near a statement. None for a judge without an encoder, the default.
+    ///
+    /// # Errors
+    /// If they cannot be embedded.
+    fn embed(
+        &self,
+        texts: &[&str],
+        picture: Option<&Picture>,
+        call: &Call,
+    ) -> Result<Option<Vec<Embedding>>, InspectionError> {
+        let _ = (texts, picture, call);
+        Ok(None)
+    }
+
+    /// Asks the rules of the words that a picture is to be drawn from. The default is for judges that read no prompts.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn read_prompt(&self, prompt: &str, call: &Call) -> Result<PromptReport, InspectionError> {
+        let _ = (prompt, call);
+        Err(InspectionError::new("unreadable-prompt", "this judge reads no prompts"))
     }
 
     /// Judges a picture that is no finished one of the generator. The same question as [`Inspector::inspect`], and the
@@ -207,6 +232,24 @@ impl Inspector for PreparedJudge {
         let options =
             InspectOptions { prompt, without_prefilter: true, call: call.clone(), ..self.options.clone() };
         Ok(self.judge.inspect(picture, &self.prepared, &options)?)
+    }
+
+    fn embed(
+        &self,
+        texts: &[&str],
+        picture: Option<&Picture>,
+        call: &Call,
+    ) -> Result<Option<Vec<Embedding>>, InspectionError> {
+        let encoder = self.judge.relevance_encoder();
+        let mut embedded = encoder.embed_texts(texts, call)?;
+        if let Some(picture) = picture {
+            embedded.extend(encoder.embed_pictures(std::slice::from_ref(picture), call)?);
+        }
+        Ok(Some(embedded))
+    }
+
+    fn read_prompt(&self, prompt: &str, call: &Call) -> Result<PromptReport, InspectionError> {
+        Ok(self.judge.read_prompt(prompt, &self.prepared, call)?)
     }
 
     /// A pre-filter learned from finished pictures and knows no others.

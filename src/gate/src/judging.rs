@@ -37,6 +37,11 @@ impl Failure {
         if self.timed_out { Reason::JudgeTimeout } else { Reason::JudgeError }
     }
 
+    /// Its kind, for the log.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.kind
+    }
+
     /// Whether time ran out.
     pub(crate) fn is_timeout(&self) -> bool {
         self.timed_out
@@ -134,7 +139,7 @@ pub(crate) struct Asked<'a> {
 
 impl Session {
     /// Longest wait for one call of the judge: never beyond the life of the request.
-    fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         self.grounds.policy.limits.judge_deadline.min(self.time_left())
     }
 
@@ -145,7 +150,7 @@ impl Session {
     }
 
     /// The judge that decides, prepared at its first use.
-    fn deciding(&mut self, call: &Call) -> Result<Arc<dyn Inspector>, Failure> {
+    pub(crate) fn deciding(&mut self, call: &Call) -> Result<Arc<dyn Inspector>, Failure> {
         if let Some(ready) = &self.inspector {
             return Ok(Arc::clone(ready));
         }
@@ -182,6 +187,7 @@ impl Session {
             Err(failure) => Judged::failed(failure),
         };
         judged.record.ms = milliseconds(started);
+        self.spent.add(&judged.record);
         if let Some(state) = self.members.get_mut(member) {
             state.timings.judging += judged.record.ms;
         }

@@ -36,40 +36,49 @@ mod comparing;
 mod constitutions;
 mod drive;
 mod error;
+mod extensions;
 #[cfg(feature = "fakes")]
 pub mod fakes;
+mod history;
 mod inspector;
 mod judging;
+mod ladder;
 mod log;
 mod picture;
 mod placeholder;
 pub mod policy;
 mod preparing;
 mod previewing;
+mod prompting;
 mod record;
 mod recording;
 mod redaction;
 mod redaction_plan;
 mod released;
+mod request;
+mod rewriting;
 mod session;
 mod tenant;
 mod watchdog;
 
 pub use constitutions::{ConstitutionText, Constitutions, Folder};
-pub use drive::{DrawJob, DrawOptions, Drawn, Generator, GeneratorError, Step, StepHook};
+pub use drive::{DrawJob, DrawOptions, DrawSource, Drawn, Generator, GeneratorError, Step, StepHook};
 pub use error::GateError;
+pub use extensions::{Extensions, Screening};
 pub use inspector::{InspectionError, Inspector, JudgeProvider, SharedJudge, Unfinished};
 pub use log::{Decision, DecisionLog, JsonlLog, LogError, MemoryLog};
 pub use placeholder::Placeholder;
-pub use policy::{Action, Policies, Policy, PolicyError};
+pub use policy::{Action, Policies, Policy, PolicyError, SafetyGuidance, Strategy};
 pub use preparing::PreparedOptions;
 pub use previewing::PreviewInstruction;
 pub use record::{
-    Agreement, AttemptRecord, CanaryRecord, ConstitutionRecord, Cost, DecisionRecord, DecisionTimings,
-    FailureRecord, Judgment, JudgmentRecord, Outcome, PreviewRecord, Reason, RedactionRecord, RequestRecord,
-    WouldRecord,
+    Agreement, AnswerRecord, AttemptRecord, CanaryRecord, ConstitutionRecord, Cost, DecisionRecord,
+    DecisionTimings, FailureRecord, FindingRecord, Judgment, JudgmentRecord, LabelRecord, OnUnsafe, Outcome,
+    PreviewRecord, PromptCheckRecord, Reason, RedactionRecord, RequestRecord, WouldRecord,
 };
 pub use redaction::PixelBox;
 pub use released::{DrawAgain, HeldPicture, Instruction, MemberOutcome, ReleasedPicture, Withheld};
-pub use session::{RequestInfo, Session, SessionReport};
+pub use request::RequestInfo;
+pub use session::{Session, SessionReport};
 pub use tenant::{Gate, Replaced};
+pub use watchdog::Threads;

@@ -5,6 +5,7 @@ use cluegate_perception::Picture;
 
 use crate::inspector::Unfinished;
 use crate::judging::{Failure, Judged};
+use crate::ladder::Next;
 use crate::policy::{Action, AfterTries};
 use crate::record::{Outcome, PreviewRecord};
 use crate::released::{Instruction, Logged, Permit, ReleasedPicture};
@@ -19,6 +20,14 @@ pub enum PreviewInstruction {
     Continue(Option<ReleasedPicture>),
     /// Give this attempt up, discard what it made, and do this instead.
     Abort(Instruction),
+}
+
+/// What follows an attempt that was given up.
+enum Then {
+    /// Another one.
+    Again(Next),
+    /// None.
+    Withhold(Reason),
 }
 
 impl Session {
@@ -44,8 +53,12 @@ impl Session {
         preview: &Picture,
     ) -> Result<PreviewInstruction, GateError> {
         self.open_member(member)?;
+        self.drew(member, step, total);
         if let Some(over) = self.withhold_if_over(member) {
             return Ok(PreviewInstruction::Abort(over));
+        }
+        if let Some(refused) = self.refused_by_prompt(member) {
+            return Ok(PreviewInstruction::Abort(Instruction::Withhold(refused)));
         }
         let Judged { mut record, result } = if self.pixel_problem(preview).is_none() {
             self.judge(member, preview, Some(Unfinished::Preview))
@@ -69,26 +82,28 @@ impl Session {
                 judgment: record,
             });
         }
-        let (Some(reason), Some(report)) = (verdict, report.as_ref()) else {
+        let (Some(then), Some(report)) = (verdict, report.as_ref()) else {
             let shown = report.and_then(|report| self.show(member, preview, &report));
             return Ok(PreviewInstruction::Continue(shown));
         };
         let what = format!("the preview after step {step} of {total} {}", self.violates(report));
-        Ok(PreviewInstruction::Abort(match reason {
-            None => self.draw_again(member, report, &what),
-            Some(reason) => self.withhold(member, Verdict { reason, message: what, report: Some(report) }),
+        self.note_attempt(member, false);
+        Ok(PreviewInstruction::Abort(match then {
+            Then::Again(next) => self.draw_again(member, report, next, &what),
+            Then::Withhold(reason) => {
+                self.withhold(member, Verdict { reason, message: what, report: Some(report) })
+            }
         }))
     }
 
-    /// Whether a preview that violates a rule of this action ends the attempt: not at all, with another attempt
-    /// (`Some(None)`), or for good.
-    fn abort_for(&self, member: usize, action: Action) -> Option<Option<Reason>> {
+    /// How a preview that violates a rule of this action ends the attempt, if it does.
+    fn abort_for(&self, member: usize, action: Action) -> Option<Then> {
         match action {
-            Action::Block => Some(Some(Reason::Violation)),
-            Action::Regenerate if self.has_tries_left(member) => Some(None),
-            Action::Regenerate => match self.grounds.policy.after_tries {
-                AfterTries::Block => Some(Some(Reason::TriesExhausted)),
-                AfterTries::Redact => None,
+            Action::Block => Some(Then::Withhold(Reason::Violation)),
+            Action::Regenerate => match (self.next_if_given_up(member), self.grounds.policy.after_tries) {
+                (Ok(next), _) => Some(Then::Again(next)),
+                (Err(_), AfterTries::Block) => Some(Then::Withhold(Reason::TriesExhausted)),
+                (Err(_), AfterTries::Redact) => None,
             },
             // The finished picture is allowed, redacted, or shown to a person.
             Action::Allow | Action::Redact | Action::Hold => None,
@@ -102,6 +117,9 @@ impl Session {
             return None;
         }
         let permit = Permit::preview(preview.clone(), report, &self.grounds)?;
+        if !self.screen(preview).is_ok_and(|screening| !screening.keeps_back()) {
+            return None;
+        }
         let message = "the preview violates no rule".to_owned();
         let verdict = Verdict { reason: permit.reason(), message, report: Some(report) };
         let mut record = self.record_without_attempts(member, Outcome::Released, verdict);

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use cluegate_judge::Passes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::policy::{Action, CanaryDecides, Mode, RedactionMethod};
+use crate::policy::{Action, CanaryDecides, Mode, PromptReader, RedactionMethod, Strategy};
 use crate::redaction::PixelBox;
 
 /// What became of a picture.
@@ -37,7 +38,7 @@ pub enum Reason {
     Unjudged,
     /// Held: a violated rule's action is `hold`.
     HeldForReview,
-    /// Withheld: a violated rule's action is `block`.
+    /// Withheld: a violated rule's action is `block`, or the prompt asks for such a violation and the policy refuses that.
     Violation,
     /// Withheld: every try violated a rule whose action is `regenerate`.
     TriesExhausted,
@@ -138,12 +139,19 @@ pub struct DecisionRecord {
     /// What mode `enforce` would have begun to do, where mode `shadow` released the picture all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub would: Option<WouldRecord>,
+    /// What the prompt was found to ask for, where the policy has it checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_check: Option<PromptCheckRecord>,
     /// The comparison with another constitution, where the request fell into the canary's share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<CanaryRecord>,
     /// What judging took: every judgment of every attempt, previews, redactions and comparisons included.
     #[serde(default)]
     pub cost: Cost,
+    /// How well the released picture fits the request's prompt: their cosine by the relevance encoder, -1 to 1. Only where
+    /// the policy asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fidelity: Option<f64>,
     /// BLAKE3 over size and pixels of the released picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released_picture: Option<String>,
@@ -164,6 +172,19 @@ pub struct WouldRecord {
     pub outcome: Option<Outcome>,
     /// The same for people.
     pub message: String,
+}
+
+/// The rules, asked of the prompt before anything was drawn. Once for all pictures of a request, and counted in the cost of the
+/// first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PromptCheckRecord {
+    /// Who read it.
+    pub by: PromptReader,
+    /// What was found.
+    pub judgment: JudgmentRecord,
+    /// Whether the verdict on the first picture is the same, safe or not; none if there are not two of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agrees: Option<bool>,
 }
 
 /// How two constitutions compare on one picture.
@@ -193,7 +214,7 @@ pub enum Agreement {
     Unknown,
 }
 
-/// What judging took, and its price.
+/// What judging and drawing took, and their price.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Cost {
     /// Calls of the judge, failed ones included.
@@ -202,8 +223,11 @@ pub struct Cost {
     pub passes: u64,
     /// Time in the judge in seconds, failed judgments included.
     pub judge_seconds: f64,
-    /// Price by the policy's `quota.price_per_1000_passes` and `quota.price_per_judge_second`, in whatever currency these
-    /// are.
+    /// Denoising steps of all attempts, as far as they are known.
+    #[serde(default)]
+    pub steps: u64,
+    /// Price by the policy's `quota.price_per_1000_passes`, `quota.price_per_judge_second` and `quota.price_per_step`, in
+    /// whatever currency these are.
     pub amount: f64,
 }
 
@@ -239,6 +263,18 @@ pub struct AttemptRecord {
     pub attempt: u32,
     /// Its seed.
     pub seed: u64,
+    /// What was changed beside the seed.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub strategy: Strategy,
+    /// The chance that it would pass, as earlier attempts at the same prompt let expect, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chance: Option<f64>,
+    /// The prompt, if it was not the request's own, and if the policy says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Denoising steps that are known to have been carried out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub steps: u32,
     /// The previews that were judged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previews: Vec<PreviewRecord>,
@@ -251,6 +287,9 @@ pub struct AttemptRecord {
     /// The judgment on the finished picture by the constitution of a canary that did not decide.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compared: Option<JudgmentRecord>,
+    /// What plugins say of the finished picture.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<FindingRecord>,
     /// What was hidden, and the judgments on the results.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redactions: Vec<RedactionRecord>,
@@ -292,6 +331,73 @@ pub struct RedactionRecord {
     /// What the judge said of the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judgment: Option<JudgmentRecord>,
+    /// What plugins say of the result, if the judge let it pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<FindingRecord>,
+}
+
+/// What becomes of a picture that a plugin calls unsafe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnUnsafe {
+    /// It is withheld before the judge sees it.
+    #[default]
+    Withhold,
+    /// What the plugin found is hidden, unless the judge keeps the picture back, and the result is judged and looked at
+    /// like any other.
+    Redact,
+    /// The log says so, and nothing else comes of it.
+    Note,
+}
+
+/// What a plugin says of a picture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FindingRecord {
+    /// The plugin, by its name in the configuration.
+    pub plugin: String,
+    /// Its library, its configuration and its models, hashed.
+    pub fingerprint: String,
+    /// Whether it calls the picture unsafe.
+    pub flagged: bool,
+    /// What that leads to.
+    pub on_unsafe: OnUnsafe,
+    /// How sure it is that the picture is unsafe, or that the likeliest statement holds; 0 to 1.
+    pub score: f64,
+    /// What it found or looked for, the surest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<LabelRecord>,
+    /// How many labels more it gave, which are not written down.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub labels_omitted: u32,
+    /// The share of Yes in its answers to statements, 0 to 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<AnswerRecord>,
+    /// How long it took, in milliseconds.
+    pub ms: f64,
+}
+
+/// One thing that a plugin found or looked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LabelRecord {
+    /// Its name.
+    pub name: String,
+    /// How sure the plugin is, 0 to 1.
+    pub score: f32,
+    /// Left, upper, right and lower edge in pixels, for a plugin that finds boxes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<[f32; 4]>,
+    /// Whether the box is hidden where something is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hide: bool,
+}
+
+/// A plugin's answer to a statement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnswerRecord {
+    /// The statement.
+    pub statement: String,
+    /// The share of Yes, 0 to 1.
+    pub share: f64,
 }
 
 /// What a judgment said.
@@ -350,12 +456,26 @@ pub struct DecisionTimings {
 }
 
 impl DecisionRecord {
-    /// Every judgment that the decision rests on or was compared with, in order.
+    /// Every judgment that the decision rests on or was compared with, in order; that of the prompt with the first picture.
     pub fn judgments(&self) -> impl Iterator<Item = &JudgmentRecord> {
-        self.attempts.iter().flat_map(|attempt| {
-            let previews = attempt.previews.iter().map(|preview| &preview.judgment);
-            let redactions = attempt.redactions.iter().filter_map(|redaction| redaction.judgment.as_ref());
-            previews.chain(&attempt.judgment).chain(&attempt.compared).chain(redactions)
-        })
+        let prompt = self.prompt_check.as_ref().filter(|_| self.member == 0).map(|check| &check.judgment);
+        prompt.into_iter().chain(self.attempts.iter().flat_map(AttemptRecord::judgments))
     }
+}
+
+impl AttemptRecord {
+    /// Every judgment of the attempt, in order.
+    pub fn judgments(&self) -> impl Iterator<Item = &JudgmentRecord> {
+        let previews = self.previews.iter().map(|preview| &preview.judgment);
+        let redactions = self.redactions.iter().filter_map(|redaction| redaction.judgment.as_ref());
+        previews.chain(&self.judgment).chain(&self.compared).chain(redactions)
+    }
+}
+
+fn is_first(strategy: &Strategy) -> bool {
+    *strategy == Strategy::First
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }

@@ -60,8 +60,10 @@ impl Session {
         let total = milliseconds(self.opened);
         let timings_ms = DecisionTimings { total, ..timings };
         let record = self.record_without_attempts(member, outcome, verdict);
-        let record = DecisionRecord { attempts, timings_ms, ..record };
-        let cost = cost_of(record.judgments(), &self.grounds.policy.quota);
+        let prompt_check = self.prompt_checked(&attempts);
+        let record = DecisionRecord { attempts, timings_ms, prompt_check, ..record };
+        let steps = record.attempts.iter().map(|attempt| u64::from(attempt.steps)).sum();
+        let cost = cost_of(record.judgments(), steps, &self.grounds.policy.quota);
         DecisionRecord { canary: self.compared(&record.attempts), cost, ..record }
     }
 
@@ -105,8 +107,10 @@ impl Session {
             violated: report.map(|report| report.violated().to_vec()).unwrap_or_default(),
             unjudged: reason == Reason::Unjudged,
             would: None,
+            prompt_check: None,
             canary: None,
             cost: Cost::default(),
+            fidelity: None,
             released_picture: None,
             attempts: Vec::new(),
             timings_ms: DecisionTimings { total: milliseconds(self.opened), ..Default::default() },
@@ -119,9 +123,9 @@ pub(crate) fn named(constitution: &Constitution) -> ConstitutionRecord {
     ConstitutionRecord { name: constitution.name().to_owned(), revision: constitution.revision().to_hex() }
 }
 
-/// What `judgments` took, and its price.
-fn cost_of<'a>(judgments: impl Iterator<Item = &'a JudgmentRecord>, quota: &RawQuota) -> Cost {
-    let mut cost = Cost::default();
+/// What `judgments` and `steps` took, and their price.
+fn cost_of<'a>(judgments: impl Iterator<Item = &'a JudgmentRecord>, steps: u64, quota: &RawQuota) -> Cost {
+    let mut cost = Cost { steps, ..Cost::default() };
     let mut ms = 0.0;
     for judgment in judgments {
         cost.judgments += 1;
@@ -130,5 +134,6 @@ fn cost_of<'a>(judgments: impl Iterator<Item = &'a JudgmentRecord>, quota: &RawQ
     }
     // To the microsecond, as the times that it is the sum of.
     let judge_seconds = (ms * 1e3).round() / 1e6;
-    Cost { judge_seconds, amount: quota.price(cost.passes, judge_seconds), ..cost }
+    let amount = quota.price(cost.passes, judge_seconds) + quota.price_of_steps(steps);
+    Cost { judge_seconds, amount, ..cost }
 }

@@ -21,10 +21,11 @@ enum Reach {
     Everywhere,
 }
 
-/// The statements that hold in the chains of the violated rules, each once.
+/// The statements that complete the violation of a rule, each once: those that hold in the last precondition of its chain. What
+/// comes before, such as that a person is there at all, is nothing to keep out of a picture.
 pub(crate) fn violating_statements(report: &Report) -> Vec<String> {
     let chains = report.rules().iter().filter(|rule| rule.outcome == Outcome::Violated);
-    let statements = chains.flat_map(|rule| &rule.preconditions).flat_map(|link| &link.statements);
+    let statements = chains.filter_map(|rule| rule.preconditions.last()).flat_map(|link| &link.statements);
     let mut texts: Vec<String> = Vec::new();
     for statement in statements.filter(|statement| statement.holds == Some(true)) {
         if !texts.contains(&statement.text) {
@@ -46,8 +47,10 @@ impl Session {
             (policy.grow, policy.objects, Reach::Evidence),
             (policy.grow + policy.widen, everything, Reach::Everywhere),
         ];
-        let mut regions: Vec<Region> = Vec::new();
+        let (mut regions, why) = self.hidden_anyway(member, report);
         let mut last = report.clone();
+        // What still speaks against the picture; at first all that did.
+        let mut unhidden = vec![why.clone()];
         for (grow, objects, reach) in rounds {
             match self.objects(original, &last, objects, reach) {
                 Ok(found) => regions.extend(found),
@@ -65,21 +68,39 @@ impl Session {
             };
             match permit {
                 Ok(permit) => {
-                    let message = format!(
-                        "the original {}; nothing is violated with that hidden",
-                        self.violates(report)
-                    );
-                    return self.release(member, permit, message, Some(&last));
+                    let screened = self.screened(member, permit.picture(), |attempt| {
+                        Some(&mut attempt.redactions.last_mut()?.plugins)
+                    });
+                    match screened {
+                        Err(stopped) => return stopped,
+                        Ok(screening) if screening.keeps_back() => {
+                            unhidden = screening.redact;
+                            regions.extend(screening.regions);
+                        }
+                        Ok(_) => {
+                            let message = format!("{why}; nothing is violated with that hidden");
+                            return self.release(member, permit, message, Some(&last));
+                        }
+                    }
                 }
-                Err(NoPermit::Violated(_)) => {}
+                Err(NoPermit::Violated(_)) => unhidden = vec![self.violates(&last)],
                 Err(NoPermit::Unfit(problem)) => {
                     let failure = Failure::new("unfit-verdict", problem);
                     return self.fail(member, failure.reason(), failure.message());
                 }
             }
         }
-        let message = format!("{}, and hiding what makes it so did not help", self.violates(&last));
+        let message = format!("{}, and hiding what makes it so did not help", unhidden.join(" and "));
         self.withhold(member, Verdict { reason: Reason::RedactionFailed, message, report: Some(&last) })
+    }
+
+    /// What extensions want hidden, and what is wrong with the original by them and by the judge.
+    fn hidden_anyway(&self, member: usize, report: &Report) -> (Vec<Region>, String) {
+        let violated =
+            (!report.violated().is_empty()).then(|| format!("the original {}", self.violates(report)));
+        let screening = self.members.get(member).map(|state| state.screening.clone()).unwrap_or_default();
+        let why: Vec<String> = violated.into_iter().chain(screening.redact).collect();
+        (screening.regions, why.join(" and "))
     }
 
     /// Hides `regions` and judges the result. None if there is nothing to hide, or too much.
@@ -95,25 +116,45 @@ impl Session {
         let (width, height) = (original.width(), original.height());
         let boxes = plan(regions, grow, width, height);
         let covered = share(&boxes, width, height);
-        let hidden = hide(original, &boxes, policy.method);
         let refused = if boxes.is_empty() {
             Some("the detector found none of the objects".to_owned())
         } else if covered > policy.max_share {
             Some(format!("{:.0} % of the picture would be hidden", covered * 100.0))
         } else {
-            picture::shows_nothing(&hidden)
+            None
         };
+        let hidden = match &refused {
+            Some(_) => Ok(original.clone()),
+            None => self
+                .redact_by_extension(original, &boxes)
+                .map(|hidden| hidden.unwrap_or_else(|| hide(original, &boxes, policy.method))),
+        };
+        let refused = refused.or_else(|| match &hidden {
+            Ok(hidden) => picture::shows_nothing(hidden),
+            Err(failure) => Some(failure.message()),
+        });
         if let Some(state) = self.members.get_mut(member) {
             state.timings.redacting += milliseconds(started);
         }
-        let mut record = RedactionRecord { method: policy.method, grow, boxes, refused, judgment: None };
-        let judged = record.refused.is_none().then(|| {
-            let Judged { record: mut judgment, result } =
-                self.judge(member, &hidden, Some(Unfinished::Redacted));
-            judgment.action = result.as_ref().ok().and_then(|report| self.strictest(report));
-            record.judgment = Some(judgment);
-            (hidden, result)
-        });
+        let mut record = RedactionRecord {
+            method: policy.method,
+            grow,
+            boxes,
+            refused,
+            judgment: None,
+            plugins: Vec::new(),
+        };
+        let judged = match hidden {
+            Ok(hidden) if record.refused.is_none() => {
+                let Judged { record: mut judgment, result } =
+                    self.judge(member, &hidden, Some(Unfinished::Redacted));
+                judgment.action = result.as_ref().ok().and_then(|report| self.strictest(report));
+                record.judgment = Some(judgment);
+                Some((hidden, result))
+            }
+            Ok(_) => None,
+            Err(failure) => Some((original.clone(), Err(failure))),
+        };
         if let Some(state) = self.members.get_mut(member) {
             state.current.redactions.push(record);
         }

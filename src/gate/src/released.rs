@@ -9,7 +9,7 @@ use image::RgbImage;
 
 use crate::picture::encode_png;
 use crate::placeholder::Placeholder;
-use crate::policy::{Action, Actions, CanaryDecides, Mode, OnError, Policy};
+use crate::policy::{Action, Actions, CanaryDecides, Mode, OnError, Policy, Strategy};
 use crate::tenant::{Grounds, Services};
 use crate::{Decision, DecisionRecord, GateError, LogError, Reason};
 
@@ -141,9 +141,24 @@ impl Logged {
         let span = tracing::info_span!(target: "cluegate::trace", "log", decision = %record.decision_id);
         let written = crate::watchdog::guard(|| span.in_scope(|| services.log.append(&decision)));
         match written {
-            Ok(Ok(())) => Ok(Self(Arc::new(record))),
+            Ok(Ok(())) => Self::published(record, services),
             Ok(Err(error)) => Err(Box::new((record, error))),
             Err(panic) => Err(Box::new((record, LogError::new("writer", format!("panicked: {panic}"))))),
+        }
+    }
+
+    /// Tells those who are to be told. What they were not told of is not released.
+    fn published(
+        record: DecisionRecord,
+        services: &Services,
+    ) -> Result<Self, Box<(DecisionRecord, LogError)>> {
+        let Some(extensions) = services.extensions.get() else { return Ok(Self(Arc::new(record))) };
+        match crate::watchdog::guard(|| extensions.publish(&record)) {
+            Ok(Ok(())) => Ok(Self(Arc::new(record))),
+            Ok(Err(error)) => {
+                Err(Box::new((record, LogError::new("of a plugin", format!("failed: {error}")))))
+            }
+            Err(panic) => Err(Box::new((record, LogError::new("of a plugin", format!("panicked: {panic}"))))),
         }
     }
 
@@ -272,8 +287,12 @@ pub struct DrawAgain {
     pub attempt: u32,
     /// Its seed. Below 2^32, which every generator takes.
     pub seed: u64,
-    /// The statements that made the last attempt violate a rule: words for a negative prompt.
+    /// What is changed beside the seed.
+    pub strategy: Strategy,
+    /// The statements that attempts so far violated: words for a negative prompt. Empty where the seed alone is to change.
     pub avoid: Vec<String>,
+    /// What to draw in place of the request's own prompt, if that was rewritten.
+    pub prompt: Option<String>,
     /// Why, for people.
     pub message: String,
 }

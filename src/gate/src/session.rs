@@ -1,7 +1,7 @@
 //! A request in the hands of the gate: the host asks, the session decides.
 //!
 //! ```text
-//! open -> [wants_preview -> preview -> Continue | Abort(then)]* -> finished -> Instruction -+-> Release, Withhold, Hold
+//! open -> check_prompt -> [wants_preview -> preview -> Continue | Abort(then)]* -> finished -> Instruction -+-> Release, Withhold, Hold
 //!          ^                                                                               |
 //!          +------------------------------- DrawAgain --------------------------------------+
 //! close: members without a decision are withheld
@@ -13,12 +13,17 @@ use std::time::{Duration, Instant};
 use cluegate_judge::Report;
 use cluegate_perception::{Call, PerceptionErrorKind, Picture};
 
+use crate::extensions::Screening;
 use crate::inspector::Inspector;
 use crate::judging::{Failure, Judged};
+use crate::ladder::Spent;
 use crate::placeholder::Placeholder;
 use crate::policy::{Action, AfterTries, Mode, PlaceholderKind, Policy};
-use crate::record::{AttemptRecord, DecisionRecord, DecisionTimings, Outcome, WouldRecord};
-use crate::released::{DrawAgain, HeldPicture, Instruction, NoPermit, Permit, Withheld, strictest_action};
+use crate::record::{
+    AttemptRecord, DecisionRecord, DecisionTimings, Outcome, PromptCheckRecord, WouldRecord,
+};
+use crate::released::{HeldPicture, Instruction, NoPermit, Permit, Withheld, strictest_action};
+use crate::request::RequestInfo;
 use crate::tenant::{Grounds, Services};
 use crate::{GateError, Reason, picture};
 
@@ -30,44 +35,6 @@ const MAX_NAME_BYTES: u64 = 256;
 const CALLED_OFF: &str = "the requester called the request off";
 /// Side in pixels of the placeholder for a picture of unknown size.
 const PLACEHOLDER_SIDE: u32 = 512;
-
-/// What is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RequestInfo {
-    /// Whose policy applies.
-    pub tenant: String,
-    /// What to draw.
-    pub prompt: String,
-    /// Seed of the first picture; the others follow.
-    pub seed: u64,
-    /// Number of pictures.
-    pub count: u32,
-    /// The caller's name for the request; the gate makes one if there is none.
-    pub id: Option<String>,
-    /// The generation model by the name that the client uses, which chooses among the policy's `model` tables. None
-    /// chooses the tenant's own keys.
-    pub model: Option<String>,
-    /// Id of the API key that the request came with, for the log.
-    pub requested_by: Option<String>,
-    /// The end user on whose behalf the client asks, as the client names them, for the log.
-    pub subject: Option<String>,
-    /// Fingerprint of the generator, for the log.
-    pub generator: Option<String>,
-    /// Width and height of the pictures, for placeholders where nothing was drawn.
-    pub size: Option<(u32, u32)>,
-    /// Until when the requester waits, if that is sooner than the policy's `request_deadline`.
-    pub deadline: Option<Instant>,
-    /// Most attempts at one picture, if the host can make fewer than the policy's `tries`: 1 for a host that has a
-    /// finished picture and no generator.
-    pub max_tries: Option<u32>,
-}
-
-impl RequestInfo {
-    /// A request for `count` pictures.
-    pub fn new(tenant: impl Into<String>, prompt: impl Into<String>, seed: u64, count: u32) -> Self {
-        Self { tenant: tenant.into(), prompt: prompt.into(), seed, count, ..Self::default() }
-    }
-}
 
 /// What became of a request.
 #[derive(Debug, Clone)]
@@ -93,17 +60,30 @@ pub struct Session {
     /// Whoever holds a copy can call the request off.
     pub(crate) call: Call,
     pub(crate) members: Vec<Member>,
+    pub(crate) spent: Spent,
+    /// What the prompt was found to ask for, once it was read.
+    pub(crate) prompt_check: Option<PromptCheckRecord>,
 }
 
 /// One picture of the request.
 pub(crate) struct Member {
     pub(crate) past: Vec<AttemptRecord>,
     pub(crate) current: AttemptRecord,
-    started: Instant,
+    pub(crate) started: Instant,
     size: Option<(u32, u32)>,
+    /// Steps of an attempt, if known.
+    pub(crate) planned_steps: Option<u32>,
+    /// Which of the policy's strategies comes next.
+    pub(crate) place: usize,
+    /// The statements that attempts violated so far.
+    pub(crate) avoid: Vec<String>,
+    /// What is drawn, if not the request's own prompt.
+    pub(crate) prompt: Option<String>,
     pub(crate) timings: DecisionTimings,
     /// The finished picture of the current attempt, until the decision about it is logged.
     pub(crate) judged: Option<Picture>,
+    /// What extensions say of it.
+    pub(crate) screening: Screening,
     pub(crate) decision: Option<Arc<DecisionRecord>>,
 }
 
@@ -115,14 +95,14 @@ pub(crate) struct Verdict<'a> {
 }
 
 impl Session {
-    /// Opens a session on the grounds that hold for a request of this id.
+    /// Opens a session on the grounds that hold for the request.
     pub(crate) fn open(
         services: Arc<Services>,
-        grounds: impl FnOnce(&RequestInfo, &str) -> Option<Grounds>,
+        grounds: impl FnOnce(&RequestInfo) -> Option<Grounds>,
         request: RequestInfo,
     ) -> Result<Self, GateError> {
         let request_id = request.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-        let Some(grounds) = grounds(&request, &request_id) else {
+        let Some(grounds) = grounds(&request) else {
             return Err(GateError::unknown_tenant(&request.tenant, std::iter::empty()));
         };
         let limits = grounds.policy.limits;
@@ -155,8 +135,13 @@ impl Session {
             },
             started: opened,
             size: request.size,
+            planned_steps: request.steps,
+            place: 0,
+            avoid: Vec::new(),
+            prompt: None,
             timings: DecisionTimings::default(),
             judged: None,
+            screening: Screening::default(),
             decision: None,
         });
         Ok(Self {
@@ -170,6 +155,8 @@ impl Session {
             deadline,
             call,
             request,
+            spent: Spent::default(),
+            prompt_check: None,
         })
     }
 
@@ -221,8 +208,12 @@ impl Session {
         let state = self.open_member(member)?;
         state.size = Some((picture.width(), picture.height()));
         state.current.picture = Some(picture.hash().to_hex());
+        self.drew_whole(member);
         if let Some(over) = self.withhold_if_over(member) {
             return Ok(over);
+        }
+        if let Some(refused) = self.refused_by_prompt(member) {
+            return Ok(Instruction::Withhold(refused));
         }
         if let Some(message) = self.pixel_problem(&picture) {
             return Ok(self.fail(member, Reason::Limit, message));
@@ -230,10 +221,15 @@ impl Session {
         if let Some(problem) = picture::shows_nothing(&picture) {
             return self.generator_failed(member, &problem);
         }
+        let screening = match self.screened(member, &picture, |attempt| Some(&mut attempt.plugins)) {
+            Ok(screening) => screening,
+            Err(stopped) => return Ok(stopped),
+        };
         // Whether the request leaves the judge less time than the policy gives it.
         let hurried = self.time_left() < self.grounds.policy.limits.judge_deadline;
         if let Some(state) = self.members.get_mut(member) {
             state.judged = Some(picture.clone());
+            state.screening = screening;
         }
         let Judged { mut record, result } = self.judge(member, &picture, None);
         record.action = result.as_ref().ok().and_then(|report| self.strictest(report));
@@ -276,12 +272,17 @@ impl Session {
 
     /// Withholds every member without a decision, in order.
     pub(crate) fn withhold_undecided(&mut self) -> Vec<Withheld> {
-        let open: Vec<usize> = (0..self.count()).filter(|member| self.decision(*member).is_none()).collect();
         let (reason, why) = if self.is_cancelled() {
             (Reason::Cancelled, CALLED_OFF)
         } else {
             (Reason::NotFinished, "the session ended before the picture was finished")
         };
+        self.withhold_all(reason, why)
+    }
+
+    /// The same for a reason of its own.
+    pub(crate) fn withhold_all(&mut self, reason: Reason, why: &str) -> Vec<Withheld> {
+        let open: Vec<usize> = (0..self.count()).filter(|member| self.decision(*member).is_none()).collect();
         open.into_iter()
             .map(|member| self.withheld(member, Verdict { reason, message: why.to_owned(), report: None }))
             .collect()
@@ -290,7 +291,9 @@ impl Session {
     /// Does what the policy says about a verdict.
     fn follow(&mut self, member: usize, picture: Picture, report: &Report) -> Instruction {
         match Permit::judged(picture.clone(), report, &self.grounds, false) {
+            Ok(_) if self.must_hide(member) => self.redact(member, &picture, report),
             Ok(permit) => {
+                self.note_attempt(member, true);
                 let message = match permit.reason() {
                     Reason::Allowed => format!("{}, which the policy allows", self.violates(report)),
                     _ => "no rule is violated".to_owned(),
@@ -300,13 +303,21 @@ impl Session {
             Err(NoPermit::Unfit(problem)) => {
                 self.without_verdict(member, picture, &Failure::new("unfit-verdict", problem))
             }
-            Err(NoPermit::Violated(action)) if self.is_shadow() => {
-                self.watch(member, picture, report, action)
+            Err(NoPermit::Violated(action)) => {
+                self.note_attempt(member, false);
+                self.act(member, picture, report, action)
             }
-            Err(NoPermit::Violated(Action::Allow | Action::Redact)) => self.redact(member, &picture, report),
-            Err(NoPermit::Violated(Action::Regenerate)) => self.regenerate(member, &picture, report),
-            Err(NoPermit::Violated(Action::Hold)) => self.hold(member, picture, report),
-            Err(NoPermit::Violated(Action::Block)) => {
+        }
+    }
+
+    /// Does what the policy says about a picture that violates a rule.
+    fn act(&mut self, member: usize, picture: Picture, report: &Report, action: Action) -> Instruction {
+        match action {
+            _ if self.is_shadow() => self.watch(member, picture, report, action),
+            Action::Allow | Action::Redact => self.redact(member, &picture, report),
+            Action::Regenerate => self.regenerate(member, &picture, report),
+            Action::Hold => self.hold(member, picture, report),
+            Action::Block => {
                 let message = self.violates(report);
                 self.withhold(member, Verdict { reason: Reason::Violation, message, report: Some(report) })
             }
@@ -329,15 +340,12 @@ impl Session {
                     .withhold(member, Verdict { reason: Reason::Violation, message, report: Some(report) });
             }
         };
+        let no_next = self.next_attempt(member).is_err();
         let (action, outcome) = match (action, self.grounds.policy.after_tries) {
             (Action::Block, _) => (Action::Block, Some(Outcome::Withheld)),
             (Action::Hold, _) => (Action::Hold, Some(Outcome::Held)),
-            (Action::Regenerate, AfterTries::Block) if !self.has_tries_left(member) => {
-                (Action::Block, Some(Outcome::Withheld))
-            }
-            (Action::Regenerate, AfterTries::Redact) if !self.has_tries_left(member) => {
-                (Action::Redact, None)
-            }
+            (Action::Regenerate, AfterTries::Block) if no_next => (Action::Block, Some(Outcome::Withheld)),
+            (Action::Regenerate, AfterTries::Redact) if no_next => (Action::Redact, None),
             (Action::Regenerate, _) => (Action::Regenerate, None),
             (Action::Allow | Action::Redact, _) => (Action::Redact, None),
         };
@@ -352,13 +360,14 @@ impl Session {
 
     fn regenerate(&mut self, member: usize, picture: &Picture, report: &Report) -> Instruction {
         let violates = self.violates(report);
-        if self.has_tries_left(member) {
-            return self.draw_again(member, report, &violates);
-        }
+        let ended = match self.next_attempt(member) {
+            Ok(next) => return self.draw_again(member, report, next, &violates),
+            Err(ended) => ended,
+        };
         match self.grounds.policy.after_tries {
             AfterTries::Redact => self.redact(member, picture, report),
             AfterTries::Block => {
-                let message = format!("{violates}, at the last of {} tries", self.tries());
+                let message = format!("{violates}, {}", ended.message());
                 self.withhold(
                     member,
                     Verdict { reason: Reason::TriesExhausted, message, report: Some(report) },
@@ -367,28 +376,20 @@ impl Session {
         }
     }
 
-    /// Ends the current attempt and asks for another with a seed of its own.
-    pub(crate) fn draw_again(&mut self, member: usize, report: &Report, message: &str) -> Instruction {
-        let attempt = self.members.get(member).map_or(1, |state| state.current.attempt) + 1;
-        let seed = next_seed(self.request.seed, member, attempt);
-        if let Some(state) = self.members.get_mut(member) {
-            state.end_attempt();
-            state.judged = None;
-            state.current = AttemptRecord { attempt, seed, ..Default::default() };
-        }
-        let avoid = crate::redaction_plan::violating_statements(report);
-        Instruction::DrawAgain(DrawAgain { member, attempt, seed, avoid, message: message.to_owned() })
-    }
-
     /// What follows when there is no verdict on a finished picture.
     fn without_verdict(&mut self, member: usize, picture: Picture, failure: &Failure) -> Instruction {
         match Permit::unjudged(picture, &self.grounds) {
-            Some(permit) => {
+            Some(permit) if !self.must_hide(member) => {
                 let message = format!("released unjudged, as the policy says: {}", failure.message());
                 self.release(member, permit, message, None)
             }
-            None => self.fail(member, failure.reason(), failure.message()),
+            Some(_) | None => self.fail(member, failure.reason(), failure.message()),
         }
+    }
+
+    /// Whether extensions let the finished picture of `member` pass only with something hidden.
+    fn must_hide(&self, member: usize) -> bool {
+        self.members.get(member).is_some_and(|state| state.screening.keeps_back())
     }
 
     pub(crate) fn strictest(&self, report: &Report) -> Option<Action> {
@@ -396,13 +397,9 @@ impl Session {
     }
 
     /// Most attempts at one picture: the policy's tries, or fewer if the host cannot make as many.
-    fn tries(&self) -> u32 {
+    pub(crate) fn tries(&self) -> u32 {
         let policy = self.grounds.policy.tries;
         self.request.max_tries.map_or(policy, |host| host.clamp(1, policy))
-    }
-
-    pub(crate) fn has_tries_left(&self, member: usize) -> bool {
-        self.members.get(member).is_some_and(|state| state.current.attempt < self.tries())
     }
 
     /// Whether nobody waits for the request any more: its deadline has passed, or it was called off.
@@ -479,6 +476,8 @@ impl Session {
         let verdict = Verdict { reason: permit.reason(), message, report };
         let mut record = self.record(member, Outcome::Released, verdict);
         record.would = would;
+        let redacted = record.reason == Reason::Redacted;
+        record.fidelity = self.fidelity(member, permit.picture(), redacted);
         record.released_picture = Some(permit.picture().hash().to_hex());
         match self.log(member, record, Some(permit.picture())) {
             Ok(logged) => Instruction::Release(permit.release(logged)),
@@ -547,6 +546,7 @@ impl Member {
     pub(crate) fn end_attempt(&mut self) {
         self.current.ms = milliseconds(self.started);
         self.started = Instant::now();
+        self.screening = Screening::default();
         self.past.push(std::mem::take(&mut self.current));
     }
 }
@@ -562,7 +562,7 @@ fn first_seed(seed: u64, member: u32) -> u64 {
 
 /// A seed that depends on the request, the member and the attempt, and on nothing else, so that a request can be
 /// repeated.
-fn next_seed(seed: u64, member: usize, attempt: u32) -> u64 {
+pub(crate) fn next_seed(seed: u64, member: usize, attempt: u32) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"cluegate attempt seed");
     hasher.update(&seed.to_le_bytes());

@@ -1,19 +1,21 @@
 //! The gate itself: tenants with their policies, and the door to sessions.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use cluegate_constitution::{Constitution, Revision};
 use cluegate_perception::Call;
 
-use crate::constitutions::{Resolver, Rulings};
+use crate::constitutions::{Resolver, Resolving, Rulings};
+use crate::history::History;
 use crate::inspector::JudgeProvider;
 use crate::policy::{CanaryDecides, Policies, Policy, TenantPolicy};
 use crate::preparing::{Judges, PreparedOptions};
-use crate::session::{RequestInfo, Session};
+use crate::request::RequestInfo;
+use crate::session::Session;
 use crate::watchdog::Watchdog;
-use crate::{DecisionLog, GateError};
+use crate::{DecisionLog, Extensions, GateError};
 
 /// What all sessions of a gate share.
 pub(crate) struct Services {
@@ -22,6 +24,10 @@ pub(crate) struct Services {
     pub(crate) watchdog: Watchdog,
     /// For judgments that decide nothing: one that hangs takes no place from those that do.
     pub(crate) comparing: Watchdog,
+    /// How earlier attempts at the prompts of late ended.
+    pub(crate) history: History,
+    /// What stands beside the judge.
+    pub(crate) extensions: OnceLock<Arc<dyn Extensions>>,
 }
 
 /// One tenant with its constitutions, checked and ready to have judges prepared for them.
@@ -54,7 +60,6 @@ pub(crate) struct Trial {
 #[derive(Default)]
 struct Tenants {
     by_name: BTreeMap<Arc<str>, Arc<Tenant>>,
-    resolved: Arc<Resolver>,
 }
 
 /// What [`Gate::replace`] changed.
@@ -80,7 +85,7 @@ pub struct Gate {
     services: Arc<Services>,
     tenants: ArcSwap<Tenants>,
     /// Held while policies are replaced: one after the other, and requests wait for none of it.
-    replacing: Mutex<()>,
+    replacing: Mutex<Resolver>,
 }
 
 impl Gate {
@@ -112,13 +117,20 @@ impl Gate {
             log,
             watchdog: Watchdog::default(),
             comparing: Watchdog::default(),
+            history: History::default(),
+            extensions: OnceLock::new(),
         };
-        let (tenants, _) = Tenants::default().replaced_by(policies)?;
+        let mut resolver = Resolver::default();
+        let (tenants, _) = Tenants::default().replaced_by(policies, &mut resolver)?;
         Ok(Self {
             services: Arc::new(services),
             tenants: ArcSwap::from_pointee(tenants),
-            replacing: Mutex::default(),
+            replacing: Mutex::new(resolver),
         })
+    }
+
+    pub(crate) fn set_extensions(&self, extensions: Arc<dyn Extensions>) -> Result<(), GateError> {
+        self.services.extensions.set(extensions).map_err(|_| GateError::ExtendedTwice)
     }
 
     /// Puts `policies` in place of those before, at once for all tenants. A session that is open keeps the policy that it
@@ -129,9 +141,12 @@ impl Gate {
     /// As [`Gate::new`]; the policies before stay in force then.
     pub fn replace(&self, policies: &Policies) -> Result<Replaced, GateError> {
         // Whoever panicked here had not yet put anything in place.
-        let _one = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (tenants, replaced) = self.tenants.load_full().replaced_by(policies)?;
+        let mut resolver = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.tenants.load_full();
+        let (tenants, replaced) = before.replaced_by(policies, &mut resolver)?;
         self.tenants.store(Arc::new(tenants));
+        drop(before);
+        resolver.forget_unused();
         Ok(replaced)
     }
 
@@ -145,7 +160,7 @@ impl Gate {
             let known = tenants.by_name.keys().map(|name| &**name);
             return Err(GateError::unknown_tenant(&request.tenant, known));
         };
-        let grounds = |request: &RequestInfo, id: &str| tenant.grounds(request.model.as_deref(), id);
+        let grounds = |request: &RequestInfo| tenant.grounds(request.model.as_deref());
         Session::open(Arc::clone(&self.services), grounds, request)
     }
 
@@ -199,16 +214,26 @@ impl Gate {
     /// Prepares judges in the background, those that most tenants need first, until all are ready or no more are kept.
     /// One that fails is told to the log of the program, and tried again when it is needed.
     pub fn warm_up(&self) {
+        self.warm_up_for(self.tenants.load_full().by_name.values());
+    }
+
+    /// As [`Gate::warm_up`], for the tenants that are new or have changed.
+    pub fn warm_up_replaced(&self, replaced: &Replaced) {
+        let tenants = self.tenants.load_full();
+        let names = replaced.added.iter().chain(&replaced.changed);
+        self.warm_up_for(names.filter_map(|name| tenants.by_name.get(name)));
+    }
+
+    fn warm_up_for<'a>(&self, tenants: impl Iterator<Item = &'a Arc<Tenant>>) {
         let mut wanted: HashMap<Revision, (usize, Arc<Constitution>)> = HashMap::new();
-        for tenant in self.tenants.load_full().by_name.values() {
-            for constitution in tenant.rulings.iter().flat_map(Rulings::all) {
-                let entry = wanted.entry(constitution.revision());
-                entry.or_insert_with(|| (0, Arc::clone(constitution))).0 += 1;
-            }
+        for constitution in tenants.flat_map(|tenant| tenant.rulings.iter().flat_map(Rulings::all)) {
+            let entry = wanted.entry(constitution.revision());
+            entry.or_insert_with(|| (0, Arc::clone(constitution))).0 += 1;
         }
         let mut wanted: Vec<_> = wanted.into_values().collect();
-        wanted
-            .sort_by_key(|(tenants, constitution)| (usize::MAX - tenants, constitution.revision().to_hex()));
+        wanted.sort_by_cached_key(|(tenants, constitution)| {
+            (usize::MAX - tenants, constitution.revision().to_hex())
+        });
         self.services.judges.warm_up(wanted.into_iter().map(|(_, constitution)| constitution));
     }
 
@@ -225,49 +250,53 @@ impl Gate {
 
 impl Tenants {
     /// The tenants of `policies`; what says the same as here is taken over.
-    fn replaced_by(&self, policies: &Policies) -> Result<(Self, Replaced), GateError> {
-        let from = policies.constitutions().as_ref();
-        let mut resolver = Resolver::after(Arc::clone(&self.resolved));
+    fn replaced_by(
+        &self,
+        policies: &Policies,
+        resolver: &mut Resolver,
+    ) -> Result<(Self, Replaced), GateError> {
+        let mut resolving = resolver.begin(policies.constitutions().as_ref());
         let mut replaced = Replaced::default();
-        let mut by_name = BTreeMap::new();
+        let mut by_name = Vec::with_capacity(policies.all().len());
+        // Both are in the order of the names: of ten thousand tenants, none has to be looked for.
+        let mut before = self.by_name.iter().peekable();
         for (name, policies) in policies.all() {
-            let known = self.by_name.get(name);
+            while let Some((gone, _)) = before.next_if(|(known, _)| *known < name) {
+                replaced.removed.push(Arc::clone(gone));
+            }
+            let known = before.next_if(|(known, _)| *known == name).map(|(_, known)| known);
             if let Some(known) = known
                 && (Arc::ptr_eq(&known.policies, policies) || known.policies == *policies)
-                && known.is_as_before(&mut resolver, from)?
+                && known.is_as_before(&mut resolving)?
             {
                 replaced.unchanged += 1;
-                by_name.insert(Arc::clone(name), Arc::clone(known));
+                by_name.push((Arc::clone(name), Arc::clone(known)));
                 continue;
             }
-            let rulings = policies.all().map(|policy| resolver.rulings(policy, from));
-            let rulings = rulings.collect::<Result<_, _>>()?;
+            let rulings = policies.all().map(|policy| resolving.rulings(policy)).collect::<Result<_, _>>()?;
             let changes = if known.is_some() { &mut replaced.changed } else { &mut replaced.added };
             changes.push(Arc::clone(name));
-            by_name.insert(Arc::clone(name), Arc::new(Tenant { policies: Arc::clone(policies), rulings }));
+            by_name.push((Arc::clone(name), Arc::new(Tenant { policies: Arc::clone(policies), rulings })));
         }
-        replaced.removed = self.by_name.keys().filter(|name| !by_name.contains_key(*name)).cloned().collect();
-        Ok((Self { by_name, resolved: Arc::new(resolver.done()) }, replaced))
+        replaced.removed.extend(before.map(|(name, _)| Arc::clone(name)));
+        resolving.done();
+        Ok((Self { by_name: by_name.into_iter().collect() }, replaced))
     }
 }
 
 impl Tenant {
     /// Whether its constitutions say what they said.
-    fn is_as_before(
-        &self,
-        resolver: &mut Resolver,
-        from: &dyn crate::constitutions::Constitutions,
-    ) -> Result<bool, GateError> {
+    fn is_as_before(&self, resolving: &mut Resolving<'_>) -> Result<bool, GateError> {
         for policy in self.policies.all() {
-            if !resolver.is_as_before(policy, from)? {
+            if !resolving.is_as_before(policy)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// What a request of this id for this generation model is judged by.
-    fn grounds(&self, model: Option<&str>, request: &str) -> Option<Grounds> {
+    /// What a request for this generation model is judged by.
+    fn grounds(&self, model: Option<&str>) -> Option<Grounds> {
         let policy = self.policies.for_model(model);
         let place = self.policies.all().position(|known| Arc::ptr_eq(known, policy))?;
         let Rulings { stable, canary } = self.rulings.get(place)?;
@@ -277,8 +306,7 @@ impl Tenant {
             constitution: Arc::clone(constitution),
             trial,
         };
-        let Some((canary, constitution)) = tried.filter(|(canary, _)| falls_into(canary.share, request))
-        else {
+        let Some((canary, constitution)) = tried.filter(|(canary, _)| falls_into(canary.share)) else {
             return Some(grounds(stable, None));
         };
         let decides = canary.decides;
@@ -290,12 +318,12 @@ impl Tenant {
     }
 }
 
-/// Whether a request of this id falls into a share of all requests: by a hash of the id, so that it does or does not
-/// wherever and whenever it is asked.
-fn falls_into(share: f64, request: &str) -> bool {
+/// Whether the request that begins now falls into a share of all requests. Drawn anew, and not by the request's id: whoever
+/// chooses the id would choose the constitution.
+fn falls_into(share: f64) -> bool {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"cluegate canary");
-    hasher.update(request.as_bytes());
+    hasher.update(uuid::Uuid::now_v7().as_bytes());
     let [a, b, c, d, ..] = *hasher.finalize().as_bytes();
     f64::from(u32::from_le_bytes([a, b, c, d])) < share * 4_294_967_296.0
 }

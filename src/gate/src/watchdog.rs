@@ -36,22 +36,25 @@ pub(crate) enum Stopped {
 #[derive(Debug, Default)]
 pub(crate) struct Watchdog {
     late: Arc<AtomicUsize>,
-    idle: Arc<Idle>,
+    idle: Arc<Threads>,
 }
 
 type Work = Box<dyn FnOnce() + Send>;
 
 /// Threads that wait for their next call, the last to have ended on top. To wake one costs less than to start one.
 #[derive(Debug, Default)]
-struct Idle(Mutex<Vec<SyncSender<Work>>>);
+pub struct Threads(Mutex<Vec<SyncSender<Work>>>);
 
-impl Idle {
+impl Threads {
     fn lock(&self) -> MutexGuard<'_, Vec<SyncSender<Work>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `work` on a thread that waits, or else on a new one.
-    fn start(self: &Arc<Self>, mut work: Work) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start(self: &Arc<Self>, mut work: Work) -> io::Result<()> {
         // Not under the lock: to hand over waits until the thread is there to take it.
         let next = || self.lock().pop();
         while let Some(thread) = next() {
@@ -67,7 +70,7 @@ impl Idle {
 }
 
 /// Runs `work`, and then whatever comes next while anybody may have something to run.
-fn serve(mut work: Work, idle: &Weak<Idle>) {
+fn serve(mut work: Work, idle: &Weak<Threads>) {
     loop {
         work();
         let Some(idle) = idle.upgrade() else { return };

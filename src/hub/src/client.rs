@@ -144,6 +144,7 @@ impl Client {
             .timeout_recv_response(Some(limits.answer))
             .timeout_per_read(Some(limits.stall))
             .timeout_per_write(Some(limits.stall))
+            .tls_config(settings.trust.tls())
             .build();
         let token = settings.token.clone().filter(|_| {
             let safe = may_carry_secrets(&settings.endpoint);

@@ -31,6 +31,7 @@ mod remove;
 mod settings;
 mod space;
 mod transfer;
+mod trust;
 mod verify;
 pub mod wheels;
 
@@ -46,4 +47,5 @@ pub use remove::Removed;
 pub use settings::{Settings, Token};
 pub use space::{bytes, total_memory};
 pub use transfer::{Event, Progress, Quiet};
+pub use trust::Trust;
 pub use verify::{FileState, Finding};

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::error::{HubError, Result};
+use crate::trust::{BUNDLES, Trust};
 
 /// Where the hub is, unless `HF_ENDPOINT` names another place.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -26,6 +27,9 @@ pub struct Settings {
     pub symlinks: bool,
     /// Whether progress may be drawn: `HF_HUB_DISABLE_PROGRESS_BARS` is not true.
     pub progress: bool,
+    /// The bundle of authorities that `REQUESTS_CA_BUNDLE`, else `CURL_CA_BUNDLE`, else `SSL_CERT_FILE` names, else the
+    /// web's. Not looked for offline.
+    pub trust: Trust,
 }
 
 /// A secret that stands for an account of the hub. It is never printed.
@@ -111,13 +115,16 @@ impl Settings {
             }
             named => named,
         };
+        let offline = is_true("HF_HUB_OFFLINE") || is_true("TRANSFORMERS_OFFLINE");
+        let trust = if offline { None } else { Trust::named(&BUNDLES, path)? };
         Ok(Self {
             cache,
             endpoint: endpoint(text("HF_ENDPOINT").as_deref().unwrap_or(ENDPOINT))?,
             token,
-            offline: is_true("HF_HUB_OFFLINE") || is_true("TRANSFORMERS_OFFLINE"),
+            offline,
             symlinks: !is_true("HF_HUB_DISABLE_SYMLINKS"),
             progress: !is_true("HF_HUB_DISABLE_PROGRESS_BARS"),
+            trust: trust.unwrap_or_default(),
         })
     }
 }

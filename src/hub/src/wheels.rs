@@ -18,6 +18,7 @@ use crate::client::Limits;
 use crate::digest::Digest;
 use crate::error::{HubError, HubErrorKind, Result};
 use crate::settings::Settings;
+use crate::trust::Trust;
 
 /// Where packages are, unless `PIP_INDEX_URL` names another place.
 pub const INDEX: &str = "https://pypi.org/simple";
@@ -95,11 +96,14 @@ pub struct PackageIndex {
 }
 
 impl PackageIndex {
-    /// The index that `PIP_INDEX_URL` names, or PyPI.
+    /// The index that `PIP_INDEX_URL` names, or PyPI. The authorities are those of `PIP_CERT`, else those of the settings.
     ///
     /// # Errors
     /// `Setting` if it cannot be used.
     pub fn from_env(settings: &Settings) -> Result<Self> {
+        let set = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let trust = if settings.offline { None } else { Trust::named(&["PIP_CERT"], set)? };
+        let settings = &Settings { trust: trust.unwrap_or(settings.trust.clone()), ..settings.clone() };
         let named = std::env::var("PIP_INDEX_URL").ok().filter(|url| !url.trim().is_empty());
         Self::at(named.as_deref().unwrap_or(INDEX), settings, Limits::default())
     }
@@ -124,6 +128,7 @@ impl PackageIndex {
             .timeout_connect(Some(limits.connect))
             .timeout_recv_response(Some(limits.answer))
             .timeout_per_read(Some(limits.stall))
+            .tls_config(settings.trust.tls())
             .build()
             .new_agent();
         Ok(Self { url: url.to_owned(), agent, offline: settings.offline, cache: settings.cache.clone() })
@@ -228,7 +233,8 @@ impl PackageIndex {
             }
         }
         let message = format!(
-            "{url}: {why}, {ATTEMPTS} times in a row. Check the connection, PIP_INDEX_URL and proxies"
+            "{url}: {why}, {ATTEMPTS} times in a row. Check the connection, PIP_INDEX_URL, PIP_CERT and \
+             proxies"
         );
         Err(HubError::new(HubErrorKind::Network, message))
     }

@@ -44,6 +44,7 @@ impl World {
             offline: self.offline,
             symlinks: self.symlinks,
             progress: false,
+            trust: cluegate_hub::Trust::default(),
         };
         let (backoff, stall) = (Duration::from_millis(1), Duration::from_millis(200));
         Hub::new(&settings, Limits { backoff, stall, attempts: 4, ..Limits::default() })
@@ -513,6 +514,7 @@ fn nobody_there_is_an_error_of_the_network() {
         offline: false,
         symlinks: true,
         progress: false,
+        trust: cluegate_hub::Trust::default(),
     };
     let limits = Limits { backoff: Duration::from_millis(1), attempts: 2, ..Limits::default() };
     let error =

@@ -87,6 +87,7 @@ fn settings(cache: &Path, offline: bool) -> Settings {
         offline,
         symlinks: true,
         progress: false,
+        trust: cluegate_hub::Trust::default(),
     }
 }
 

@@ -17,6 +17,7 @@ type Detect = dyn Fn(&Picture, &str) -> Vec<(f32, Region)> + Send + Sync;
 type Score = dyn Fn(Option<&Picture>, &str) -> f64 + Send + Sync;
 type Project = dyn Fn(&Picture, &str) -> String + Send + Sync;
 type ScoreAfter = dyn Fn(Option<&Picture>, &str, &str) -> f64 + Send + Sync;
+type Read = dyn Fn(Option<&str>, &str) -> f64 + Send + Sync;
 type Failure = dyn Fn() -> Option<PerceptionError> + Send + Sync;
 
 /// An encoder whose cosine between any picture and a text is scripted. Its default threshold is 0.22.
@@ -122,6 +123,7 @@ pub struct FakeVlm {
     rating: Box<Score>,
     project: Box<Project>,
     score_after: Option<Box<ScoreAfter>>,
+    read: Box<Read>,
     failure: Box<Failure>,
     score_calls: AtomicUsize,
     complete_calls: AtomicUsize,
@@ -140,6 +142,7 @@ impl FakeVlm {
             rating: Box::new(|_, _| 0.0),
             project: Box::new(|_, _| "It stays as it is.".to_owned()),
             score_after: None,
+            read: Box::new(names_it),
             failure: Box::new(|| None),
             score_calls: AtomicUsize::new(0),
             complete_calls: AtomicUsize::new(0),
@@ -164,6 +167,14 @@ impl FakeVlm {
     ) -> Self {
         self.project = Box::new(project);
         self.score_after = Some(Box::new(score_after));
+        self
+    }
+
+    /// Scripts what is scored of the words that a picture is to be drawn from (none for unknown ones) and a statement. Until
+    /// then a statement holds if the words have one of its longer words.
+    #[must_use]
+    pub fn reading(mut self, read: impl Fn(Option<&str>, &str) -> f64 + Send + Sync + 'static) -> Self {
+        self.read = Box::new(read);
         self
     }
 
@@ -193,6 +204,9 @@ impl FakeVlm {
     }
 
     fn ratio(&self, prompt: &Prompt) -> Result<f64> {
+        if let Some((words, statement)) = self.templates.read_of(prompt) {
+            return Ok((self.read)(words.as_deref(), &statement));
+        }
         let (statement, projection) = self.templates.statement_of(prompt).ok_or_else(|| {
             let message = format!("the fake expected a prompt of its templates, got {:?}", prompt.suffix);
             PerceptionError::new(PerceptionErrorKind::Request, message)
@@ -237,6 +251,13 @@ impl VisionLanguageModel for FakeVlm {
         };
         requests.iter().map(answer).collect()
     }
+}
+
+/// 0.99 if `words` have a word of `statement` of five letters or more, else 0.01; 0.5 for unknown words.
+fn names_it(words: Option<&str>, statement: &str) -> f64 {
+    let Some(words) = words else { return 0.5 };
+    let named = statement.split(' ').any(|word| word.len() >= 5 && words.contains(word));
+    if named { 0.99 } else { 0.01 }
 }
 
 /// A judge over a scripted model, for which every rule is relevant and no object is found: verdicts follow `score`

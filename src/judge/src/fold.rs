@@ -56,6 +56,8 @@ impl Reasoned {
 #[derive(Debug)]
 pub(crate) struct Known<'a> {
     pub(crate) prepared: &'a Prepared,
+    /// What each statement is scored without what is judged.
+    pub(crate) priors: &'a [f64],
     pub(crate) stages: Stages,
     /// One for each statement of the plan; those of irrelevant rules may be empty.
     pub(crate) objects: Vec<CentralObjects>,
@@ -146,7 +148,7 @@ impl Known<'_> {
     }
 
     fn unreached(&self, index: usize) -> StatementEvidence {
-        let prior = self.prepared.priors[index];
+        let prior = self.priors[index];
         let thresholds = self.thresholds();
         StatementEvidence {
             text: self.prepared.plan.statements[index].text.clone(),

@@ -54,6 +54,11 @@ impl Session {
         answer
     }
 
+    /// Forward passes so far.
+    pub(crate) fn passes(&self) -> Passes {
+        self.passes
+    }
+
     fn count(&mut self, stage: Stage, passes: usize) {
         *self.passes.stages.get_mut(stage) += passes as u64;
     }
@@ -169,6 +174,7 @@ impl<'a> Inspection<'a> {
         self.project(&rules)?;
         let mut known = Known {
             prepared: self.prepared,
+            priors: &self.prepared.priors,
             stages: self.options.stages,
             objects,
             scores: std::collections::HashMap::new(),

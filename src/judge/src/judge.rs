@@ -29,7 +29,7 @@ pub struct Judge {
     pub(crate) templates: Templates,
     pub(crate) options: JudgeOptions,
     models: Models,
-    cache: Cache,
+    pub(crate) cache: Cache,
     pub(crate) verdicts: Option<Verdicts>,
     pub(crate) prefilter: Option<Arc<Student>>,
 }
@@ -187,6 +187,17 @@ impl Judge {
         Ok(priors)
     }
 
+    /// Refuses what another judge prepared.
+    pub(crate) fn check_preparation(&self, prepared: &Prepared) -> Result<(), JudgeError> {
+        if prepared.models != self.models {
+            return Err(JudgeError::StalePreparation { what: "models" });
+        }
+        if prepared.templates != self.templates.hash() {
+            return Err(JudgeError::StalePreparation { what: "templates" });
+        }
+        Ok(())
+    }
+
     /// Judges one picture under every rule of a prepared constitution.
     ///
     /// # Errors
@@ -198,12 +209,7 @@ impl Judge {
         prepared: &Prepared,
         options: &InspectOptions,
     ) -> Result<Report, JudgeError> {
-        if prepared.models != self.models {
-            return Err(JudgeError::StalePreparation { what: "models" });
-        }
-        if prepared.templates != self.templates.hash() {
-            return Err(JudgeError::StalePreparation { what: "templates" });
-        }
+        self.check_preparation(prepared)?;
         if picture.width() == 0 || picture.height() == 0 {
             return Err(JudgeError::InvalidPicture { width: picture.width(), height: picture.height() });
         }

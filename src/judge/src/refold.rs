@@ -63,8 +63,10 @@ pub fn refold(
         evidence.iter().map(|rule| (rule.id.as_str(), rule)).collect();
     let statements = found_statements(constitution, &plan, &by_rule);
     let now = constitution.thresholds();
+    let prepared = prepared(constitution, evidence, &statements, plan);
     let mut known = Known {
-        prepared: &prepared(constitution, evidence, &statements, plan),
+        prepared: &prepared,
+        priors: &prepared.priors,
         stages: Stages::ALL,
         objects: Vec::new(),
         scores: HashMap::new(),

@@ -176,6 +176,8 @@ pub struct Templates {
     consequences_statement: Template,
     consequences_reasoning: Template,
     consequences_neutral: Template,
+    prompt: Template,
+    prompt_statement: Template,
 }
 
 impl Templates {
@@ -183,8 +185,8 @@ impl Templates {
     pub const RATING_START: &'static str = RATING_START;
 
     /// Names of the files, as [`Templates::load`] looks for them. Those of consequences are shown to the model for
-    /// consequence rules only.
-    pub const FILES: [&'static str; 7] = [
+    /// consequence rules only, those of the prompt where rules are asked of a prompt.
+    pub const FILES: [&'static str; 9] = [
         "statement.txt",
         "reasoning.txt",
         "rating.txt",
@@ -192,6 +194,8 @@ impl Templates {
         "consequences-statement.txt",
         "consequences-reasoning.txt",
         "consequences-neutral.txt",
+        "prompt.txt",
+        "prompt-statement.txt",
     ];
 
     /// The prompts that come with the program; on the first three the embedded models were trained.
@@ -235,7 +239,7 @@ impl Templates {
     ) -> Result<Self, TemplateError> {
         let read = |name, shipped, variable| Template::parse(name, &text(name, shipped)?, variable);
         let statement = Variable::Once("statement");
-        let [ask, reason, rate, project, ask_then, reason_then, neutral] = Self::FILES;
+        let [ask, reason, rate, project, ask_then, reason_then, neutral, words, ask_words] = Self::FILES;
         Ok(Self {
             statement: read(ask, include_str!("../templates/statement.txt"), statement)?,
             reasoning: read(reason, include_str!("../templates/reasoning.txt"), statement)?,
@@ -260,10 +264,12 @@ impl Templates {
                 include_str!("../templates/consequences-neutral.txt"),
                 Variable::None,
             )?,
+            prompt: read(words, include_str!("../templates/prompt.txt"), Variable::Once("prompt"))?,
+            prompt_statement: read(ask_words, include_str!("../templates/prompt-statement.txt"), statement)?,
         })
     }
 
-    /// Hash of all prompts, 64 hexadecimal digits.
+    /// Hash of all prompts that pictures are judged by, 64 hexadecimal digits.
     pub fn hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         for template in [
@@ -291,6 +297,22 @@ impl Templates {
             hasher.update(template.hash.as_bytes());
         }
         hasher.finalize().to_hex().to_string()
+    }
+
+    /// Hash of the texts that a prompt is read by.
+    pub(crate) fn reading_hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for template in [&self.prompt, &self.prompt_statement] {
+            hasher.update(template.hash.as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// The yes/no question about a picture that is to be drawn from `words`, or from unknown ones. They are shown as a JSON
+    /// string, so that nothing in them ends it.
+    pub(crate) fn reading(&self, words: Option<&str>, statement: &str) -> Prompt {
+        let prefix = Prefix { picture: None, text: self.prompt.whole(&shown(words)).into() };
+        Prompt::new(prefix, format!(" {}", self.prompt_statement.whole(statement)))
     }
 
     /// The question for what is likely to follow from `picture`, made from the words of `prompt` if they are known. They
@@ -392,6 +414,18 @@ impl Templates {
                 .find_map(|template| inside(template, turn.user.strip_prefix(&*template.before)?))?;
             Some((statement, Some(turn.assistant.as_str())))
         })
+    }
+
+    /// The words and the statement of a question that [`Templates::reading`] made, for the fakes.
+    #[cfg(any(test, feature = "fakes"))]
+    pub(crate) fn read_of(&self, prompt: &Prompt) -> Option<(Option<String>, String)> {
+        let inside = |template: &Template, text: &str| {
+            let start = format!("{}{}", template.before, template.gap);
+            Some(text.strip_prefix(&start)?.strip_suffix(template.after.as_deref()?)?.to_owned())
+        };
+        let words = inside(&self.prompt, &prompt.prefix.text)?;
+        let statement = inside(&self.prompt_statement, prompt.suffix.strip_prefix(' ')?)?;
+        Some((serde_json::from_str(&words).ok(), statement))
     }
 
     /// Whether a question asks for a projection, for the fakes.

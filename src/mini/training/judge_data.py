@@ -11,16 +11,17 @@ from judge_model import RowBuilder, stack
 from render import pack
 
 LENGTH = 512
-# What a row holds besides statements about its picture, and how often.
-EXTRAS = {None: 0.33, "blind": 0.13, "think": 0.24, "describe": 0.05, "rule": 0.05, "rule_think": 0.02,
-          "blind_rule": 0.02, "public": 0.05, "public_think": 0.02, "whole": 0.02, "which": 0.015, "whole_think": 0.025,
-          "guard": 0.02, "policy_word": 0.01}
+# What a row holds besides statements about its picture, and how often. Lists of rules are as rare as they are where people
+# ask about pictures, not as often as it takes to read them well: one row in 45, every form among them.
+EXTRAS = {None: 0.368, "blind": 0.13, "think": 0.27, "describe": 0.05, "rule": 0.05, "rule_think": 0.02,
+          "blind_rule": 0.02, "public": 0.05, "public_think": 0.02, "whole": 0.005, "which": 0.003, "whole_think": 0.006,
+          "guard": 0.005, "policy_word": 0.003}
 # Weights of the tokens of answers that are neither Yes nor No, where they differ from the usual (RowBuilder.add).
 WEIGHTS = {"guard": (1.0, 4.0, 1.0), "policy_word": (1.0, 4.0, 4.0)}
 BLIND_STATEMENTS = 7
 
 
-def scene_of(rng, hard=0.45, wild=0.65, erased=0.15):
+def scene_of(rng, hard=0.5, wild=0.65, erased=0.15):
     """A scene as the judge trains on: often confusing, sometimes with a region removed."""
     scene = world.sample(rng, hard=hard, wild=wild)
     if rng.random() < erased:

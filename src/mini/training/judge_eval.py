@@ -229,12 +229,16 @@ def policies_table(network, count, seed, vae=None):
     """Balanced accuracy at 0.5 of the questions about fitness, a rule and a whole constitution, drawn for each scene.
 
     `scene`: whether the answers about fitness say that the scene constitution is violated, which they should not know.
+    `whole` has as many rules as lists in training, `whole_12` twelve, which training hardly ever has.
     """
     rng = random.Random(HELD_OUT + seed)
     scenes = [world.sample(rng, hard=0.35) for _ in range(count)]
     images, out = draw(network, scenes, seed, True, vae), {}
-    for form in ("public", "rule", "whole"):
-        asked_of = [questions.conversation(s, rng, form)[0] for s in scenes]
+    for form in ("public", "rule", "whole", "whole_12"):
+        if form == "whole_12":
+            asked_of = [questions.about_policy(s, rng, "whole", 12)[0] for s in scenes]
+        else:
+            asked_of = [questions.conversation(s, rng, form)[0] for s in scenes]
         if form == "public":
             asked_of = [(questions.PUBLIC[0], questions._yes_no(questions.unfit(s))) for s in scenes]
         said = []

@@ -2,7 +2,7 @@
 
 A policy is words, and the judge has to go by those that it is given: no question about rules has a fixed text. Each
 conversation draws its own rules (relations, things that can be seen, two things together), in one of several wordings,
-in random number and order and under changing names. The answers are exact for the scene. No constitution that is shipped
+in random number (mostly few) and order and under changing names. The answers are exact for the scene. No constitution that is shipped
 has a place among them: its rules come up as often as any others that the grammar makes, so that whoever is asked about it
 in one question meets it for the first time.
 """
@@ -23,6 +23,10 @@ SHOWN = ("The image should not show {}.", "No pictures of {}.", "Do not show {}.
 SO = ("It must not be the case that {}.", "Not allowed: {}.", "Forbidden if {}.")
 ALWAYS_FIRST = 0.4  # share of the shipped form among the wordings
 MOST_RULES = 13
+# Chance that a list goes on after each of its rules. Questions about pictures hardly ever hold a whole policy: half of the
+# lists have one rule, seven of eight have at most three, one in 64 has seven or more. (An earlier judge read lists of
+# seven to thirteen in two of three; docs/eval.md says what that did to the baselines.)
+GOES_ON = 0.5
 # Names of rules that say nothing about their content.
 PLAIN_IDS = tuple(f"rule-{n}" for n in range(1, MOST_RULES + 1))
 
@@ -89,9 +93,12 @@ class Policies:
         frame = frames[0] if rng.random() < ALWAYS_FIRST else rng.choice(frames)
         return frame.format(what)
 
-    def constitution(self, scene, rng, most=MOST_RULES):
-        """One to `most` random rules with different texts and names, in random order."""
-        count = min(most, rng.randint(1, 6) if rng.random() < 0.35 else rng.randint(7, MOST_RULES))
+    def constitution(self, scene, rng, count=None):
+        """Random rules with different texts and names, in random order: `count`, or as many as lists mostly have."""
+        if count is None:
+            count = 1
+            while count < MOST_RULES and rng.random() < GOES_ON:
+                count += 1
         plain, rules = rng.random() < 0.2, {}
         while len(rules) < count:
             rule = self.rule(scene, rng)

@@ -273,7 +273,7 @@ def conversation(scene, rng, form):
         return _about_fitness(scene, rng, form)
     if form in ("rule", "rule_think"):
         return _about_rule(scene, rng, form)
-    return _about_policy(scene, rng, form)
+    return about_policy(scene, rng, form)
 
 
 def _yes_no(yes):
@@ -296,9 +296,9 @@ def _about_rule(scene, rng, form):
     return thinking(fill(ASKED["rule-thought"], rule.text), broken, scene_rationale(scene, names_props([rule])))
 
 
-def _about_policy(scene, rng, form):
-    """A whole constitution in one query, drawn for this conversation."""
-    rules = POLICIES.constitution(scene, rng)
+def about_policy(scene, rng, form, count=None):
+    """A whole constitution in one query, drawn for this conversation; `count` fixes the number of its rules."""
+    rules = POLICIES.constitution(scene, rng, count)
     broken = POLICIES.violated(scene, rules)
     names = [r.id for r in broken]
     put = lambda name, variable: ASKED[name].replace("{{ " + variable + " }}", listing(rules))  # noqa: E731

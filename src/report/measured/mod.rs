@@ -2,6 +2,7 @@
 //! same bytes.
 
 mod errors;
+mod figures;
 mod page;
 mod plot;
 mod sections;

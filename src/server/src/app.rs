@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluegate_audit::LogPlaces;
-use cluegate_gate::{DrawAgain, Gate, MemberOutcome, Policy, RequestInfo};
+use cluegate_gate::{DrawAgain, Gate, MemberOutcome, Policy, RequestInfo, Session};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,8 @@ use crate::problem::{Problem, ProblemKind};
 use crate::quota::{Quotas, Reservation};
 use crate::request::PictureRequest;
 use crate::review::Review;
-use crate::running::{Canceller, Entry, Running};
+use crate::running::{Canceller, Entry, Listed, Running};
+use crate::sessions::{Previews, Sessions, Work};
 use crate::upstream::{Progress, Unjudged, Upstream};
 
 /// For how long the upstream's word on whether it is ready counts. Anybody may ask, and must not keep it busy.
@@ -52,6 +53,8 @@ pub struct App {
     /// The requests for pictures in work.
     pub(crate) running: Running,
     pub(crate) room: Room,
+    /// What hosts that draw by themselves have open.
+    pub(crate) sessions: Sessions,
     /// The judgments in work.
     judging: Running,
     pub(crate) fetcher: Fetcher,
@@ -106,6 +109,7 @@ impl App {
             decisions,
             running: Running::default(),
             room: Room::new(limits),
+            sessions: Sessions::new(limits.session_idle),
             judging: Running::default(),
             readiness: tokio::sync::Mutex::default(),
             fetcher: Fetcher::new(&config.pictures, limits.in_work)?,
@@ -161,6 +165,7 @@ impl App {
             subject: client.subject.as_deref().map(str::to_owned).or_else(|| request.subject.clone()),
             size: request.size,
             deadline: Some(deadline.0),
+            steps: request.steps,
             ..RequestInfo::new(&*client.tenant, request.prompt.as_str(), seed, request.count)
         };
         let session = self.gate.session(info)?;
@@ -218,14 +223,7 @@ impl App {
             ..RequestInfo::new(&*client.tenant, prompt, 0, 1)
         };
         let mut session = self.gate.session(info)?;
-        let canceller = Canceller::new(session.call().clone(), CancellationToken::new());
-        let listed = self.judging.list(Entry {
-            tenant: Arc::clone(&client.tenant),
-            request_id: request_id.to_owned(),
-            count: 1,
-            progress: watch::channel(Progress::default()).1,
-            canceller: canceller.clone(),
-        });
+        let (canceller, listed) = self.list_judging(client, &session);
         // If the client goes away, this is dropped, and so is the judgment.
         let _off = OnDrop(canceller);
         let review = Arc::clone(&self.review);
@@ -245,6 +243,70 @@ impl App {
             Ok::<_, Problem>(Outcome::new(&outcome, format, evidence))
         });
         judging.await.map_err(|panic| died(&panic))?
+    }
+
+    /// Opens a session for a host that draws by itself: waits for a place, which the session keeps until it ends.
+    ///
+    /// # Errors
+    /// If the policy refuses the request as a whole, the tenant's limits have no room for it, or there is no place.
+    pub(crate) async fn open_session(
+        &self,
+        client: &Client,
+        request_id: &str,
+        deadline: Deadline,
+        opening: Opening,
+    ) -> Result<Opened, Problem> {
+        let Opening { prompt, count, seed, size, model, generator, max_tries, steps } = opening;
+        if count == 0 || max_tries == Some(0) {
+            return Err(Problem::bad_request("expected `count` and `max_tries` of at least 1, got 0"));
+        }
+        let (standing, reservation) = self.reserve(client, model.as_deref(), count).await?;
+        let place = self.admission.admit(&client.tenant, standing, deadline).await?;
+        // Seeds below 2^32 are taken by every generator.
+        let seed = seed.unwrap_or_else(|| rand::random::<u32>().into());
+        let info = RequestInfo {
+            id: Some(request_id.to_owned()),
+            generator,
+            model,
+            requested_by: Some(client.key.to_string()),
+            subject: client.subject.as_deref().map(str::to_owned),
+            size,
+            deadline: Some(deadline.0),
+            max_tries,
+            steps,
+            ..RequestInfo::new(&*client.tenant, prompt, seed, count)
+        };
+        let session = self.gate.session(info)?;
+        let policy = Arc::clone(session.policy());
+        let seeds = (0..session.count()).map(|member| session.first_seed(member)).collect();
+        let until = session.call().deadline().map_or(deadline.0, |policy| policy.min(deadline.0));
+        let (canceller, listed) = self.list_judging(client, &session);
+        let work = Work {
+            session,
+            reservation,
+            decode: self.config.pictures.decode,
+            review: Arc::clone(&self.review),
+            previews: Previews::default(),
+            listed,
+            place,
+        };
+        let id = self.sessions.keep(&client.tenant, work, canceller, until);
+        let lasts = until.saturating_duration_since(Instant::now());
+        let tries = max_tries.map_or(policy.tries, |host| host.min(policy.tries));
+        Ok(Opened { id, seeds, tries, lasts, policy })
+    }
+
+    /// Puts a session on the list of judgments, which are called off when the server stops.
+    fn list_judging(&self, client: &Client, session: &Session) -> (Canceller, Listed) {
+        let canceller = Canceller::new(session.call().clone(), CancellationToken::new());
+        let listed = self.judging.list(Entry {
+            tenant: Arc::clone(&client.tenant),
+            request_id: session.request_id().to_owned(),
+            count: u32::try_from(session.count()).unwrap_or(u32::MAX),
+            progress: watch::channel(Progress::default()).1,
+            canceller: canceller.clone(),
+        });
+        (canceller, listed)
     }
 
     /// Whether the tenant may ask for work now, and what is reserved for it.
@@ -353,6 +415,42 @@ pub(crate) struct Brought {
     pub(crate) subject: Option<String>,
     /// How a released picture is encoded.
     pub(crate) format: Format,
+}
+
+/// What a host is about to draw.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// What is drawn.
+    pub(crate) prompt: String,
+    /// Number of pictures.
+    pub(crate) count: u32,
+    /// Seed of the first picture; a random one if there is none.
+    pub(crate) seed: Option<u64>,
+    /// Width and height in pixels.
+    pub(crate) size: Option<(u32, u32)>,
+    /// The model that draws. Its name chooses among the policy's `model` tables.
+    pub(crate) model: Option<String>,
+    /// Identity of the generator, for the log.
+    pub(crate) generator: Option<String>,
+    /// Most attempts at one picture, where the host can make fewer than the policy allows.
+    pub(crate) max_tries: Option<u32>,
+    /// Steps of an attempt, where the host knows them.
+    pub(crate) steps: Option<u32>,
+}
+
+/// A session that was opened.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// Its id.
+    pub(crate) id: String,
+    /// Seed of each picture's first attempt.
+    pub(crate) seeds: Vec<u64>,
+    /// Most attempts at one picture.
+    pub(crate) tries: u32,
+    /// How long it lasts, if its host is heard of.
+    pub(crate) lasts: Duration,
+    /// The policy that decides.
+    pub(crate) policy: Arc<Policy>,
 }
 
 /// Calls its request off when it is dropped.

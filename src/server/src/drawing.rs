@@ -170,9 +170,13 @@ pub(crate) fn begin(session: Session, setting: Setting) -> Drawing {
     let span = tracing::info_span!(target: TARGET, "drawing", pictures = session.count());
     let mut driver = Driver { session, setting, handle, updates: send, failure: None, decided: 0, span };
     let due = driver.first_due();
-    // The upstream begins while the thread starts, which it has nothing to do with yet.
-    let first =
-        orders(&due, driver.setting.upstream.batch_size()).first().and_then(|group| driver.launch(group));
+    // The upstream begins while the thread starts, which it has nothing to do with yet; but not before a prompt that is to be
+    // read was.
+    let first = if driver.session.checks_prompt() {
+        None
+    } else {
+        orders(&due, driver.setting.upstream.batch_size()).first().and_then(|group| driver.launch(group))
+    };
     // If the thread panics, the session withholds what is undecided and the front sees the updates end too soon.
     let span = driver.span.clone();
     tokio::task::spawn_blocking(move || span.in_scope(|| driver.run(due, first)));
@@ -186,6 +190,8 @@ struct Due {
     attempt: u32,
     seed: u64,
     avoid: Vec<String>,
+    /// What to draw in place of the request's own prompt.
+    prompt: Option<String>,
 }
 
 /// An order in the hands of the upstream. Dropped, it is settled: the upstream has a while left to end.
@@ -217,6 +223,8 @@ struct Round {
     aborted: bool,
     /// Pictures of the request that were decided before the order.
     before: usize,
+    /// Steps of each of its pictures, if the upstream says so.
+    steps: Option<u32>,
     /// Cancelled with the last instruction: what the upstream still does it may end in peace.
     settled: CancellationToken,
 }
@@ -244,13 +252,22 @@ impl Round {
 impl Driver {
     /// Every picture of the request, for the first time.
     fn first_due(&self) -> Vec<Due> {
-        let first =
-            |member| Due { member, attempt: 1, seed: self.session.first_seed(member), avoid: Vec::new() };
+        let first = |member| Due {
+            member,
+            attempt: 1,
+            seed: self.session.first_seed(member),
+            avoid: Vec::new(),
+            prompt: None,
+        };
         (0..self.session.count()).map(first).collect()
     }
 
     /// Draws what is due, of which the first order may be launched already.
     fn run(mut self, mut due: Vec<Due>, mut first: Option<Launched>) {
+        for refused in self.session.check_prompt() {
+            due.retain(|due| due.member != refused.decision().member as usize);
+            self.tell(&MemberOutcome::Withheld(refused));
+        }
         while !due.is_empty() {
             let mut again = Vec::new();
             for group in orders(&due, self.setting.upstream.batch_size()) {
@@ -281,6 +298,7 @@ impl Driver {
                 attempt: again.attempt,
                 seed: again.seed,
                 avoid: again.avoid,
+                prompt: again.prompt,
             }),
         }
     }
@@ -326,7 +344,7 @@ impl Driver {
             return Vec::new();
         };
         let (open, again, before) = (vec![true; group.len()], Vec::new(), self.decided);
-        let mut round = Round { open, again, aborted: false, before, settled };
+        let mut round = Round { open, again, aborted: false, before, steps: None, settled };
         while !round.is_complete() {
             let Some(event) = self.wait(events.recv()) else { break };
             let Some(event) = event else { break };
@@ -376,13 +394,20 @@ impl Driver {
     fn order(&self, group: &[Due]) -> Option<Order> {
         let first = group.first()?;
         let policy = self.session.policy();
+        let request = match &first.prompt {
+            None => Arc::clone(&self.setting.request),
+            Some(prompt) => {
+                Arc::new(PictureRequest { prompt: prompt.clone(), ..(*self.setting.request).clone() })
+            }
+        };
         Some(Order {
-            request: Arc::clone(&self.setting.request),
+            request,
             first: u32::try_from(first.member).unwrap_or(u32::MAX),
             count: u32::try_from(group.len()).unwrap_or(u32::MAX),
             seed: first.seed,
             attempt: first.attempt,
             avoid: first.avoid.clone(),
+            safety: policy.regenerate.guidance,
             previews: policy.previews.clone(),
             show_previews: policy.client.previews,
             deadline: self.setting.deadline.0,
@@ -469,7 +494,10 @@ impl Driver {
     /// Offers an event to the session; `latest` says that no other is waiting yet.
     fn take(&mut self, event: Event, group: &[Due], round: &mut Round, latest: bool) {
         match event {
-            Event::Progress(progress) => self.report(progress, round),
+            Event::Progress(progress) => {
+                round.steps = progress.steps.or(round.steps);
+                self.report(progress, round);
+            }
             Event::Preview { index, step, total, picture } => {
                 let Some(due) = open(group, round, index) else { return };
                 // One that the policy does not ask for is judged only if the client may see it, has room for it, and
@@ -501,6 +529,9 @@ impl Driver {
                     return;
                 };
                 let _span = member_span(due).entered();
+                if let Some(steps) = round.steps {
+                    self.session.drew(due.member, steps, steps);
+                }
                 let decided = match picture.decode(&self.setting.decode) {
                     Ok(picture) => self.session.finished(due.member, picture),
                     Err(error) => self

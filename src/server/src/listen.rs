@@ -124,6 +124,7 @@ impl Server {
         let door = Door::new(router(&app), tls, limits);
         let mut beside = JoinSet::new();
         beside.spawn(Arc::clone(&app).watch());
+        beside.spawn(Arc::clone(&app).expire_regularly());
         if let Some(Port { listener, tls }) = admin {
             let limits = ServerLimits { connections: ADMIN_CONNECTIONS, ..limits };
             let door = Door::new(admin::router(&app), tls, limits);

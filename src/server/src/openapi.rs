@@ -14,7 +14,7 @@ use crate::problem::{Problem, ProblemKind};
 /// What all fronts share.
 const COMMON: &str = include_str!("openapi/common.json");
 
-/// Paths and schemas of a front.
+/// Paths and components of a front.
 fn part(front: FrontName) -> &'static str {
     match front {
         FrontName::A1111 => include_str!("openapi/a1111.json"),
@@ -22,6 +22,7 @@ fn part(front: FrontName) -> &'static str {
         FrontName::ComfyUi => include_str!("openapi/comfyui.json"),
         FrontName::SdCpp => include_str!("openapi/sdcpp.json"),
         FrontName::Judge => include_str!("openapi/judge.json"),
+        FrontName::Sessions => include_str!("openapi/sessions.json"),
         FrontName::Moderations => include_str!("openapi/moderations.json"),
         FrontName::Guardrail => include_str!("openapi/guardrail.json"),
     }
@@ -41,7 +42,7 @@ pub(crate) fn document(config: &Config) -> Result<Value, serde_json::Error> {
         let mut part: Value = serde_json::from_str(part(front))?;
         move_into(&mut document["tags"], part["tags"].take());
         move_into(&mut document["paths"], part["paths"].take());
-        for kind in ["schemas", "responses"] {
+        for kind in ["schemas", "responses", "parameters"] {
             move_into(&mut document["components"][kind], part["components"][kind].take());
         }
     }

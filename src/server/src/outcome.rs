@@ -41,6 +41,11 @@ impl Outcome {
         Self { decision: Arc::clone(outcome.decision()), shown, evidence }
     }
 
+    /// What became of a picture that was told of before, or of one that never came.
+    pub(crate) fn decided(decision: Arc<DecisionRecord>, evidence: bool) -> Self {
+        Self { decision, shown: None, evidence }
+    }
+
     /// Whether the client gets its picture, redacted or not.
     pub(crate) fn is_released(&self) -> bool {
         self.decision.outcome == Fate::Released && self.shown.is_some()
@@ -104,8 +109,10 @@ impl Outcome {
         general.to_owned()
     }
 
-    /// What the client may know, as JSON: `decision_id`, `member`, `outcome`, `reason`, `message`, `seed`; and, if it may
-    /// see evidence, `violated`, `action` and `evidence` (the judge's, of the last verdict).
+    /// What the client may know, as JSON: `decision_id`, `member`, `outcome`, `reason`, `message`, `seed`, the number of
+    /// `attempts`, what they `cost`, and the picture's `fidelity` to the prompt, null where it was not measured; and, if it may see
+    /// evidence, `violated`, `action`, `evidence` (the judge's, of the last verdict) and, where plugins looked at the picture,
+    /// `plugins` (what they say of it).
     pub(crate) fn report(&self) -> Value {
         let mut report = json!({
             "decision_id": self.decision_id(),
@@ -114,12 +121,19 @@ impl Outcome {
             "reason": self.reason().as_str(),
             "message": self.message(),
             "seed": self.seed(),
+            "attempts": self.decision.attempts.len(),
+            "cost": self.decision.cost,
+            "fidelity": self.decision.fidelity,
         });
         if self.evidence {
-            let judgment = self.decision.attempts.last().and_then(|attempt| attempt.judgment.as_ref());
+            let attempt = self.decision.attempts.last();
+            let judgment = attempt.and_then(|attempt| attempt.judgment.as_ref());
             report["violated"] = json!(self.decision.violated);
             report["action"] = json!(self.decision.action);
             report["evidence"] = judgment.and_then(|judgment| judgment.evidence.clone()).unwrap_or_default();
+            if let Some(attempt) = attempt.filter(|attempt| !attempt.plugins.is_empty()) {
+                report["plugins"] = json!(attempt.plugins);
+            }
         }
         report
     }

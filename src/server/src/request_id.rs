@@ -7,6 +7,8 @@ use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
+use crate::problem::Problem;
+
 /// Longest name that a client may give.
 const LONGEST: usize = 128;
 
@@ -26,6 +28,11 @@ impl RequestId {
         let harmless = (1..=LONGEST).contains(&name.len())
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte));
         harmless.then(|| Self(name.into()))
+    }
+
+    /// What a body is told that names a request otherwise.
+    pub(crate) fn expected() -> Problem {
+        Problem::bad_request("`request_id` must have from 1 to 128 letters, digits, `-`, `_`, `.` or `:`")
     }
 
     pub(crate) fn as_str(&self) -> &str {

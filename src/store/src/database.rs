@@ -8,11 +8,12 @@ use std::time::Duration;
 use sqlx::pool::PoolOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, SqlSafeStr as _};
 
 use crate::address::Address;
+use crate::checkpoint::{Checkpointer, FALLBACK};
 use crate::migrate::{MIGRATIONS, migrate_postgres, migrate_sqlite};
-use crate::transaction::{Transaction, limited};
+use crate::transaction::{Arg, Column, Row, Transaction, bind, limited};
 use crate::{DatabaseError, DatabaseErrorKind, DatabaseOptions};
 
 /// What a database is.
@@ -40,6 +41,8 @@ enum Pools {
     Sqlite {
         write: SqlitePool,
         read: SqlitePool,
+        checkpoint: SqlitePool,
+        checkpointer: Arc<Checkpointer>,
         file: Arc<OpenedFile>,
     },
     Postgres(PgPool),
@@ -91,10 +94,12 @@ impl Database {
     pub async fn write(&self) -> Result<Transaction, DatabaseError> {
         let patience = self.options.statement + GRACE;
         match &self.pools {
-            Pools::Sqlite { write, file, .. } => {
+            Pools::Sqlite { write, checkpointer, file, .. } => {
                 file.check(&self.place)?;
                 let connection = write.acquire().await.map_err(|source| self.busy(source, write))?;
-                Transaction::begin(connection, "BEGIN IMMEDIATE", self.place.clone(), patience).await
+                let begun =
+                    Transaction::begin(connection, "BEGIN IMMEDIATE", self.place.clone(), patience).await?;
+                Ok(begun.notifying(checkpointer.committed()))
             }
             Pools::Postgres(pool) => {
                 let connection = pool.acquire().await.map_err(|source| self.busy(source, pool))?;
@@ -123,6 +128,29 @@ impl Database {
         }
     }
 
+    /// Runs one statement as a transaction of its own, in one round trip to a server: `$1` and so on are `args`, then
+    /// `columns`. Gives the first row of its result; none for SQLite, to which a transaction costs no round trips.
+    ///
+    /// # Errors
+    /// See [`DatabaseErrorKind`]. If the connection broke during this call, nobody knows whether it was kept.
+    pub async fn alone(
+        &self,
+        sql: &'static str,
+        args: &[Arg<'_>],
+        columns: &[Column<'_>],
+    ) -> Result<Option<Row>, DatabaseError> {
+        let Some(pool) = self.postgres() else { return Ok(None) };
+        let mut connection = pool.acquire().await.map_err(|source| self.busy(source, pool))?;
+        let patience = self.options.statement + GRACE;
+        let query = columns.iter().fold(bind(sql.into_sql_str(), args), Column::bind);
+        // A connection on which this is abandoned is in no state to be used again.
+        let row = limited(&self.place, patience, query.fetch_one(&mut *connection)).await;
+        if row.is_err() {
+            connection.close_on_drop();
+        }
+        Ok(Some(Row::new(row?, &self.place)))
+    }
+
     /// The server's connections, if it is one.
     pub(crate) fn postgres(&self) -> Option<&PgPool> {
         match &self.pools {
@@ -134,7 +162,8 @@ impl Database {
     /// Closes all connections, once the transactions that are under way have ended.
     pub async fn close(&self) {
         match &self.pools {
-            Pools::Sqlite { write, read, .. } => {
+            Pools::Sqlite { write, read, checkpoint, .. } => {
+                checkpoint.close().await;
                 read.close().await;
                 // The last connection to a file takes the log back into it.
                 write.close().await;
@@ -159,11 +188,19 @@ impl Database {
     }
 }
 
+/// A connection that was in use this short a time ago is not asked whether it is there: no server starts again in it.
+const TRUSTED: Duration = Duration::from_millis(100);
+
 /// Limits that every pool has.
 fn pool_options<DB: sqlx::Database>(options: DatabaseOptions, connections: u32) -> PoolOptions<DB> {
     PoolOptions::new()
         .max_connections(connections.max(1))
         .acquire_timeout(options.connect)
+        // One that was in use just now is there: to ask a server each time would cost a round trip.
+        .test_before_acquire(false)
+        .before_acquire(|connection: &mut DB::Connection, state| {
+            Box::pin(async move { Ok(state.idle_for < TRUSTED || connection.ping().await.is_ok()) })
+        })
         .idle_timeout(Duration::from_secs(600))
         .max_lifetime(Duration::from_secs(3600))
 }
@@ -190,10 +227,13 @@ async fn open_sqlite(
     limited(place, options.statement, first.close()).await?;
 
     let file = Arc::new(OpenedFile::new(path, place)?);
+    let connect = connect.pragma("wal_autocheckpoint", FALLBACK);
     let write = pool_options(options, 1).connect_lazy_with(connect.clone());
+    let checkpoint = pool_options(options, 1).connect_lazy_with(connect.clone());
+    let checkpointer = Arc::new(Checkpointer::start(checkpoint.clone(), write.clone(), Arc::clone(place)));
     let read =
         pool_options(options, options.connections).connect_lazy_with(connect.pragma("query_only", "ON"));
-    Ok(Pools::Sqlite { write, read, file })
+    Ok(Pools::Sqlite { write, read, checkpoint, checkpointer, file })
 }
 
 /// Which file was opened. SQLite writes on into a file that was moved or removed, and what is written there is lost.

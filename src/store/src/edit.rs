@@ -11,6 +11,12 @@ const KEPT_GENERATIONS: i64 = 100_000;
 /// Largest version that is imported: far from where counting on would end.
 const MAX_VERSION: i64 = 1 << 53;
 
+/// Gives a copy that was just imported the version, author and time of the original.
+const KEPT_TEMPLATE: &str = "UPDATE policy_version SET version = $2, changed_by = $3, changed_ms = $4
+    WHERE kind = 'template' AND name = $1 AND generation = (SELECT value FROM store_generation)";
+const KEPT_TENANT: &str = "UPDATE policy_version SET version = $2, changed_by = $3, changed_ms = $4
+    WHERE kind = 'tenant' AND name = $1 AND generation = (SELECT value FROM store_generation)";
+
 /// What PostgreSQL's notifications of commits are sent to; each bears the store's new number.
 pub(crate) const CHANNEL: &str = "cluegate_generation";
 
@@ -97,6 +103,7 @@ impl Edit {
             changed_by = excluded.changed_by, changed_ms = excluded.changed_ms";
         let arguments = args![name, policy, version, &self.by, self.at_ms];
         self.write.execute(put, arguments).await?;
+        self.keep(Kind::Template, name, version, policy).await?;
         self.log(Kind::Template, name, name, "put").await?;
         Ok(version)
     }
@@ -126,8 +133,19 @@ impl Edit {
             changed_by = excluded.changed_by, changed_ms = excluded.changed_ms";
         let arguments = args![name, policy, version, &self.by, self.at_ms];
         self.write.execute(put, arguments).await?;
+        self.keep(Kind::Tenant, name, version, policy).await?;
         self.log(Kind::Tenant, name, name, "put").await?;
         Ok(version)
+    }
+
+    /// Keeps what a policy says now for whoever asks later. Of several texts in one edit, the last is kept.
+    async fn keep(&mut self, kind: Kind, name: &str, version: i64, policy: &str) -> Result<(), StoreError> {
+        let keep = "INSERT INTO policy_version (kind, name, generation, version, policy, changed_by, changed_ms)
+            VALUES ($1, $2, $3, $4, $5, $6, $7)
+            ON CONFLICT (kind, name, generation) DO UPDATE SET version = excluded.version, policy = excluded.policy";
+        let arguments = args![kind.name(), name, self.generation, version, policy, &self.by, self.at_ms];
+        self.write.execute(keep, arguments).await?;
+        Ok(())
     }
 
     /// Suspends a tenant or takes it back, and gives its new version.
@@ -303,8 +321,9 @@ impl Edit {
         for template in &contents.templates {
             self.put_template(&template.name, &template.policy, Expect::Absent).await?;
             let keep = "UPDATE template SET version = $2, changed_by = $3, changed_ms = $4 WHERE name = $1";
-            self.restamp(keep, &template.name, template.version, (&template.changed_by, template.changed_ms))
-                .await?;
+            let by = (template.changed_by.as_str(), template.changed_ms);
+            self.restamp(keep, &template.name, template.version, by).await?;
+            self.restamp(KEPT_TEMPLATE, &template.name, template.version, by).await?;
         }
         for tenant in &contents.tenants {
             self.put_tenant(&tenant.name, &tenant.policy, Expect::Absent).await?;
@@ -312,7 +331,9 @@ impl Edit {
                 self.set_state(&tenant.name, tenant.state, Expect::Any).await?;
             }
             let keep = "UPDATE tenant SET version = $2, changed_by = $3, changed_ms = $4 WHERE name = $1";
-            self.restamp(keep, &tenant.name, tenant.version, (&tenant.changed_by, tenant.changed_ms)).await?;
+            let by = (tenant.changed_by.as_str(), tenant.changed_ms);
+            self.restamp(keep, &tenant.name, tenant.version, by).await?;
+            self.restamp(KEPT_TENANT, &tenant.name, tenant.version, by).await?;
         }
         for revision in &contents.revisions {
             self.add_revision(&revision.name, &revision.revision, &revision.text).await?;

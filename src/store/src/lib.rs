@@ -28,6 +28,7 @@
 //! ([`Store::changes_since`]); and what tenants used of their quotas ([`Store::consume`]).
 
 mod address;
+mod checkpoint;
 mod database;
 mod edit;
 mod error;
@@ -49,11 +50,11 @@ pub use edit::{Author, Edit, Expect};
 pub use error::{DatabaseError, DatabaseErrorKind};
 pub use model::{
     Change, Constitution, Key, KeyHash, KeyState, Kind, MAX_NAME_BYTES, MAX_NOTE_BYTES, MAX_TEXT_BYTES,
-    NewKey, Revision, Template, Tenant, TenantState,
+    NewKey, PolicyVersion, Revision, Template, Tenant, TenantState,
 };
 pub use options::DatabaseOptions;
 pub use store::{Changes, Contents, Current, Store};
 pub use store_error::StoreError;
-pub use transaction::{Arg, Row, Transaction};
+pub use transaction::{Arg, Column, Row, Transaction};
 pub use usage::{Consumed, Measure, Period, Reservation, Usage, Want};
 pub use watch::Watch;

@@ -62,6 +62,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/0002_log.sql"),
         postgres: include_str!("../migrations/0002_log.sql"),
     },
+    Migration {
+        number: 3,
+        name: "history",
+        sqlite: include_str!("../migrations/0003_history.sql"),
+        postgres: include_str!("../migrations/0003_history.sql"),
+    },
 ];
 
 /// What PostgreSQL's advisory lock is called: any number that nobody else in the database uses ("cluegate" in ASCII).

@@ -69,6 +69,21 @@ pub struct Template {
     pub changed_ms: i64,
 }
 
+/// What the policy of a tenant or a template said from one change to the next; it never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyVersion {
+    /// The store's number after the change; 0 for what was there before versions were kept.
+    pub generation: i64,
+    /// The version of the tenant or the template. It begins anew with one that was removed and added again.
+    pub version: i64,
+    /// The keys of its table in a policy file, as TOML.
+    pub policy: String,
+    /// Who changed it.
+    pub changed_by: String,
+    /// When, in milliseconds since 1970 (UTC).
+    pub changed_ms: i64,
+}
+
 /// Whether a tenant is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

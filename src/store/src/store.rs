@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::edit::{Author, Edit};
 use crate::model::{
-    Change, Constitution, Key, Kind, MAX_NAME_BYTES, Revision, Template, Tenant, TenantState, check_name,
-    check_text,
+    Change, Constitution, Key, Kind, MAX_NAME_BYTES, PolicyVersion, Revision, Template, Tenant, TenantState,
+    check_name, check_text,
 };
 use crate::{Database, Row, StoreError, Transaction, args};
 
@@ -20,6 +20,7 @@ const CONSTITUTION: &str = "SELECT c.name, c.current, r.body, c.version, c.chang
     FROM constitution c JOIN constitution_revision r ON r.name = c.name AND r.revision = c.current";
 const CURRENT: &str = "SELECT name, current, version, changed_by, changed_ms FROM constitution";
 const REVISION: &str = "SELECT name, revision, body, added_by, added_ms FROM constitution_revision";
+const VERSION: &str = "SELECT generation, version, policy, changed_by, changed_ms FROM policy_version";
 const KEY: &str =
     "SELECT tenant, id, sha256, note, created_ms, not_before_ms, expires_ms, revoked_ms FROM api_key";
 const CHANGE: &str =
@@ -205,6 +206,24 @@ impl Store {
     /// As the database says.
     pub async fn tenant(&self, name: &str) -> Result<Option<Tenant>, StoreError> {
         self.one(sql!(TENANT, " WHERE name = $1"), &[("tenant", name)], tenant).await
+    }
+
+    /// What the policy of a tenant or a template said, newest first, beginning before the store's number `before`, at most
+    /// `limit`. One that was removed has its versions still.
+    ///
+    /// # Errors
+    /// As the database says.
+    pub async fn policy_versions(
+        &self,
+        kind: Kind,
+        name: &str,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<PolicyVersion>, StoreError> {
+        check_text("name", name, MAX_NAME_BYTES)?;
+        let page = " WHERE kind = $1 AND name = $2 AND generation < $3 ORDER BY generation DESC LIMIT $4";
+        let arguments = args![kind.name(), name, before.unwrap_or(i64::MAX), i64::from(limit)];
+        self.list(sql!(VERSION, page), arguments, policy_version).await
     }
 
     /// Constitutions with their current text in order of their names, beginning after `after`, at most `limit`.
@@ -400,6 +419,16 @@ fn tenant(row: &Row) -> Result<Tenant, StoreError> {
         policy: row.get("policy")?,
         state: TenantState::parse(row.get("state")?)?,
         version: row.get("version")?,
+        changed_by: row.get("changed_by")?,
+        changed_ms: row.get("changed_ms")?,
+    })
+}
+
+fn policy_version(row: &Row) -> Result<PolicyVersion, StoreError> {
+    Ok(PolicyVersion {
+        generation: row.get("generation")?,
+        version: row.get("version")?,
+        policy: row.get("policy")?,
         changed_by: row.get("changed_by")?,
         changed_ms: row.get("changed_ms")?,
     })

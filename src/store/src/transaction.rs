@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Encode, Executor as _, Postgres, Row as _, SqlSafeStr, SqlStr, Sqlite, Type};
+use tokio::sync::Notify;
 
 use crate::{Backend, DatabaseError, DatabaseErrorKind};
 
@@ -23,6 +24,28 @@ pub enum Arg<'a> {
     Text(Option<&'a str>),
     /// `BYTEA` in PostgreSQL, `BLOB` in SQLite.
     Bytes(Option<&'a [u8]>),
+}
+
+/// A column of many rows, for PostgreSQL's `unnest`: all columns of one statement have as many items.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Column<'a> {
+    /// `BIGINT[]`.
+    Ints(Vec<i64>),
+    /// `TEXT[]`; no text with a NUL.
+    Texts(Vec<Option<&'a str>>),
+}
+
+impl Column<'_> {
+    /// The query with this as its next argument.
+    pub(crate) fn bind<'q>(
+        query: Query<'q, Postgres, PgArguments>,
+        column: &'q Self,
+    ) -> Query<'q, Postgres, PgArguments> {
+        match column {
+            Self::Ints(items) => query.bind(items),
+            Self::Texts(items) => query.bind(items),
+        }
+    }
 }
 
 macro_rules! arg_from {
@@ -65,7 +88,7 @@ pub struct Row {
     place: Arc<str>,
 }
 
-enum RowOf {
+pub(crate) enum RowOf {
     Sqlite(SqliteRow),
     Postgres(PgRow),
 }
@@ -102,6 +125,8 @@ pub struct Transaction {
     /// Whether a statement failed or was abandoned.
     broken: bool,
     finished: bool,
+    /// Told when something was committed.
+    committed: Option<Arc<Notify>>,
 }
 
 impl std::fmt::Debug for Transaction {
@@ -149,9 +174,16 @@ impl Transaction {
         patience: Duration,
     ) -> Result<Self, DatabaseError> {
         let connection = connection.into();
-        let mut transaction = Self { connection, place, patience, broken: false, finished: false };
+        let mut transaction =
+            Self { connection, place, patience, broken: false, finished: false, committed: None };
         transaction.control(begin).await?;
         Ok(transaction)
+    }
+
+    /// The same, and tells `committed` when it is committed.
+    pub(crate) fn notifying(mut self, committed: &Arc<Notify>) -> Self {
+        self.committed = Some(Arc::clone(committed));
+        self
     }
 
     /// `BEGIN`, `COMMIT` and `ROLLBACK`, which are not worth a prepared statement.
@@ -240,6 +272,9 @@ impl Transaction {
     pub async fn commit(mut self) -> Result<(), DatabaseError> {
         self.control("COMMIT").await?;
         self.finished = true;
+        if let Some(committed) = &self.committed {
+            committed.notify_one();
+        }
         Ok(())
     }
 
@@ -279,7 +314,7 @@ impl From<PoolConnection<Postgres>> for Connection {
 }
 
 impl Row {
-    fn new(inner: impl Into<RowOf>, place: &Arc<str>) -> Self {
+    pub(crate) fn new(inner: impl Into<RowOf>, place: &Arc<str>) -> Self {
         Self { inner: inner.into(), place: place.clone() }
     }
 }
@@ -312,7 +347,7 @@ pub(crate) async fn limited<T>(
 }
 
 /// The statement with its arguments.
-fn bind<'q, DB: sqlx::Database>(sql: SqlStr, args: &[Arg<'q>]) -> Query<'q, DB, DB::Arguments>
+pub(crate) fn bind<'q, DB: sqlx::Database>(sql: SqlStr, args: &[Arg<'q>]) -> Query<'q, DB, DB::Arguments>
 where
     Option<i64>: Encode<'q, DB> + Type<DB>,
     Option<f64>: Encode<'q, DB> + Type<DB>,

@@ -18,7 +18,7 @@ pub const CARD_FILE: &str = "student.json";
 pub const WEIGHTS_FILE: &str = "student.safetensors";
 
 /// Version of the format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Most bytes of either file.
 const MAX_BYTES: u64 = 256 << 20;
@@ -50,7 +50,7 @@ pub struct Counts {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Card {
-    /// Version of the format, 1.
+    /// Version of the format, 2. In the first, a last output stood for any rule and decided alone.
     pub format: u32,
     /// What pictures it learned from, in words.
     pub domain: String,
@@ -60,7 +60,7 @@ pub struct Card {
     pub constitution: ConstitutionName,
     /// What judged the pictures: the revision of the method, with models, prompts and thresholds.
     pub labels: String,
-    /// Its outputs: the rules, then `any`, which decides.
+    /// Its outputs: a rule each. The largest decides.
     pub outputs: Vec<String>,
     /// BLAKE3 of the weights.
     pub weights: String,
@@ -83,7 +83,7 @@ pub struct Student {
 }
 
 impl Student {
-    /// From what distillation gave. `rules` are the ids of the outputs before the last.
+    /// From what distillation gave. `rules` are the ids of the outputs.
     ///
     /// # Errors
     /// `Malformed` if the head cannot be written.
@@ -94,8 +94,6 @@ impl Student {
         about: (String, String, ConstitutionName, String),
     ) -> Result<Self> {
         let (domain, encoder, constitution, labels) = about;
-        let mut outputs = rules;
-        outputs.push("any".to_owned());
         let (pictures, unsafe_pictures) = distilled.trained;
         let card = Card {
             format: FORMAT,
@@ -103,7 +101,7 @@ impl Student {
             encoder,
             constitution,
             labels,
-            outputs,
+            outputs: rules,
             weights: blake3::hash(&weights(&distilled.head)?).to_hex().to_string(),
             training: options.clone(),
             trained_on: Counts { pictures, unsafe_pictures },

@@ -44,6 +44,19 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
+/// The largest, or what is no number if one of them is none: a maximum would pass it over.
+pub(crate) fn largest(logits: impl Iterator<Item = f64>) -> f64 {
+    logits.fold(f64::NEG_INFINITY, |most, logit| {
+        if logit.is_nan() {
+            logit
+        } else if most.is_nan() {
+            most
+        } else {
+            most.max(logit)
+        }
+    })
+}
+
 impl Head {
     /// Number of features.
     pub fn width(&self) -> usize {
@@ -61,7 +74,8 @@ impl Head {
         scaled.map(|(value, (mean, deviation))| (value - mean) / deviation).collect()
     }
 
-    /// The mean logit of the last output, which stands for any rule: the larger, the likelier unsafe.
+    /// The largest of the rules' logits, each the mean of the members': the larger, the likelier unsafe. An output for "any
+    /// rule", trained beside them, orders pictures worse: the rules' own labels say more (docs/student.md).
     ///
     /// # Errors
     /// Features of another number, or a logit that is not a number.
@@ -82,9 +96,12 @@ impl Head {
             )));
         }
         let x = self.standardise(features);
-        let logits = self.members.iter().map(|member| member.logits(&x).last().copied().map(f64::from));
-        let total: f64 = logits.map(|logit| logit.unwrap_or(f64::NAN)).sum();
-        let score = total / self.members.len() as f64;
+        let mut sums = vec![0.0; self.outputs()];
+        for member in &self.members {
+            let logits = member.logits(&x);
+            sums.iter_mut().zip(logits).for_each(|(sum, logit)| *sum += f64::from(logit));
+        }
+        let score = largest(sums.into_iter().map(|sum| sum / self.members.len() as f64));
         if score.is_finite() {
             Ok(score)
         } else {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibrate::{Calibration, Goal, calibrate, count_at};
 use crate::error::{Result, StudentError, StudentErrorKind};
-use crate::head::{Head, Member};
+use crate::head::{Head, Member, largest};
 
 /// A labelled picture.
 #[derive(Debug, Clone)]
@@ -100,7 +100,7 @@ fn share_of(key: &str, seed: u64) -> f64 {
     first as f64 / (1_u64 << 48) as f64
 }
 
-/// Trains a head on `examples` of one width, with a label for each of the rules and one for any of them.
+/// Trains a head on `examples` of one width, with a label for each of the rules.
 ///
 /// # Errors
 /// `Labels` if there are too few pictures, or too few unsafe ones, for the folds or the goal.
@@ -135,8 +135,8 @@ pub fn distill(examples: &[Example], options: &TrainOptions) -> Result<Distilled
             .iter()
             .zip(&folds)
             .map(|(row, fold)| {
-                let logit = members[*fold].logits(&row.x).last().copied().unwrap_or(f32::NAN);
-                (f64::from(logit), row.is_unsafe())
+                let logits = members[*fold].logits(&row.x);
+                (largest(logits.into_iter().map(f64::from)), row.is_unsafe())
             })
             .collect();
         let sent_on = sent_at(&scores, options.goal.recall);
@@ -195,7 +195,7 @@ fn standardised(training: &[&Example]) -> Result<Head> {
     }
 }
 
-/// Standardised features and a target for each output, any rule last.
+/// Standardised features and a target for each rule.
 struct Row {
     x: Vec<f32>,
     targets: Vec<f32>,
@@ -205,13 +205,11 @@ impl Row {
     fn new(head: &Head, example: &Example) -> Self {
         let x = example.views.first().map(|view| head.standardise(view)).unwrap_or_default();
         let target = |is: bool| f32::from(u8::from(is));
-        let mut targets: Vec<f32> = example.violated.iter().map(|violated| target(*violated)).collect();
-        targets.push(target(example.is_unsafe()));
-        Self { x, targets }
+        Self { x, targets: example.violated.iter().map(|violated| target(*violated)).collect() }
     }
 
     fn is_unsafe(&self) -> bool {
-        self.targets.last() == Some(&1.0)
+        self.targets.contains(&1.0)
     }
 }
 

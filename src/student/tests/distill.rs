@@ -95,8 +95,8 @@ fn the_same_labels_give_the_same_bytes_and_other_files_are_refused() {
     assert!(error.to_string().contains("take both files of one folder"), "{error}");
     let card = two.path().join(CARD_FILE);
     let text = fs::read_to_string(&card).unwrap();
-    fs::write(&card, text.replace("\"format\": 1", "\"format\": 2")).unwrap();
-    assert!(Student::load(two.path()).unwrap_err().to_string().contains("format 2, expected 1"));
+    fs::write(&card, text.replace("\"format\": 2", "\"format\": 1")).unwrap();
+    assert!(Student::load(two.path()).unwrap_err().to_string().contains("format 1, expected 2"));
     fs::write(&card, &text[..text.len() / 2]).unwrap();
     assert_eq!(Student::load(two.path()).unwrap_err().kind(), StudentErrorKind::Malformed);
     fs::remove_file(&card).unwrap();

@@ -100,6 +100,12 @@ catalogue! {
         "Time of one batch of entries.";
     LOG_BATCH: Histogram "cluegate_log_batch_entries" []
         "Entries that became durable together.";
+    LOG_EXPIRED: Counter "cluegate_log_expired_total" ["what"]
+        "Decisions and pictures that were removed because they were older than their tenant's retention allows.";
+    LOG_SWEPT: Gauge "cluegate_log_swept_timestamp_seconds" []
+        "When the last sweep for what is too old ended without a failure, in seconds since 1970.";
+    LOG_SWEEP_FAILURES: Counter "cluegate_log_sweep_failures_total" []
+        "Tenants of whom a sweep could not remove what is too old.";
     WEBHOOK_ENTRIES: Counter "cluegate_log_webhook_entries_total" []
         "Entries of the decision log that the webhook took.";
     WEBHOOK_RETRIES: Counter "cluegate_log_webhook_retries_total" []

@@ -1,5 +1,6 @@
 //! The rate of the decision log, and what it adds to a decision.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,9 @@ use crate::table::{Table, ms};
 
 /// Decisions a second that have to be sustained.
 const RATE: f64 = 2_000.0;
+/// Bytes of a bare write, about what a batch of decisions takes, and how many of them there are a second.
+const BARE_BYTES: usize = 16 << 10;
+const BARE_RATE: f64 = 400.0;
 /// Sessions that decide at once.
 const SESSIONS: usize = 64;
 
@@ -34,7 +38,8 @@ pub(super) fn measure(arguments: &TenantsArgs, folder: &Path, page: &mut Page) -
     page.text(&format!(
         "Decisions of {SESSIONS} sessions at once, each waiting until its own is durable in the database, on this machine's \
          disk. At a fixed rate: {RATE} a second for {seconds} s, latency from the time that a decision was due; at most: as \
-         many as will go for {seconds} s. Every decision is counted in the log afterwards."
+         many as will go for {seconds} s. Every decision is counted in the log afterwards. Below, what the disk takes for \
+         {BARE_BYTES} bytes more in a file and their sync, {BARE_RATE} times a second: a commit waits for that at least once."
     ))?;
     let mut table =
         Table::new(&["database", "at a fixed rate, 1/s", "p50 ms", "p99 ms", "longest ms", "at most, 1/s"]);
@@ -70,8 +75,33 @@ pub(super) fn measure(arguments: &TenantsArgs, folder: &Path, page: &mut Page) -
         ensure!(found == appended, "{appended} decisions were made durable, and {found} are there");
         example.appended.store(0, Ordering::Relaxed);
     }
+    let bare = bare_syncs(&folder.join("bare"), Duration::from_secs(seconds.min(10)))?;
+    let at = |share| ms(bare.percentile(share));
+    table.row(
+        "a bare write and sync",
+        [format!("{BARE_RATE:.0}"), at(0.5), at(0.99), ms(bare.max()), String::new()],
+    );
     page.table(table)?;
     Ok(rates)
+}
+
+/// How long it takes to bring a little more of a file to the disk, at a fixed rate.
+fn bare_syncs(path: &Path, duration: Duration) -> anyhow::Result<Times> {
+    let mut file = std::fs::File::create_new(path)?;
+    let (begin, bytes) = (Instant::now(), [7_u8; BARE_BYTES]);
+    let mut latencies = Vec::new();
+    for number in 0_u32.. {
+        let due = begin + Duration::from_secs_f64(f64::from(number) / BARE_RATE);
+        if due.duration_since(begin) >= duration {
+            break;
+        }
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let begun = Instant::now();
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        latencies.push(millis(begun.elapsed()));
+    }
+    Ok(Times::new(latencies))
 }
 
 /// What came of some seconds.

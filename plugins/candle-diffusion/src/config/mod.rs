@@ -5,7 +5,11 @@
 //! option that neither diffusers 0.42.1 nor this crate knows is accepted only if it is `null` or `false`: a newer
 //! version that added it would otherwise compute something else in silence.
 
+mod flow;
+mod flux;
 mod scheduler;
+mod sd3;
+mod t5;
 mod text_encoder;
 mod unet;
 mod vae;
@@ -16,9 +20,13 @@ use cluegate_models::ModelError;
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use flow::{FlowConfig, TimeShift};
+pub use flux::FluxConfig;
 pub use scheduler::{BetaSchedule, NoiseConfig, PredictionType, TimestepSpacing};
+pub use sd3::Sd3Config;
+pub use t5::T5Config;
 pub use text_encoder::{TextActivation, TextEncoderConfig};
-pub use unet::{UNetConfig, UNetLevel};
+pub use unet::{AddedConfig, UNetConfig, UNetLevel};
 pub use vae::VaeConfig;
 
 pub(crate) use scheduler::RawScheduler;
@@ -92,6 +100,16 @@ fn check_groups(path: &str, channels: usize, groups: usize) -> Result<()> {
         path,
         format!("`norm_num_groups` {groups} does not divide the {channels} channels of `block_out_channels`"),
     ))
+}
+
+/// Refuses sizes that are 0, or so large that a product of two would mean nothing.
+fn check_sizes(path: &str, sizes: &[(&str, usize)]) -> Result<()> {
+    /// Far over any model's widths and vocabularies.
+    const MOST: usize = 1 << 20;
+    let wrong = sizes.iter().find(|(_, size)| !(1..=MOST).contains(size));
+    wrong.map_or(Ok(()), |(key, size)| {
+        Err(ModelError::malformed(path, format!("`{key}` is {size}, expected 1 to {MOST}")))
+    })
 }
 
 /// A malformed file unless `valid`.

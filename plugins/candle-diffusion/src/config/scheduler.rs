@@ -41,6 +41,18 @@ const IGNORED: &[&str] = &[
     "variance_type",
 ];
 
+/// What Euler steps read beside: with another value they would visit other noise levels.
+const EULER: &[(&str, &[&str])] = &[
+    ("final_sigmas_type", &["\"zero\""]),
+    ("interpolation_type", &["\"linear\""]),
+    ("sigma_max", &["null"]),
+    ("sigma_min", &["null"]),
+    ("timestep_type", &["\"discrete\""]),
+    ("use_beta_sigmas", &["false", "null"]),
+    ("use_exponential_sigmas", &["false", "null"]),
+    ("use_karras_sigmas", &["false", "null"]),
+];
+
 /// The file as it is.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct RawScheduler {
@@ -131,13 +143,45 @@ impl RawScheduler {
         tree.read_json("scheduler_config.json")
     }
 
+    /// The class that the file is of; empty if it does not say.
+    pub(crate) fn class(&self) -> &str {
+        self.other.get("_class_name").and_then(|name| name.as_str()).unwrap_or_default()
+    }
+
+    /// Whether the file belongs to a model that was trained by flow matching.
+    pub(crate) fn is_flow(&self) -> bool {
+        self.class().contains("FlowMatch")
+    }
+
+    /// The kind that the folder ships if it is implemented, else DDIM, which every schedule with betas allows.
+    pub(crate) fn default_kind(&self) -> SchedulerKind {
+        match self.class() {
+            "EulerDiscreteScheduler" => SchedulerKind::Euler,
+            "EulerAncestralDiscreteScheduler" => SchedulerKind::EulerAncestral,
+            _ if self.is_flow() => SchedulerKind::FlowMatchEuler,
+            _ => SchedulerKind::Ddim,
+        }
+    }
+
+    /// Whether the folder is that of a model which was distilled to a few steps without guidance (SD-Turbo, SDXL-Turbo,
+    /// Lightning): such models ship Euler steps at trailing timesteps, and their parents do not.
+    pub(crate) fn is_few_step(&self) -> bool {
+        let euler = matches!(self.default_kind(), SchedulerKind::Euler | SchedulerKind::EulerAncestral);
+        let of_noise = self.prediction_type.as_deref().is_none_or(|kind| kind == "epsilon");
+        euler && of_noise && self.timestep_spacing.as_deref() == Some("trailing")
+    }
+
     /// Checks it for one kind of scheduler, with that scheduler's defaults.
     pub(crate) fn build(&self, kind: SchedulerKind, path: &str) -> Result<NoiseConfig> {
         check_options(path, &self.other, FIXED, IGNORED)?;
-        if let Some(class) = self.other.get("_class_name").and_then(|v| v.as_str())
-            && class.contains("FlowMatch")
-        {
-            return Err(ModelError::unsupported(path, "`_class_name`", class, "schedulers with betas"));
+        if self.is_flow() {
+            let found = "FlowMatchEulerDiscreteScheduler";
+            return Err(ModelError::unsupported(path, "`_class_name`", found, "schedulers with betas"));
+        }
+        if kind == SchedulerKind::Euler {
+            let read = |key: &String| EULER.iter().any(|(name, _)| name == key);
+            let other = self.other.iter().filter(|(key, _)| read(key)).map(|(k, v)| (k.clone(), v.clone()));
+            check_options(path, &other.collect(), EULER, &[])?;
         }
         let steps = self.num_train_timesteps.unwrap_or(1000);
         ensure((2..=100_000).contains(&steps), path, || {
@@ -166,7 +210,7 @@ impl RawScheduler {
             },
             timestep_spacing: match (self.timestep_spacing.as_deref(), kind) {
                 (Some("leading"), _) | (None, SchedulerKind::Ddim) => TimestepSpacing::Leading,
-                (Some("linspace"), _) | (None, SchedulerKind::EulerAncestral) => TimestepSpacing::Linspace,
+                (Some("linspace"), _) | (None, _) => TimestepSpacing::Linspace,
                 (Some("trailing"), _) => TimestepSpacing::Trailing,
                 (Some(found), _) => {
                     let supported = "leading, trailing, linspace";
@@ -223,6 +267,29 @@ mod tests {
             assert_eq!(config.beta_schedule, BetaSchedule::ScaledLinear);
             assert_eq!((config.clip, config.steps_offset), (None, 1));
         }
+    }
+
+    #[test]
+    fn the_file_names_the_kind_and_few_steps() {
+        let raw = |json: &str| serde_json::from_str::<RawScheduler>(json).unwrap();
+        let turbo =
+            raw(r#"{"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing",
+            "prediction_type": "epsilon"}"#);
+        assert_eq!((turbo.default_kind(), turbo.is_few_step()), (SchedulerKind::EulerAncestral, true));
+        let sdxl = raw(r#"{"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}"#);
+        assert_eq!((sdxl.default_kind(), sdxl.is_few_step()), (SchedulerKind::Euler, false));
+        assert_eq!(raw(r#"{"_class_name": "PNDMScheduler"}"#).default_kind(), SchedulerKind::Ddim);
+    }
+
+    #[test]
+    fn noise_levels_that_euler_steps_would_visit_otherwise_are_refused() {
+        for key in ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"] {
+            let json = format!(r#"{{"{key}": true}}"#);
+            assert!(build(&json, SchedulerKind::Ddim).is_ok());
+            assert!(build(&json, SchedulerKind::Euler).unwrap_err().to_string().contains(key));
+        }
+        let shipped = r#"{"interpolation_type": "linear", "use_karras_sigmas": false, "sigma_min": null}"#;
+        assert!(build(shipped, SchedulerKind::Euler).is_ok());
     }
 
     #[test]

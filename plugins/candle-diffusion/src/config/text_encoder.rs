@@ -1,7 +1,9 @@
-//! `text_encoder/config.json`: `CLIPTextModel` (transformers 5.17, `models/clip/configuration_clip.py`).
+//! `config.json` of a text encoder of CLIP: `CLIPTextModel`, `CLIPTextModelWithProjection` (transformers 5.17,
+//! `models/clip/configuration_clip.py`), or the whole `CLIPModel`, whose text tower stands under `text_config`.
 
 use cluegate_models::{FileTree, ModelError};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{Result, ensure};
 
@@ -19,6 +21,8 @@ struct RawTextEncoder {
     max_position_embeddings: usize,
     hidden_act: String,
     layer_norm_eps: f64,
+    eos_token_id: u32,
+    projection_dim: usize,
     use_attention_mask: bool,
 }
 
@@ -34,6 +38,8 @@ impl Default for RawTextEncoder {
             max_position_embeddings: 77,
             hidden_act: "quick_gelu".to_owned(),
             layer_norm_eps: 1e-5,
+            eos_token_id: 49407,
+            projection_dim: 512,
             use_attention_mask: false,
         }
     }
@@ -67,6 +73,11 @@ pub struct TextEncoderConfig {
     pub activation: TextActivation,
     /// Epsilon of the layer norms.
     pub layer_norm_eps: f64,
+    /// The token whose state stands for the whole text; `None` for the one with the highest id, as in checkpoints
+    /// from before transformers 4.31, whose files say 2.
+    pub end_token: Option<u32>,
+    /// Width of that state after its projection, if the model has one (`CLIPTextModelWithProjection`).
+    pub projection_dim: usize,
 }
 
 impl TextEncoderConfig {
@@ -75,7 +86,8 @@ impl TextEncoderConfig {
     /// # Errors
     /// `MissingFile`, `Malformed`, `Unsupported`.
     pub fn load(tree: &FileTree) -> Result<Self> {
-        Self::build(tree.read_json("config.json")?, &tree.path_of("config.json"))
+        let path = tree.path_of("config.json");
+        Self::build(raw(tree.read_json("config.json")?, &path)?, &path)
     }
 
     fn build(raw: RawTextEncoder, path: &str) -> Result<Self> {
@@ -106,8 +118,19 @@ impl TextEncoderConfig {
             positions: raw.max_position_embeddings,
             activation,
             layer_norm_eps: raw.layer_norm_eps,
+            end_token: Some(raw.eos_token_id).filter(|id| *id != LEGACY_END),
+            projection_dim: raw.projection_dim,
         })
     }
+}
+
+/// `eos_token_id` of the files that transformers wrote before 4.31, whatever the vocabulary.
+const LEGACY_END: u32 = 2;
+
+/// The text tower's options, of a file of its own or of a whole CLIP.
+fn raw(file: Value, path: &str) -> Result<RawTextEncoder> {
+    let nested = file.get("text_config").filter(|_| file["model_type"] == "clip").cloned();
+    serde_json::from_value(nested.unwrap_or(file)).map_err(|e| ModelError::malformed(path, e.to_string()))
 }
 
 #[cfg(test)]
@@ -122,9 +145,24 @@ mod tests {
             (r#"{"use_attention_mask": true}"#, "use_attention_mask"),
             (r#"{"num_attention_heads": 5}"#, "num_attention_heads"),
         ] {
-            let raw = serde_json::from_str(json).unwrap();
+            let raw = raw(serde_json::from_str(json).unwrap(), "").unwrap();
             let error = TextEncoderConfig::build(raw, "text_encoder/config.json").unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn the_layout_of_a_whole_clip_is_read_too() {
+        let text = r#"{"model_type": "clip_text_model", "hidden_size": 64, "num_attention_heads": 4,
+            "eos_token_id": 2, "projection_dim": 24}"#;
+        let build = |json: String| {
+            TextEncoderConfig::build(raw(serde_json::from_str(&json).unwrap(), "").unwrap(), "").unwrap()
+        };
+        let alone = build(text.to_owned());
+        assert_eq!((alone.hidden_size, alone.end_token, alone.projection_dim), (64, None, 24));
+        assert_eq!(
+            build(format!(r#"{{"model_type": "clip", "projection_dim": 9, "text_config": {text}}}"#)),
+            alone
+        );
     }
 }

@@ -19,7 +19,7 @@ const FIXED: &[(&str, &[&str])] = &[
 ];
 
 /// Options without effect here: dropout is for training, the attention is always computed in f32, and the last is
-/// only read together with `addition_embed_type`.
+/// only read with another `addition_embed_type` than is implemented.
 const IGNORED: &[&str] = &["dropout", "upcast_attention", "addition_embed_type_num_heads"];
 
 /// The file as it is; defaults are those of diffusers.
@@ -44,6 +44,9 @@ struct RawUNet {
     attention_head_dim: PerLevel<usize>,
     time_embedding_dim: Option<usize>,
     use_linear_projection: bool,
+    addition_embed_type: Option<String>,
+    addition_time_embed_dim: Option<usize>,
+    projection_class_embeddings_input_dim: Option<usize>,
     #[serde(flatten)]
     other: OtherOptions,
 }
@@ -72,6 +75,9 @@ impl Default for RawUNet {
             attention_head_dim: PerLevel::One(8),
             time_embedding_dim: None,
             use_linear_projection: false,
+            addition_embed_type: None,
+            addition_time_embed_dim: None,
+            projection_class_embeddings_input_dim: None,
             other: OtherOptions::new(),
         }
     }
@@ -124,6 +130,27 @@ pub struct UNetConfig {
     pub cross_attention_dim: usize,
     /// Whether the projections around the transformer blocks are stored as linear layers, not 1x1 convolutions.
     pub linear_projection: bool,
+    /// What the time embedding is added to, in SDXL.
+    pub added: Option<AddedConfig>,
+}
+
+/// SDXL's added conditioning (`addition_embed_type` `text_time`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddedConfig {
+    /// Sines and cosines for each of the six sizes.
+    pub time_width: usize,
+    /// Width of pooled text and sizes together.
+    pub input: usize,
+}
+
+impl AddedConfig {
+    /// Sizes that a picture is described by.
+    pub const SIZES: usize = 6;
+
+    /// Width of the pooled text.
+    pub fn pooled_width(self) -> usize {
+        self.input - Self::SIZES * self.time_width
+    }
 }
 
 impl UNetConfig {
@@ -182,12 +209,33 @@ impl UNetConfig {
             norm_groups: groups,
             norm_eps: raw.norm_eps,
             linear_projection: raw.use_linear_projection,
+            added: added(&raw, path)?,
         })
     }
 
     /// By how much the way down divides height and width of the latents.
     pub fn downscale(&self) -> usize {
         1 << (self.levels.len() - 1)
+    }
+}
+
+fn added(raw: &RawUNet, path: &str) -> Result<Option<AddedConfig>> {
+    let sizes = (raw.addition_time_embed_dim, raw.projection_class_embeddings_input_dim);
+    match (raw.addition_embed_type.as_deref(), sizes) {
+        (None, (None, None)) => Ok(None),
+        (Some("text_time"), (Some(time_width), Some(input))) if input > AddedConfig::SIZES * time_width => {
+            Ok(Some(AddedConfig { time_width, input }))
+        }
+        (None | Some("text_time"), (time_width, input)) => Err(ModelError::malformed(
+            path,
+            format!(
+                "`addition_embed_type` text_time needs `projection_class_embeddings_input_dim`, over six times \
+                 `addition_time_embed_dim`; without it both are null; found {input:?} and {time_width:?}"
+            ),
+        )),
+        (Some(found), _) => {
+            Err(ModelError::unsupported(path, "`addition_embed_type`", found, "null or \"text_time\""))
+        }
     }
 }
 
@@ -270,7 +318,7 @@ mod tests {
         for (json, word) in [
             (r#"{"class_embed_type": "timestep"}"#, "class_embed_type"),
             (r#"{"dual_cross_attention": true}"#, "dual_cross_attention"),
-            (r#"{"addition_embed_type": "text_time"}"#, "addition_embed_type"),
+            (r#"{"addition_embed_type": "text_image"}"#, "addition_embed_type"),
             (r#"{"mid_block_type": "UNetMidBlock2DSimpleCrossAttn"}"#, "mid_block_type"),
             (r#"{"act_fn": "gelu"}"#, "act_fn"),
             (r#"{"something_of_next_year": 3}"#, "something_of_next_year"),
@@ -289,6 +337,12 @@ mod tests {
     fn what_does_not_fit_together_is_malformed() {
         for (json, word) in [
             (r#"{"norm_num_groups": 7}"#, "norm_num_groups"),
+            (r#"{"addition_embed_type": "text_time"}"#, "addition_time_embed_dim"),
+            (
+                r#"{"addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+                "projection_class_embeddings_input_dim": 1536}"#,
+                "projection_class_embeddings_input_dim",
+            ),
             (r#"{"attention_head_dim": [5, 10]}"#, "attention_head_dim"),
             (r#"{"attention_head_dim": 0}"#, "heads"),
             (r#"{"block_out_channels": []}"#, "block_out_channels"),

@@ -44,11 +44,15 @@ impl ResnetBlock {
         })
     }
 
-    /// `x` `(batch, height, width, input)`; `time` `(1, width)`, after SiLU, one for the whole batch.
+    /// `x` `(batch, height, width, input)`; `time` `(1, width)` for the whole batch or `(batch, width)`, after SiLU.
     pub(crate) fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
         let mut out = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
         if let (Some(layer), Some(time)) = (&self.time, time) {
-            out = add_row(out, &layer.forward(time)?.flatten_all()?)?;
+            let time = layer.forward(time)?;
+            out = match time.dims2()? {
+                (1, _) => add_row(out, &time.flatten_all()?)?,
+                (batch, width) => out.broadcast_add(&time.reshape((batch, 1, 1, width))?)?,
+            };
         }
         let out = self.conv2.forward(&self.norm2.forward_silu(&out)?)?;
         match &self.shortcut {

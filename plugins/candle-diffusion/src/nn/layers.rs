@@ -30,6 +30,17 @@ impl Linear {
         Self::build(&weight, Some(vb.get(output, "bias")?))
     }
 
+    /// Loads a convolution whose windows of `side` x `side` do not overlap, `weight` `(out, in, side, side)`: over
+    /// patches it is a linear layer.
+    pub(crate) fn load_patches(
+        vb: &VarBuilder,
+        (input, side): (usize, usize),
+        output: usize,
+    ) -> Result<Self> {
+        let weight = vb.get((output, input, side, side), "weight")?.reshape((output, input * side * side))?;
+        Self::build(&weight, Some(vb.get(output, "bias")?))
+    }
+
     fn build(weight: &Tensor, bias: Option<Tensor>) -> Result<Self> {
         Ok(Self { weight: weight.t()?.contiguous()?, bias })
     }

@@ -7,11 +7,16 @@
 
 mod attention;
 mod blocks;
+mod joint;
 mod layers;
 mod math;
 mod ops;
 
 pub(crate) use attention::{AttentionBlock, SpatialTransformer, TransformerShape};
 pub(crate) use blocks::{Downsample, ResnetBlock, ResnetShape, Upsample};
+pub(crate) use joint::{
+    Embedder, FeedForward, FinalNorm, Modulation, PICTURE, Projected, Projections, RmsNorm, Rope, TEXT,
+    TimeText, add_gated, attend_jointly, from_patches, modulate, normalise, sinusoids, to_patches,
+};
 pub(crate) use layers::{Conv, GroupNorm, Linear};
-pub(crate) use ops::{silu, to_channels_first, to_channels_last};
+pub(crate) use ops::{to_channels_first, to_channels_last};

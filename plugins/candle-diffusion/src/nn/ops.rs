@@ -46,11 +46,6 @@ pub(crate) fn to_channels_first(x: &Tensor) -> Result<Tensor> {
     x.permute((0, 3, 1, 2))?.contiguous()
 }
 
-/// `x * sigmoid(x)`.
-pub(crate) fn silu(x: &Tensor) -> Result<Tensor> {
-    x.silu()
-}
-
 struct AddRow;
 
 impl InplaceOp2 for AddRow {

@@ -1,14 +1,15 @@
-//! Which noise levels a generation visits, and how a prediction of the UNet becomes the next latents.
+//! Which noise levels a generation visits, and how a prediction of the denoiser becomes the next latents.
 //!
 //! A [`Plan`] holds the numbers of every step; it is made once for a request and keeps no state. Latents stay in f32
-//! whatever the UNet computes in. Both schedulers equal diffusers 0.42.1 (`schedulers/scheduling_ddim.py`,
-//! `schedulers/scheduling_euler_ancestral_discrete.py`), which the golden tests check step by step.
+//! whatever the denoiser computes in. The schedulers equal diffusers 0.42.1 (`schedulers/scheduling_ddim.py`,
+//! `scheduling_euler_discrete.py`, `scheduling_euler_ancestral_discrete.py`,
+//! `scheduling_flow_match_euler_discrete.py`), which the golden tests check step by step.
 
 mod schedule;
 
 use candle_core::Tensor;
 
-use crate::config::{NoiseConfig, PredictionType};
+use crate::config::{FlowConfig, NoiseConfig, PredictionType};
 use crate::error::{DiffusionError, Result};
 
 use schedule::{alphas_cumprod, timesteps};
@@ -18,16 +19,33 @@ use schedule::{alphas_cumprod, timesteps};
 pub enum SchedulerKind {
     /// Denoising diffusion implicit model with eta 0 (Song et al. 2020, formula 12): deterministic.
     Ddim,
+    /// Euler steps without fresh noise (Karras et al. 2022, algorithm 2 without its second evaluation).
+    Euler,
     /// Euler steps with fresh noise after each (Karras et al. 2022; k-diffusion's `sample_euler_ancestral`).
     EulerAncestral,
+    /// Euler steps along the flow from noise to picture (Liu et al. 2022; Esser et al. 2024): for the models that were
+    /// trained so, and for no other.
+    FlowMatchEuler,
 }
 
 impl SchedulerKind {
+    /// The scheduler that image servers and their clients call `name`, if it is implemented.
+    pub fn named(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().replace([' ', '-'], "_").as_str() {
+            "ddim" => Some(Self::Ddim),
+            "euler" | "k_euler" => Some(Self::Euler),
+            "euler_a" | "k_euler_a" | "euler_ancestral" => Some(Self::EulerAncestral),
+            _ => None,
+        }
+    }
+
     /// Stable name in kebab-case.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ddim => "ddim",
+            Self::Euler => "euler",
             Self::EulerAncestral => "euler-ancestral",
+            Self::FlowMatchEuler => "flow-match-euler",
         }
     }
 }
@@ -41,13 +59,19 @@ enum Numbers {
         /// The same after the step.
         alpha_next: f64,
     },
-    EulerAncestral {
+    Euler {
         /// Standard deviation of the noise now.
         sigma: f64,
         /// To which the deterministic step goes.
         sigma_down: f64,
-        /// Of the fresh noise.
+        /// Of the fresh noise; 0 without.
         sigma_up: f64,
+    },
+    Flow {
+        /// Share of the noise now.
+        sigma: f64,
+        /// The same after the step.
+        sigma_next: f64,
     },
 }
 
@@ -80,14 +104,9 @@ impl Plan {
     ///
     /// # Errors
     /// A request error if `steps` is 0, over the number of training steps, or so large that leading spacing with
-    /// `steps_offset` reaches past the last training step.
+    /// `steps_offset` reaches past the last training step, or if `kind` is for flows.
     pub fn new(kind: SchedulerKind, config: &NoiseConfig, steps: usize) -> Result<Self> {
-        if steps == 0 || steps > config.train_timesteps {
-            return Err(DiffusionError::request(
-                "steps",
-                format!("expected 1 to {} (num_train_timesteps), found {steps}", config.train_timesteps),
-            ));
-        }
+        check_steps(steps, config.train_timesteps)?;
         let alphas = alphas_cumprod(config);
         let visited = timesteps(kind, config, steps);
         let last = (config.train_timesteps - 1) as f64;
@@ -101,10 +120,42 @@ impl Plan {
                 ),
             ));
         }
-        Ok(match kind {
-            SchedulerKind::Ddim => Self::ddim(config, &alphas, &visited),
-            SchedulerKind::EulerAncestral => Self::euler_ancestral(config, &alphas, &visited),
-        })
+        match kind {
+            SchedulerKind::Ddim => Ok(Self::ddim(config, &alphas, &visited)),
+            SchedulerKind::Euler => Ok(Self::euler(config, &alphas, &visited, false)),
+            SchedulerKind::EulerAncestral => Ok(Self::euler(config, &alphas, &visited, true)),
+            SchedulerKind::FlowMatchEuler => Err(DiffusionError::request(
+                "scheduler",
+                "flow-match-euler is for models that were trained by flow matching, which this one was not",
+            )),
+        }
+    }
+
+    /// Plans `steps` steps along a flow for a picture of `tokens` tokens; `even` is how Flux spaces them, not Stable
+    /// Diffusion 3.
+    ///
+    /// # Errors
+    /// A request error if `steps` is 0 or over the number of training steps.
+    pub fn flow(config: &FlowConfig, steps: usize, tokens: usize, even: bool) -> Result<Self> {
+        check_steps(steps, config.train_timesteps)?;
+        let sigmas = schedule::flow_sigmas(config, steps, tokens, even);
+        let train = config.train_timesteps as f64;
+        let steps = sigmas
+            .windows(2)
+            .map(|pair| PlannedStep {
+                timestep: f64::from((pair[0] * train) as f32),
+                numbers: Numbers::Flow { sigma: pair[0], sigma_next: pair[1] },
+            })
+            .collect();
+        // The prediction is a velocity of its own kind, which only flow steps read.
+        Ok(Self { steps, initial_scale: 1.0, prediction: PredictionType::Velocity, clip: None })
+    }
+
+    /// The same plan without its first `count` steps, of which at least one is left.
+    #[must_use]
+    pub fn without_first(mut self, count: usize) -> Self {
+        self.steps.drain(..count.min(self.steps.len().saturating_sub(1)));
+        self
     }
 
     fn ddim(config: &NoiseConfig, alphas: &[f64], visited: &[f64]) -> Self {
@@ -121,19 +172,18 @@ impl Plan {
         Self { steps, initial_scale: 1.0, prediction: config.prediction_type, clip: config.clip }
     }
 
-    fn euler_ancestral(config: &NoiseConfig, alphas: &[f64], visited: &[f64]) -> Self {
+    fn euler(config: &NoiseConfig, alphas: &[f64], visited: &[f64], ancestral: bool) -> Self {
         let sigmas = schedule::sigmas(alphas, visited);
         let steps = visited
             .iter()
             .zip(sigmas.windows(2))
             .map(|(&timestep, pair)| {
                 let (sigma, next) = (pair[0], pair[1]);
-                let up = (next * next * (sigma * sigma - next * next) / (sigma * sigma)).max(0.0).sqrt();
-                let down = (next * next - up * up).max(0.0).sqrt();
-                PlannedStep {
-                    timestep,
-                    numbers: Numbers::EulerAncestral { sigma, sigma_down: down, sigma_up: up },
-                }
+                let variance = next * next * (sigma * sigma - next * next) / (sigma * sigma);
+                let sigma_up = if ancestral { variance.max(0.0).sqrt() } else { 0.0 };
+                let sigma_down =
+                    if ancestral { (next * next - sigma_up * sigma_up).max(0.0).sqrt() } else { next };
+                PlannedStep { timestep, numbers: Numbers::Euler { sigma, sigma_down, sigma_up } }
             })
             .collect();
         let largest = sigmas.iter().copied().fold(0.0, f64::max);
@@ -166,21 +216,36 @@ impl Plan {
 
     /// Whether step `index` (from 0) takes noise.
     pub fn takes_noise(&self, index: usize) -> bool {
-        matches!(self.steps[index].numbers, Numbers::EulerAncestral { sigma_up, .. } if sigma_up > 0.0)
+        matches!(self.steps[index].numbers, Numbers::Euler { sigma_up, .. } if sigma_up > 0.0)
     }
 
-    /// The latents as the UNet wants to see them at step `index` (from 0).
+    /// A picture's latents with as much standard normal `noise` as step `index` (from 0) begins with, for a generation
+    /// that begins there; past the last step the latents themselves.
+    ///
+    /// # Errors
+    /// A failed tensor operation, such as shapes that differ.
+    pub fn add_noise(&self, index: usize, latents: &Tensor, noise: &Tensor) -> Result<Tensor> {
+        let (signal, noisy) = match self.steps.get(index).map(|step| step.numbers) {
+            None => return Ok(latents.clone()),
+            Some(Numbers::Ddim { alpha, .. }) => (alpha.sqrt(), (1.0 - alpha).sqrt()),
+            Some(Numbers::Euler { sigma, .. }) => (1.0, sigma),
+            Some(Numbers::Flow { sigma, .. }) => (1.0 - sigma, sigma),
+        };
+        Ok(((latents * signal)? + (noise * noisy)?)?)
+    }
+
+    /// The latents as the denoiser wants to see them at step `index` (from 0).
     ///
     /// # Errors
     /// A failed tensor operation.
     pub fn model_input(&self, index: usize, latents: &Tensor) -> Result<Tensor> {
         match self.steps[index].numbers {
-            Numbers::Ddim { .. } => Ok(latents.clone()),
-            Numbers::EulerAncestral { sigma, .. } => Ok((latents / (sigma * sigma + 1.0).sqrt())?),
+            Numbers::Ddim { .. } | Numbers::Flow { .. } => Ok(latents.clone()),
+            Numbers::Euler { sigma, .. } => Ok((latents / (sigma * sigma + 1.0).sqrt())?),
         }
     }
 
-    /// Step `index` (from 0): from `latents`, the UNet's `prediction` and, where [`Self::takes_noise`], standard
+    /// Step `index` (from 0): from `latents`, the denoiser's `prediction` and, where [`Self::takes_noise`], standard
     /// normal `noise`, all f32 of one shape.
     ///
     /// # Errors
@@ -211,7 +276,7 @@ impl Plan {
                 let next = ((&origin * alpha_next.sqrt())? + (epsilon * (1.0 - alpha_next).sqrt())?)?;
                 Ok(StepResult { latents: next, origin })
             }
-            Numbers::EulerAncestral { sigma, sigma_down, sigma_up } => {
+            Numbers::Euler { sigma, sigma_down, sigma_up } => {
                 let origin = match self.prediction {
                     PredictionType::Epsilon => (latents - (prediction * sigma)?)?,
                     PredictionType::Velocity => {
@@ -226,6 +291,18 @@ impl Plan {
                 }
                 Ok(StepResult { latents: next, origin })
             }
+            Numbers::Flow { sigma, sigma_next } => Ok(StepResult {
+                latents: (latents + (prediction * (sigma_next - sigma))?)?,
+                origin: (latents - (prediction * sigma)?)?,
+            }),
         }
     }
+}
+
+fn check_steps(steps: usize, trained: usize) -> Result<()> {
+    if (1..=trained).contains(&steps) {
+        return Ok(());
+    }
+    let detail = format!("expected 1 to {trained} (num_train_timesteps), found {steps}");
+    Err(DiffusionError::request("steps", detail))
 }

@@ -4,7 +4,7 @@
 use std::f64::consts::FRAC_PI_2;
 
 use super::SchedulerKind;
-use crate::config::{BetaSchedule, NoiseConfig, TimestepSpacing};
+use crate::config::{BetaSchedule, FlowConfig, NoiseConfig, TimeShift, TimestepSpacing};
 
 /// `count` values from `start` to `end`, as `torch.linspace` computes them in f32: from both ends to the middle.
 fn linspace(start: f64, end: f64, count: usize) -> Vec<f32> {
@@ -62,7 +62,7 @@ pub(super) fn timesteps(kind: SchedulerKind, config: &NoiseConfig, steps: usize)
             let value = |i: usize| if i > 0 && i + 1 == steps { last } else { i as f64 * gap };
             let round = |t: f64| match kind {
                 SchedulerKind::Ddim => t.round_ties_even(),
-                SchedulerKind::EulerAncestral => f64::from(t as f32),
+                _ => f64::from(t as f32),
             };
             (0..steps).rev().map(|i| round(value(i))).collect()
         }
@@ -83,6 +83,25 @@ pub(super) fn sigmas(alphas: &[f64], visited: &[f64]) -> Vec<f64> {
             let part = t - t.floor();
             f64::from((sigma(low) + (sigma(high) - sigma(low)) * part) as f32)
         })
+        .chain([0.0])
+        .collect()
+}
+
+/// The noise levels of `steps` steps of a flow, 1 for noise alone, and 0 for the end.
+///
+/// Where the model's pipeline leaves the levels to the scheduler they are spread over the training's timesteps, whose
+/// last is not 0; else (`even`) evenly from 1 to `1 / steps`.
+pub(super) fn flow_sigmas(config: &FlowConfig, steps: usize, tokens: usize, even: bool) -> Vec<f64> {
+    let train = config.train_timesteps as f64;
+    // The scheduler shifts its ends once when it is made, and everything again for a generation.
+    let end = |t: f64| match config.shift {
+        TimeShift::Static(_) => f64::from(config.shifted(t / train, tokens) as f32),
+        TimeShift::Dynamic { .. } => f64::from((t / train) as f32),
+    };
+    let (first, last) = if even { (1.0, 1.0 / steps as f64) } else { (end(train), end(1.0)) };
+    let gap = if steps > 1 { (last - first) / (steps - 1) as f64 } else { 0.0 };
+    (0..steps)
+        .map(|i| f64::from(config.shifted(first + i as f64 * gap, tokens) as f32))
         .chain([0.0])
         .collect()
 }
@@ -109,7 +128,7 @@ mod tests {
     #[test]
     fn every_count_of_steps_gives_falling_timesteps_in_range() {
         for spacing in [TimestepSpacing::Leading, TimestepSpacing::Trailing, TimestepSpacing::Linspace] {
-            for kind in [SchedulerKind::Ddim, SchedulerKind::EulerAncestral] {
+            for kind in [SchedulerKind::Ddim, SchedulerKind::Euler, SchedulerKind::EulerAncestral] {
                 for steps in (1..=500).chain([999]) {
                     let visited = timesteps(kind, &config(spacing), steps);
                     assert_eq!(visited.len(), steps);

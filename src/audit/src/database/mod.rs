@@ -3,7 +3,7 @@
 mod erasing;
 mod reading;
 
-use cluegate_store::{Arg, AssertSqlSafe, Database, Transaction, args};
+use cluegate_store::{Arg, AssertSqlSafe, Backend, Column, Database, Transaction, args};
 
 use crate::chain::Placed;
 use crate::entry::Position;
@@ -47,8 +47,14 @@ impl LogTables {
     /// [`AuditError::Contended`] if another process has gone on with the chain; as the database says.
     pub(crate) async fn append(&self, before: Option<&Position>, entries: &[Placed]) -> Result<()> {
         let Some(last) = entries.last().map(|entry| entry.link.position()) else { return Ok(()) };
+        let after = Head::new(last.clone(), self.keys.as_ref());
+        if let Some(before) = before
+            && append_alone(&self.database, before, &after, entries).await?
+        {
+            return Ok(());
+        }
         let mut write = self.database.write().await?;
-        let moved = move_head(&mut write, before, &Head::new(last.clone(), self.keys.as_ref())).await?;
+        let moved = move_head(&mut write, before, &after).await?;
         if !moved {
             let there = head(&mut write, &last.instance).await?;
             write.finish().await?;
@@ -60,6 +66,67 @@ impl LogTables {
         }
         insert(&mut write, entries).await?;
         Ok(write.commit().await?)
+    }
+}
+
+/// All that a batch writes, in one statement of PostgreSQL: a commit then costs one round trip.
+const APPEND: &str = "\
+    WITH moved AS (
+        UPDATE log_head SET seq = $1, hash = $2, key_id = $3, signature = $4
+        WHERE instance = $5 AND seq = $6 AND hash = $7 RETURNING 1 AS one
+    ), entries AS (
+        INSERT INTO log_entry (instance, seq, decision_id, path, tenant, at, outcome, reason, request, model, subject, entry)
+        SELECT $5, e.* FROM unnest($8::bigint[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::text[], \
+            $14::text[], $15::text[], $16::text[], $17::text[], $18::text[]) AS e
+        WHERE EXISTS (SELECT FROM moved) ON CONFLICT DO NOTHING
+    ), rules AS (
+        INSERT INTO log_rule (instance, tenant, rule, at, seq)
+        SELECT $5, r.* FROM unnest($19::text[], $20::text[], $21::bigint[], $22::bigint[]) AS r
+        WHERE EXISTS (SELECT FROM moved) ON CONFLICT DO NOTHING
+    )
+    SELECT count(*) AS moved FROM moved";
+
+/// Appends entries that follow `before` in one statement; says whether it did. It does not if the head is another one, or
+/// the database has no such statements.
+async fn append_alone(
+    database: &Database,
+    before: &Position,
+    after: &Head,
+    entries: &[Placed],
+) -> Result<bool> {
+    if database.backend() != Backend::Postgres {
+        return Ok(false);
+    }
+    let Head { position, key, signature } = after;
+    let rows: Vec<Columns<'_>> = entries.iter().map(Columns::of).collect::<Result<_>>()?;
+    let texts = |text: for<'r, 'e> fn(&'r Columns<'e>) -> Option<&'r str>| {
+        Column::Texts(rows.iter().map(text).collect())
+    };
+    let ints = |int: fn(&Columns<'_>) -> i64| Column::Ints(rows.iter().map(int).collect());
+    let rules = || rows.iter().flat_map(|row| row.violated.iter().map(move |rule| (row, rule.as_str())));
+    let columns = [
+        ints(|row| row.seq),
+        texts(|row| Some(&row.decision_id)),
+        texts(|row| Some(&row.path)),
+        texts(|row| row.tenant.as_deref()),
+        ints(|row| row.at),
+        texts(|row| row.outcome.as_deref()),
+        texts(|row| row.reason.as_deref()),
+        texts(|row| row.request.as_deref()),
+        texts(|row| row.model.as_deref()),
+        texts(|row| row.subject.as_deref()),
+        texts(|row| Some(row.entry)),
+        Column::Texts(rules().map(|(row, _)| Some(row.tenant.as_deref().unwrap_or_default())).collect()),
+        Column::Texts(rules().map(|(_, rule)| Some(rule)).collect()),
+        Column::Ints(rules().map(|(row, _)| row.at).collect()),
+        Column::Ints(rules().map(|(row, _)| row.seq).collect()),
+    ];
+    let (key, signature) = (key.as_deref(), signature.as_deref());
+    let (from, to) = (signed(before.seq)?, signed(position.seq)?);
+    let arguments = args![to, &position.hash, key, signature, position.instance.as_str(), from, &before.hash];
+    match database.alone(APPEND, arguments, &columns).await? {
+        Some(row) => Ok(row.get::<i64>("moved")? > 0),
+        None => Ok(false),
     }
 }
 

@@ -5,7 +5,7 @@ use cluegate_gate::policy::{RawRetention, RetainedPictures};
 use cluegate_gate::{Decision, DecisionLog as _, Policies, fakes};
 use cluegate_store::testing::each;
 
-use crate::support::{append, find, open, places, record, runtime, settings};
+use crate::support::{append, find, open, places, record, runtime, settings, write};
 
 fn verifies(places: &LogPlaces) {
     let verified = places
@@ -78,11 +78,7 @@ fn an_erasure_that_was_interrupted_is_finished_by_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let (runtime, settings) = (runtime(), settings(folder.path()));
     let path = folder.path().join("decisions.jsonl");
-    let log = open(&runtime, &settings, None);
-    for number in 1..=3 {
-        append(&log, &record("kids", number)).unwrap();
-    }
-    drop(log);
+    write(&runtime, &settings, 3);
     let whole = std::fs::read_to_string(&path).unwrap();
     let places = places(&runtime, &settings, None);
     places.erase(&Erasure::Decision { tenant: "kids".into(), id: record("kids", 2).decision_id }).unwrap();

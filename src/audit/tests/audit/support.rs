@@ -76,6 +76,14 @@ pub(crate) fn open(runtime: &Runtime, settings: &LogSettings, database: Option<&
     runtime.block_on(AuditLog::open(settings, database.cloned())).unwrap()
 }
 
+/// A log with `count` decisions of `kids`, numbered from 1, that is closed again.
+pub(crate) fn write(runtime: &Runtime, settings: &LogSettings, count: u64) {
+    let log = open(runtime, settings, None);
+    for number in 1..=count {
+        append(&log, &record("kids", number)).unwrap();
+    }
+}
+
 pub(crate) fn places(runtime: &Runtime, settings: &LogSettings, database: Option<&Database>) -> LogPlaces {
     LogPlaces::open(settings, database.map(|database| (database.clone(), runtime.handle().clone()))).unwrap()
 }

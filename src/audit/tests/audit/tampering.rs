@@ -3,7 +3,7 @@
 use cluegate_audit::{Fault, LogPlaces, Problem, VerifyOptions};
 use proptest::prelude::*;
 
-use crate::support::{append, open, places, record, runtime, settings};
+use crate::support::{places, runtime, settings, write};
 
 /// What somebody does to the lines of a log.
 #[derive(Debug, Clone, Copy)]
@@ -120,11 +120,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let (runtime, settings) = (runtime(), settings(folder.path()));
         let path = folder.path().join("decisions.jsonl");
-        let log = open(&runtime, &settings, None);
-        for number in 1..=5 {
-            append(&log, &record("kids", number)).unwrap();
-        }
-        drop(log);
+        write(&runtime, &settings, 5);
         let mut lines: Vec<String> = std::fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect();
         commit(deed, &mut lines);
         let split = rotated.min(lines.len().saturating_sub(1));
@@ -148,11 +144,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let (runtime, settings) = (runtime(), settings(folder.path()));
         let path = folder.path().join("decisions.jsonl");
-        let log = open(&runtime, &settings, None);
-        for number in 1..=3 {
-            append(&log, &record("kids", number)).unwrap();
-        }
-        drop(log);
+        write(&runtime, &settings, 3);
         let mut bytes = std::fs::read(&path).unwrap();
         let same = |a: &[u8], b: &[u8]| {
             let read = |bytes: &[u8]| {
@@ -174,11 +166,7 @@ fn anchors_begin_a_verification_and_find_another_history() {
     let folder = tempfile::tempdir().unwrap();
     let (runtime, settings) = (runtime(), settings(folder.path()));
     let path = folder.path().join("decisions.jsonl");
-    let log = open(&runtime, &settings, None);
-    for number in 1..=5 {
-        append(&log, &record("kids", number)).unwrap();
-    }
-    drop(log);
+    write(&runtime, &settings, 5);
     let places = places(&runtime, &settings, None);
     let verify = |anchor: &cluegate_audit::entry::Position| {
         let options = VerifyOptions { anchors: vec![anchor.clone()], pictures: false };
@@ -211,11 +199,7 @@ fn a_head_without_the_key_is_found_to_be_forged() {
     let folder = tempfile::tempdir().unwrap();
     let (runtime, settings) = (runtime(), settings(folder.path()));
     let path = folder.path().join("decisions.jsonl");
-    let log = open(&runtime, &settings, None);
-    for number in 1..=3 {
-        append(&log, &record("kids", number)).unwrap();
-    }
-    drop(log);
+    write(&runtime, &settings, 3);
     // Cuts off the end and makes a head for what is left.
     let text = std::fs::read_to_string(&path).unwrap();
     let two: Vec<&str> = text.lines().take(2).collect();

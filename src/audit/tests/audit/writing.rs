@@ -2,7 +2,7 @@
 
 use cluegate_audit::{AuditError, AuditLog, Query};
 
-use crate::support::{append, find, open, places, record, runtime, settings};
+use crate::support::{append, find, open, places, record, runtime, settings, write};
 
 #[test]
 fn a_record_comes_back_as_it_was_given_but_for_what_is_hidden() {
@@ -77,11 +77,7 @@ fn a_log_whose_end_was_cut_off_is_not_gone_on_with() {
     let folder = tempfile::tempdir().unwrap();
     let (runtime, settings) = (runtime(), settings(folder.path()));
     let path = folder.path().join("decisions.jsonl");
-    let log = open(&runtime, &settings, None);
-    for number in 1..=3 {
-        append(&log, &record("kids", number)).unwrap();
-    }
-    drop(log);
+    write(&runtime, &settings, 3);
     let text = std::fs::read_to_string(&path).unwrap();
     let two: String = text.lines().take(2).flat_map(|line| [line, "\n"]).collect();
     std::fs::write(&path, two).unwrap();

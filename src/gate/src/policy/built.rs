@@ -13,6 +13,7 @@ use super::raw::{
     Action, AfterTries, OnError, PlaceholderKind, PreviewPoint, RawActions, RawClient, RawThresholds,
     RedactedObjects, RedactionMethod,
 };
+use super::regenerate::{RawPromptCheck, RawRegenerate};
 use super::service::{CanaryDecides, Mode, RawQuota, RawRetention};
 
 /// What one tenant allows with one kind of generation model, and what happens to a picture that breaks it. The terms are
@@ -59,6 +60,10 @@ pub struct Terms {
     pub tries: u32,
     /// What happens after the last try of `regenerate`.
     pub after_tries: AfterTries,
+    /// How a picture is drawn again.
+    pub regenerate: RawRegenerate,
+    /// Whether the rules are asked of the prompt before anything is drawn.
+    pub prompt_check: RawPromptCheck,
     /// When previews are judged.
     pub previews: PreviewSchedule,
     /// What stands in for a withheld picture.
@@ -87,6 +92,8 @@ pub struct Terms {
     pub prefilter: bool,
     /// Who goes first where requests wait: 0 to 9, the higher the sooner.
     pub priority: u8,
+    /// Whether the tenant's requests are refused.
+    pub suspended: bool,
 }
 
 /// The policies of one tenant: one for each kind of generation model that the tenant names, and one for all others.

@@ -8,12 +8,16 @@ use cluegate_constitution::Setting;
 use super::PolicyError;
 use super::built::{Actions, Canary, ConstitutionSource, Limits, PreviewSchedule, Redaction, Terms};
 use super::raw::{OnError, PreviewPoint, RawLimits, RawPolicy, RawRedaction, RawSetting, RawThresholds};
+use super::regenerate::RawRegenerate;
 use super::service::{Mode, RawCanary, RawQuota, RawRetention};
 
 /// Most tries that a policy may allow, so that a prompt that always violates cannot occupy a generator.
 const MAX_TRIES: u32 = 100;
 /// Longest time that anything is kept for in days: a hundred years.
 const MAX_DAYS: u32 = 36_500;
+/// Where a bound on costs binds.
+const PRICED: &str = "together with `price_per_1000_passes`, `price_per_judge_second` or `price_per_step` of `quota`, without \
+                      which nothing costs anything";
 /// Highest priority.
 const MAX_PRIORITY: u8 = 9;
 
@@ -39,6 +43,8 @@ impl Check<'_> {
         self.previews(&raw.previews)?;
         self.thresholds(&raw.thresholds)?;
         self.quota(&raw.quota)?;
+        self.regenerate(&raw.regenerate, &raw.quota)?;
+        self.range("prompt_check.threshold", raw.prompt_check.threshold, -1.0, 1.0, "from -1 to 1")?;
         self.retention(&raw.retention)?;
         self.holds(
             raw.mode == Mode::Enforce || raw.on_error == OnError::Block,
@@ -53,6 +59,8 @@ impl Check<'_> {
             on_error: raw.on_error,
             tries: raw.tries,
             after_tries: raw.after_tries,
+            regenerate: raw.regenerate,
+            prompt_check: raw.prompt_check,
             previews: PreviewSchedule(raw.previews),
             placeholder: raw.placeholder,
             log_prompts: raw.log_prompts,
@@ -67,6 +75,7 @@ impl Check<'_> {
             quota: raw.quota,
             prefilter: raw.prefilter,
             priority: raw.priority,
+            suspended: raw.suspended,
         })
     }
 
@@ -142,11 +151,12 @@ impl Check<'_> {
         let price = |key, value| self.range(key, value, 0.0, f64::MAX, "a number of 0 or more");
         price("quota.price_per_1000_passes", raw.price_per_1000_passes)?;
         price("quota.price_per_judge_second", raw.price_per_judge_second)?;
-        let has_price = raw.price_per_1000_passes > 0.0 || raw.price_per_judge_second > 0.0;
+        price("quota.price_per_step", raw.price_per_step)?;
+        let has_price = raw.has_price();
         self.holds(
             raw.cost_per_month.is_none() || has_price || self.template,
             "quota.cost_per_month",
-            "together with `price_per_1000_passes` or `price_per_judge_second`, without which nothing costs anything",
+            PRICED,
             "alone",
         )?;
         self.holds(
@@ -155,6 +165,24 @@ impl Check<'_> {
             "together with `requests_per_minute`, of which it is a part",
             "alone",
         )
+    }
+
+    fn regenerate(&self, raw: &RawRegenerate, quota: &RawQuota) -> Result<(), PolicyError> {
+        let some = !raw.strategies.is_empty() && raw.strategies.len() <= MAX_TRIES as usize;
+        self.holds(some, "regenerate.strategies", "a list of 1 to 100 strategies", raw.strategies.len())?;
+        self.range("regenerate.least_chance", raw.least_chance, 0.0, 1.0, "from 0 to 1")?;
+        self.range("regenerate.give_up_below", raw.give_up_below, 0.0, 1.0, "from 0 to 1")?;
+        if let Some(steps) = raw.max_steps {
+            self.holds(steps > 0, "regenerate.max_steps", "1 or more", steps)?;
+        }
+        for (key, value) in
+            [("regenerate.max_seconds", raw.max_seconds), ("regenerate.max_cost", raw.max_cost)]
+        {
+            let Some(value) = value else { continue };
+            self.range(key, value, f64::MIN_POSITIVE, f64::MAX, "a number over 0")?;
+        }
+        let priced = raw.max_cost.is_none() || quota.has_price() || self.template;
+        self.holds(priced, "regenerate.max_cost", PRICED, "alone")
     }
 
     /// Flattens the settings. Whether the constitution knows them and admits the values is seen where it is read.

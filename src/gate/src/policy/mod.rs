@@ -11,6 +11,7 @@ mod glob;
 mod keys;
 mod policies;
 mod raw;
+mod regenerate;
 mod service;
 
 use std::path::PathBuf;
@@ -27,6 +28,9 @@ pub use raw::{
     Action, AfterTries, OnError, PlaceholderKind, PreviewPoint, RawActions, RawClient, RawLimits,
     RawPolicies, RawPolicy, RawRedaction, RawSetting, RawSeverityActions, RawThresholds, RedactedObjects,
     RedactionMethod,
+};
+pub use regenerate::{
+    Fidelity, PromptCheck, PromptReader, RawPromptCheck, RawRegenerate, SafetyGuidance, Strategy,
 };
 pub use service::{CanaryDecides, Mode, RawCanary, RawQuota, RawRetention, RetainedPictures};
 

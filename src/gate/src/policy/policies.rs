@@ -1,6 +1,6 @@
 //! The policies of all tenants: read from one file or from many pieces, merged, built, and changed piece by piece.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ const MAX_MODELS: usize = 256;
 /// shares with this one all that is the same.
 #[derive(Debug, Clone)]
 pub struct Policies {
-    entries: Entries,
-    tenants: BTreeMap<Arc<str>, Arc<TenantPolicy>>,
+    entries: Arc<Entries>,
+    tenants: Arc<BTreeMap<Arc<str>, Arc<TenantPolicy>>>,
     constitutions: Arc<dyn Constitutions>,
 }
 
@@ -63,7 +63,7 @@ impl Policies {
         if !entries.keys().any(|place| place.kind == PieceKind::Tenant) {
             return Err(PolicyError::NoTenant { origin: origin.to_owned() });
         }
-        Self::none(Arc::new(Folder::new(folder))).changed(entries, |_| true)
+        Self::none(Arc::new(Folder::new(folder))).changed(entries, None)
     }
 
     /// Policies from pieces, such as the rows of a store. There may be no tenant among them.
@@ -76,7 +76,7 @@ impl Policies {
     ) -> Result<Self, PolicyError> {
         let mut entries = Entries::new();
         pieces.into_iter().try_for_each(|piece| add(&mut entries, read_piece(piece)?))?;
-        Self::none(constitutions).changed(entries, |_| true)
+        Self::none(constitutions).changed(entries, None)
     }
 
     /// These policies with some pieces replaced or added, and others removed. What they do not touch is not read again.
@@ -88,8 +88,8 @@ impl Policies {
         changed: impl IntoIterator<Item = PolicyPiece>,
         removed: &[(PieceKind, &str)],
     ) -> Result<Self, PolicyError> {
-        let mut entries = self.entries.clone();
-        let mut touched = HashSet::new();
+        let mut entries = Entries::clone(&self.entries);
+        let mut touched = BTreeSet::new();
         for (kind, name) in removed {
             let place = Place { kind: *kind, name: (*name).into() };
             entries.remove(&place);
@@ -102,7 +102,7 @@ impl Policies {
             }
             add(&mut entries, entry)?;
         }
-        self.changed(entries, |place| touched.contains(place))
+        self.changed(entries, Some(&touched))
     }
 
     /// The same policies with constitutions from elsewhere.
@@ -112,28 +112,26 @@ impl Policies {
     }
 
     fn none(constitutions: Arc<dyn Constitutions>) -> Self {
-        Self { entries: Entries::new(), tenants: BTreeMap::new(), constitutions }
+        Self { entries: Arc::default(), tenants: Arc::default(), constitutions }
     }
 
-    /// Builds what stands in `entries` from tables that are `touched`; the rest is taken over.
-    fn changed(&self, entries: Entries, touched: impl Fn(&Place) -> bool) -> Result<Self, PolicyError> {
+    /// Builds what stands in `entries` from tables that are `touched`, or from all of them; the rest is taken over.
+    fn changed(&self, entries: Entries, touched: Option<&BTreeSet<Place>>) -> Result<Self, PolicyError> {
         let mut tenants = BTreeMap::new();
+        if let Some(touched) = touched {
+            tenants.clone_from(&self.tenants);
+            touched.iter().filter(|place| place.kind == PieceKind::Tenant).for_each(|place| {
+                tenants.remove(&place.name);
+            });
+        }
         let mut shared = HashMap::new();
-        // Templates come first, so that a mistake in one is told where it was made.
-        for entry in entries.values() {
-            let known = match entry.place.kind {
-                PieceKind::Tenant => self.tenants.get(&entry.place.name),
-                PieceKind::Template => None,
-            };
+        for entry in possibly_touched(&entries, touched) {
             // Whatever builds on nothing has nothing to look up.
             let chain = match entry.table.contains_key("extends") {
                 true => chain(&entries, entry)?,
                 false => vec![Arc::clone(entry)],
             };
-            if !chain.iter().any(|entry| touched(&entry.place)) {
-                if let Some(known) = known {
-                    tenants.insert(Arc::clone(&entry.place.name), Arc::clone(known));
-                }
+            if touched.is_some_and(|touched| !chain.iter().any(|entry| touched.contains(&entry.place))) {
                 continue;
             }
             let built = Building { chain: &chain, entry, shared: &mut shared }.build()?;
@@ -141,6 +139,7 @@ impl Policies {
                 tenants.insert(Arc::clone(&entry.place.name), Arc::new(built));
             }
         }
+        let (entries, tenants) = (Arc::new(entries), Arc::new(tenants));
         Ok(Self { entries, tenants, constitutions: Arc::clone(&self.constitutions) })
     }
 
@@ -188,11 +187,28 @@ impl Policies {
     /// If it cannot be read or used, or the policy names a rule or a parameter that it does not have, or sets one outside
     /// its bounds.
     pub fn constitution(&self, policy: &Policy) -> Result<Arc<Constitution>, GateError> {
-        Ok(Resolver::default().rulings(policy, self.constitutions.as_ref())?.stable)
+        Ok(Resolver::default().begin(self.constitutions.as_ref()).rulings(policy)?.stable)
+    }
+
+    /// The keys that stand in the table of `tenant` itself, without those of templates; none for an unknown tenant.
+    pub fn own_keys(&self, tenant: &str) -> Option<&Table> {
+        let place = Place { kind: PieceKind::Tenant, name: tenant.into() };
+        self.entries.get(&place).map(|entry| &entry.table)
     }
 
     pub(super) fn entries(&self) -> &Entries {
         &self.entries
+    }
+}
+
+/// The tables that may be built from one that is touched. Any may build on a template, and templates come first, so that a
+/// mistake in one is told where it was made; nothing builds on a tenant.
+fn possibly_touched<'a>(entries: &'a Entries, touched: Option<&BTreeSet<Place>>) -> Vec<&'a Arc<Entry>> {
+    match touched {
+        Some(touched) if touched.iter().all(|place| place.kind == PieceKind::Tenant) => {
+            touched.iter().filter_map(|place| entries.get(place)).collect()
+        }
+        _ => entries.values().collect(),
     }
 }
 
@@ -227,7 +243,7 @@ pub(super) fn merge(chain: &[Arc<Entry>]) -> Result<Merged, PolicyError> {
             expected,
             found,
         };
-        for key in ["extends", "model"] {
+        for key in ["extends", "model", "suspended"] {
             if keys.contains_key(key) {
                 let expected = "left out: a `model` table only replaces keys of its own tenant or template";
                 return Err(refuse(&format!(".{key}"), expected, "there".to_owned()));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::regenerate::{RawPromptCheck, RawRegenerate};
 use super::service::{Mode, RawCanary, RawQuota, RawRetention};
 
 /// A policy file: one table for each tenant, and one for each template that tenants build on.
@@ -42,6 +43,10 @@ pub struct RawPolicy {
     pub tries: u32,
     /// What happens to a picture whose action is still `regenerate` after the last try.
     pub after_tries: AfterTries,
+    /// How a picture whose action is `regenerate` is drawn again.
+    pub regenerate: RawRegenerate,
+    /// Whether the rules are asked of the prompt before anything is drawn.
+    pub prompt_check: RawPromptCheck,
     /// When to judge a preview: fractions of the steps (numbers with a point, between 0 and 1) or numbers of finished
     /// steps (whole numbers from 1).
     pub previews: Vec<PreviewPoint>,
@@ -73,9 +78,11 @@ pub struct RawPolicy {
     pub prefilter: bool,
     /// Who goes first where requests wait: 0 to 9, the higher the sooner.
     pub priority: u8,
+    /// Whether the tenant's requests are refused; everything about it is kept.
+    pub suspended: bool,
     /// Keys that replace the ones outside for a generation model, by its name: `*` stands for any characters, `?` for
     /// one. Of several patterns that fit, the most specific holds: a name without either, else the one with more
-    /// characters of its own. Any key of a policy but `extends` and `model`.
+    /// characters of its own. Any key of a policy but `extends`, `model` and `suspended`.
     pub model: BTreeMap<String, RawPolicy>,
 }
 
@@ -89,6 +96,8 @@ impl Default for RawPolicy {
             on_error: OnError::Block,
             tries: 3,
             after_tries: AfterTries::Block,
+            regenerate: RawRegenerate::default(),
+            prompt_check: RawPromptCheck::default(),
             previews: Vec::new(),
             placeholder: PlaceholderKind::Picture,
             log_prompts: false,
@@ -103,6 +112,7 @@ impl Default for RawPolicy {
             quota: RawQuota::default(),
             prefilter: true,
             priority: 5,
+            suspended: false,
             model: BTreeMap::new(),
         }
     }

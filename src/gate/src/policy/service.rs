@@ -113,11 +113,25 @@ pub struct RawQuota {
     pub price_per_1000_passes: f64,
     /// Price of a second in the judge, 0 or more, in the same currency.
     pub price_per_judge_second: f64,
+    /// Price of a denoising step, 0 or more, in the same currency.
+    pub price_per_step: f64,
 }
 
 impl RawQuota {
     /// The price of judging.
     pub fn price(&self, passes: u64, judge_seconds: f64) -> f64 {
         passes as f64 / 1000.0 * self.price_per_1000_passes + judge_seconds * self.price_per_judge_second
+    }
+
+    /// The price of drawing.
+    pub fn price_of_steps(&self, steps: u64) -> f64 {
+        steps as f64 * self.price_per_step
+    }
+
+    /// Whether anything costs anything.
+    pub fn has_price(&self) -> bool {
+        [self.price_per_1000_passes, self.price_per_judge_second, self.price_per_step]
+            .iter()
+            .any(|price| *price > 0.0)
     }
 }

@@ -101,7 +101,7 @@ fn regenerate_draws_again_with_other_seeds_until_it_is_safe() {
             panic!("not drawn again")
         };
         assert_eq!(again.attempt, attempt);
-        assert_eq!(again.avoid, ["a person is visible", "a cigarette is visible"]);
+        assert_eq!(again.avoid, ["a cigarette is visible"]);
         assert!(again.seed < 1 << 32 && !seeds.contains(&again.seed));
         seeds.push(again.seed);
     }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use cluegate_gate::{
-    DrawJob, DrawOptions, Drawn, Gate, Generator, GeneratorError, MemberOutcome, Reason, RequestInfo, Step,
-    StepHook,
+    DrawJob, DrawOptions, DrawSource, Drawn, Gate, Generator, GeneratorError, MemberOutcome, Reason,
+    RequestInfo, Step, StepHook,
 };
 use cluegate_perception::Picture;
 use image::RgbImage;
@@ -152,6 +152,19 @@ fn a_generator_that_panics_or_loses_jobs_takes_down_its_batch_only() {
             if matches!(draw, Draw::Panics) { "panicked: shape mismatch" } else { "1 answers to 2 jobs" };
         assert!(message.contains(why), "{message}");
     }
+}
+
+#[test]
+fn a_generator_that_draws_from_text_alone_is_not_asked_to_draw_from_a_picture() {
+    let script = Script::new([], 2);
+    let (gate, _) = gate(&World::new([]), "", "");
+    let source = DrawSource { picture: picture(&[0], 1), mask: None, strength: None };
+    let options = DrawOptions { source: Some(source), ..DrawOptions::default() };
+    let outcomes = gate.drive(&script, RequestInfo::new("t", "people", 7, 3), options).unwrap();
+    assert_eq!(reasons(&outcomes), [Reason::GeneratorFailure; 3]);
+    let message = &outcomes[0].decision().message;
+    assert!(message.contains("from text alone"), "{message}");
+    assert!(script.jobs.lock().unwrap().is_empty());
 }
 
 #[test]

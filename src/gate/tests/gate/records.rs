@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use cluegate_gate::policy::{CanaryDecides, Mode, RedactionMethod};
+use cluegate_gate::policy::{CanaryDecides, Mode, PromptReader, RedactionMethod};
 use cluegate_gate::{
-    Action, Agreement, AttemptRecord, CanaryRecord, ConstitutionRecord, Cost, DecisionRecord,
-    DecisionTimings, FailureRecord, Instruction, Judgment, JudgmentRecord, Outcome, PixelBox, PreviewRecord,
-    Reason, RedactionRecord, RequestInfo, RequestRecord, WouldRecord,
+    Action, Agreement, AnswerRecord, AttemptRecord, CanaryRecord, ConstitutionRecord, Cost, DecisionRecord,
+    DecisionTimings, FailureRecord, FindingRecord, Instruction, Judgment, JudgmentRecord, LabelRecord,
+    OnUnsafe, Outcome, PixelBox, PreviewRecord, PromptCheckRecord, Reason, RedactionRecord, RequestInfo,
+    RequestRecord, Strategy as Change, WouldRecord,
 };
 use cluegate_judge::{Passes, PerStage};
 use proptest::collection::vec;
@@ -103,36 +104,88 @@ fn preview() -> impl Strategy<Value = PreviewRecord> {
     )
 }
 
+fn finding() -> impl Strategy<Value = FindingRecord> {
+    let share = || (0_u32..=1000).prop_map(|thousandths| f64::from(thousandths) / 1000.0);
+    let label = (text(), share(), option::of(any::<[u16; 4]>()), any::<bool>()).prop_map(
+        |(name, score, region, hide)| LabelRecord {
+            name,
+            score: score as f32,
+            region: region.map(|edges| edges.map(f32::from)),
+            hide,
+        },
+    );
+    let answer = (text(), share()).prop_map(|(statement, share)| AnswerRecord { statement, share });
+    let on_unsafe = select(vec![OnUnsafe::Withhold, OnUnsafe::Redact, OnUnsafe::Note]);
+    (
+        (text(), text()),
+        any::<bool>(),
+        on_unsafe,
+        share(),
+        (vec(label, 0..3), 0..3_u32),
+        vec(answer, 0..2),
+        amount(),
+    )
+        .prop_map(
+            |((plugin, fingerprint), flagged, on_unsafe, score, (labels, labels_omitted), answers, ms)| {
+                FindingRecord {
+                    plugin,
+                    fingerprint,
+                    flagged,
+                    on_unsafe,
+                    score,
+                    labels,
+                    labels_omitted,
+                    answers,
+                    ms,
+                }
+            },
+        )
+}
+
 fn redaction() -> impl Strategy<Value = RedactionRecord> {
     let methods = select(vec![RedactionMethod::Blur, RedactionMethod::Pixelate, RedactionMethod::Fill]);
     let boxes = any::<[u16; 4]>().prop_map(|sides| {
         let [left, top, right, bottom] = sides.map(u32::from);
         PixelBox { left, top, right, bottom }
     });
-    (methods, amount(), vec(boxes, 0..3), option::of(text()), option::of(judgment())).prop_map(
-        |(method, grow, boxes, refused, judgment)| RedactionRecord { method, grow, boxes, refused, judgment },
+    let findings = vec(finding(), 0..2);
+    (methods, amount(), vec(boxes, 0..3), option::of(text()), option::of(judgment()), findings).prop_map(
+        |(method, grow, boxes, refused, judgment, plugins)| RedactionRecord {
+            method,
+            grow,
+            boxes,
+            refused,
+            judgment,
+            plugins,
+        },
     )
 }
 
 fn attempt() -> impl Strategy<Value = AttemptRecord> {
     (
-        any::<(u32, u64)>(),
+        (any::<(u32, u64, u32)>(), change(), option::of(amount()), option::of(text())),
         vec(preview(), 0..2),
         option::of(text()),
         (option::of(judgment()), option::of(judgment())),
-        vec(redaction(), 0..2),
+        (vec(finding(), 0..2), vec(redaction(), 0..2)),
         option::of(text()),
         amount(),
     )
         .prop_map(
-            |((attempt, seed), previews, picture, (judgment, compared), redactions, failure, ms)| {
+            |(drawn, previews, picture, (judgment, compared), (plugins, redactions), failure, ms)| {
+                let ((attempt, seed, steps), strategy, chance, prompt) = drawn;
                 AttemptRecord {
                     attempt,
                     seed,
+                    strategy,
+                    chance,
+                    prompt,
+                    steps,
                     previews,
                     picture,
                     judgment,
                     compared,
+                    plugins,
                     redactions,
                     failure,
                     ms,
@@ -141,11 +194,24 @@ fn attempt() -> impl Strategy<Value = AttemptRecord> {
         )
 }
 
+fn change() -> impl Strategy<Value = Change> {
+    select(vec![Change::First, Change::Reseed, Change::Avoid, Change::Rewrite])
+}
+
 fn would() -> impl Strategy<Value = WouldRecord> {
     (action(), option::of(outcome()), text()).prop_map(|(action, outcome, message)| WouldRecord {
         action,
         outcome,
         message,
+    })
+}
+
+fn prompt_check() -> impl Strategy<Value = PromptCheckRecord> {
+    let readers = select(vec![PromptReader::Judge, PromptReader::Encoder]);
+    (readers, judgment(), option::of(any::<bool>())).prop_map(|(by, judgment, agrees)| PromptCheckRecord {
+        by,
+        judgment,
+        agrees,
     })
 }
 
@@ -176,18 +242,21 @@ prop_compose! {
         (member, unjudged) in any::<(u32, bool)>(),
         (outcome, reason, message) in (outcome(), select(REASONS.to_vec()), text()),
         (action, violated) in (option::of(action()), vec(text(), 0..3)),
-        (would, canary) in (option::of(would()), option::of(canary())),
-        (judgments, passes, judge_seconds, price) in (any::<u32>(), any::<u32>(), amount(), amount()),
-        released_picture in option::of(text()),
+        (would, canary, prompt_check) in (option::of(would()), option::of(canary()), option::of(prompt_check())),
+        (judgments, passes, steps) in any::<(u32, u32, u32)>(),
+        (judge_seconds, price) in (amount(), amount()),
+        (released_picture, fidelity) in (option::of(text()), option::of(amount())),
         attempts in vec(attempt(), 0..3),
         [total, judging, redacting] in [amount(), amount(), amount()],
     ) -> DecisionRecord {
         let models: BTreeMap<String, String> = models;
         DecisionRecord {
             decision_id, timestamp, tenant, mode, constitution, models, model, requested_by, subject, request,
-            member, outcome, reason, message, action, violated, unjudged, would, canary,
-            cost: Cost { judgments: judgments.into(), passes: passes.into(), judge_seconds, amount: price },
-            released_picture, attempts, timings_ms: DecisionTimings { total, judging, redacting },
+            member, outcome, reason, message, action, violated, unjudged, would, prompt_check, canary,
+            cost: Cost {
+                judgments: judgments.into(), passes: passes.into(), judge_seconds, steps: steps.into(), amount: price,
+            },
+            fidelity, released_picture, attempts, timings_ms: DecisionTimings { total, judging, redacting },
         }
     }
 }
@@ -217,6 +286,7 @@ fn a_record_of_an_earlier_release_is_read() {
     let read: DecisionRecord = serde_json::from_value(written).unwrap();
     assert_eq!((read.mode, read.canary, read.would), (Mode::Enforce, None, None));
     assert_eq!(read.attempts[0].judgment.as_ref().unwrap().passes, None);
+    assert_eq!((read.attempts[0].strategy, read.attempts[0].steps, read.fidelity), (Change::First, 0, None));
 }
 
 #[test]

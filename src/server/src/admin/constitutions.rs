@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::door::{Admin, Names, no_such, text};
 use super::route;
-use super::tenants::{Page, changed, edit, expected, refused, store, stored, toml_with_version};
+use super::tenants::{Page, changed, edit, expected, make, refused, store, stored, toml_with_version};
 use crate::app::App;
 use crate::live::Proposal;
 use crate::problem::{Problem, ProblemKind};
@@ -76,21 +76,17 @@ async fn put(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let (name, expected, text) = (names.get("constitution"), expected(&headers)?, text(body).await?);
+    let (name, text) = (names.get("constitution"), text(body).await?);
     if cluegate_constitution::shipped_names().any(|shipped| shipped == name) {
         let message = format!("{name:?} is the name of a shipped constitution; choose another");
         return Err(Problem::new(ProblemKind::Conflict, message));
     }
+    // Also one that no policy names yet.
     let unusable = |error: cluegate_constitution::ConstitutionError| {
         Problem::new(ProblemKind::Unusable, error.to_string())
     };
-    let revision = Constitution::parse(&text, name).map_err(unusable)?.revision().to_hex();
-    stored(&app)?.check(vec![Proposal::Constitution(name.to_owned(), Some(text.clone()))]).await?;
-    let mut edit = edit(&app, &admin).await?;
-    edit.add_revision(name, &revision, &text).await.map_err(refused)?;
-    let version = edit.set_current(name, &revision, expected).await.map_err(refused)?;
-    edit.commit().await.map_err(refused)?;
-    changed(&app, &admin, Some(version)).await
+    Constitution::parse(&text, name).map_err(unusable)?;
+    make(&app, &admin, &headers, Proposal::Constitution(name.to_owned(), Some(text))).await
 }
 
 async fn remove(
@@ -99,13 +95,8 @@ async fn remove(
     names: Names,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (name, expected) = (names.get("constitution"), expected(&headers)?);
-    // Whoever is judged by it would be without it.
-    stored(&app)?.check(vec![Proposal::Constitution(name.to_owned(), None)]).await?;
-    let mut edit = edit(&app, &admin).await?;
-    edit.remove_constitution(name, expected).await.map_err(refused)?;
-    edit.commit().await.map_err(refused)?;
-    changed(&app, &admin, None).await
+    let proposal = Proposal::Constitution(names.get("constitution").to_owned(), None);
+    make(&app, &admin, &headers, proposal).await
 }
 
 async fn revisions(

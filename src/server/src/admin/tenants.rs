@@ -9,7 +9,7 @@ use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use cluegate_store::{Author, Edit, Expect, Store, StoreError, TenantState};
+use cluegate_store::{Author, Edit, Expect, Kind, Store, StoreError, TenantState};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -36,6 +36,8 @@ pub(super) fn routes() -> Vec<Route> {
         route("/admin/v1/tenants/{tenant}/resume", &["POST"], post(resume)),
         route("/admin/v1/tenants/{tenant}/policy", &["GET"], get(effective)),
         route("/admin/v1/tenants/{tenant}/usage", &["GET"], get(usage)),
+        route("/admin/v1/tenants/{tenant}/history", &["GET"], get(tenant_history)),
+        route("/admin/v1/templates/{template}/history", &["GET"], get(template_history)),
         route("/admin/v1/templates", &["GET"], get(list_templates)),
         route(
             "/admin/v1/templates/{template}",
@@ -80,6 +82,21 @@ pub(super) fn store(app: &App) -> Result<&Store, Problem> {
 pub(super) async fn edit(app: &App, admin: &Admin) -> Result<Edit, Problem> {
     let author = Author { by: &admin.name(), at_ms: Timestamp::now().as_millisecond() };
     store(app)?.edit(author).await.map_err(refused)
+}
+
+/// Looks whether the store could be used after a change, makes it, and has this gateway read it.
+pub(super) async fn make(
+    app: &Arc<App>,
+    admin: &Admin,
+    headers: &HeaderMap,
+    proposal: Proposal,
+) -> Result<Response, Problem> {
+    let expected = expected(headers)?;
+    stored(app)?.check(vec![proposal.clone()]).await?;
+    let mut edit = edit(app, admin).await?;
+    let version = proposal.make(&mut edit, expected).await.map_err(refused)?;
+    edit.commit().await.map_err(refused)?;
+    changed(app, admin, version).await
 }
 
 /// What the store refuses, for whoever asked.
@@ -151,7 +168,7 @@ async fn list(State(app): State<Arc<App>>, Query(page): Query<Page>) -> Result<J
         let names = app.gate.tenants().into_iter().filter(|name| **name > *page.after);
         let names: Vec<Value> = names
             .take(page.limit() as usize)
-            .map(|name| json!({ "name": &*name, "state": "active" }))
+            .map(|name| json!({ "name": &*name, "state": state(&app, &name) }))
             .collect();
         return Ok(Json(json!({ "tenants": names })));
     };
@@ -163,6 +180,12 @@ async fn list(State(app): State<Arc<App>>, Query(page): Query<Page>) -> Result<J
         })
     });
     Ok(Json(json!({ "tenants": told.collect::<Vec<_>>() })))
+}
+
+/// Whether a tenant is served, by its policy.
+fn state(app: &App, name: &str) -> &'static str {
+    let suspended = app.gate.policy(name).is_some_and(|policy| policy.suspended);
+    if suspended { TenantState::Suspended.name() } else { TenantState::Active.name() }
 }
 
 async fn show_tenant(State(app): State<Arc<App>>, names: Names) -> Result<Response, Problem> {
@@ -180,12 +203,8 @@ async fn put_tenant(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let (name, expected, policy) = (names.get("tenant"), expected(&headers)?, text(body).await?);
-    stored(&app)?.check(vec![Proposal::Tenant(name.to_owned(), Some(policy.clone()))]).await?;
-    let mut edit = edit(&app, &admin).await?;
-    let version = edit.put_tenant(name, &policy, expected).await.map_err(refused)?;
-    edit.commit().await.map_err(refused)?;
-    changed(&app, &admin, Some(version)).await
+    let proposal = Proposal::Tenant(names.get("tenant").to_owned(), Some(text(body).await?));
+    make(&app, &admin, &headers, proposal).await
 }
 
 async fn remove_tenant(
@@ -194,7 +213,7 @@ async fn remove_tenant(
     names: Names,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (name, expected) = (names.get("tenant"), expected(&headers)?);
+    let name = names.get("tenant");
     if admin.tenant().is_some() {
         let message = "a key that is limited to a tenant does not remove it";
         return Err(Problem::new(ProblemKind::Forbidden, message));
@@ -203,10 +222,7 @@ async fn remove_tenant(
         let message = "it is the tenant of those who bring no key (`keys.anonymous`)";
         return Err(Problem::new(ProblemKind::Conflict, message));
     }
-    let mut edit = edit(&app, &admin).await?;
-    edit.remove_tenant(name, expected).await.map_err(refused)?;
-    edit.commit().await.map_err(refused)?;
-    changed(&app, &admin, None).await
+    make(&app, &admin, &headers, Proposal::Tenant(name.to_owned(), None)).await
 }
 
 async fn suspend(
@@ -308,12 +324,8 @@ async fn put_template(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let (name, expected, policy) = (names.get("template"), expected(&headers)?, text(body).await?);
-    stored(&app)?.check(vec![Proposal::Template(name.to_owned(), Some(policy.clone()))]).await?;
-    let mut edit = edit(&app, &admin).await?;
-    let version = edit.put_template(name, &policy, expected).await.map_err(refused)?;
-    edit.commit().await.map_err(refused)?;
-    changed(&app, &admin, Some(version)).await
+    let proposal = Proposal::Template(names.get("template").to_owned(), Some(text(body).await?));
+    make(&app, &admin, &headers, proposal).await
 }
 
 async fn remove_template(
@@ -322,13 +334,44 @@ async fn remove_template(
     names: Names,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (name, expected) = (names.get("template"), expected(&headers)?);
-    // Whoever extends it would be without it.
-    stored(&app)?.check(vec![Proposal::Template(name.to_owned(), None)]).await?;
-    let mut edit = edit(&app, &admin).await?;
-    edit.remove_template(name, expected).await.map_err(refused)?;
-    edit.commit().await.map_err(refused)?;
-    changed(&app, &admin, None).await
+    make(&app, &admin, &headers, Proposal::Template(names.get("template").to_owned(), None)).await
+}
+
+/// Which versions.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Earlier {
+    /// Before this number of the store.
+    before: Option<i64>,
+    /// At most so many.
+    #[serde(default = "most")]
+    limit: u32,
+}
+
+async fn tenant_history(
+    State(app): State<Arc<App>>,
+    names: Names,
+    Query(earlier): Query<Earlier>,
+) -> Result<Json<Value>, Problem> {
+    history(&app, Kind::Tenant, names.get("tenant"), &earlier).await
+}
+
+async fn template_history(
+    State(app): State<Arc<App>>,
+    names: Names,
+    Query(earlier): Query<Earlier>,
+) -> Result<Json<Value>, Problem> {
+    history(&app, Kind::Template, names.get("template"), &earlier).await
+}
+
+/// What a policy said before, and who wrote it.
+async fn history(app: &App, kind: Kind, name: &str, earlier: &Earlier) -> Result<Json<Value>, Problem> {
+    let limit = earlier.limit.clamp(1, MOST);
+    let versions = store(app)?.policy_versions(kind, name, earlier.before, limit).await.map_err(refused)?;
+    if versions.is_empty() && earlier.before.is_none() {
+        return Err(no_such(kind.name(), name));
+    }
+    Ok(Json(json!({ "versions": versions })))
 }
 
 /// The status of what was made.

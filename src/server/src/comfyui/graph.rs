@@ -10,6 +10,9 @@ use super::OUTPUTS;
 /// Longest id of a node and longest name of a class, in bytes.
 const LONGEST_NAME: usize = 128;
 
+/// The inputs of samplers that lead to the prompt and to the negative prompt.
+const PROMPTS: [&str; 2] = ["positive", "negative"];
+
 /// A node.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
@@ -266,10 +269,28 @@ impl Graph {
 
     /// The nodes with texts that lead to an input named `input`, such as `positive`, of any node.
     pub(crate) fn texts_behind(&self, input: &str) -> BTreeSet<String> {
-        let starts = self.nodes.iter().filter_map(|node| self.linked(node, input));
-        let all: BTreeSet<String> = starts.flat_map(|start| self.behind(&start.id)).collect();
-        let has_text = |id: &String| self.node(id).is_some_and(|node| texts(node).next().is_some());
-        all.into_iter().filter(has_text).collect()
+        let mut open: Vec<&Node> = self.nodes.iter().filter_map(|node| self.linked(node, input)).collect();
+        let (mut seen, mut found) = (BTreeSet::new(), BTreeSet::new());
+        while let Some(node) = open.pop() {
+            if !seen.insert(node.id.as_str()) {
+                continue;
+            }
+            if texts(node).next().is_some() {
+                found.insert(node.id.clone());
+            }
+            // What takes both prompts and gives both, such as ControlNetApplyAdvanced, does not mix them.
+            let both = PROMPTS.iter().all(|name| node.inputs.contains_key(*name));
+            let ours = |name: &&String| !both || *name == input || !PROMPTS.contains(&name.as_str());
+            open.extend(node.inputs.keys().filter(ours).filter_map(|name| self.linked(node, name)));
+        }
+        found
+    }
+
+    /// The nodes whose texts are the prompt: those that lead to an input `positive`, or all where there is none, since guiders
+    /// and the like name theirs otherwise.
+    pub(crate) fn prompted(&self) -> BTreeSet<String> {
+        let positive = self.texts_behind("positive");
+        if positive.is_empty() { self.nodes.iter().map(|node| node.id.clone()).collect() } else { positive }
     }
 
     /// The texts of the nodes `ids`, each once, in the workflow's order.

@@ -13,6 +13,7 @@ use reqwest::Url;
 
 use super::ConfigError;
 use super::hosts::FetchHost;
+use super::plugins::RawPlugins;
 use super::raw::{
     FrontName, RawA1111, RawAdmin, RawComfyUi, RawConfig, RawMetrics, RawPictures, RawServerLimits, RawStore,
     RawTls, RawUpstream, UpstreamKind, WhenGone,
@@ -70,6 +71,8 @@ pub struct Config {
     pub a1111: RawA1111,
     /// The ComfyUI front end.
     pub comfyui: RawComfyUi,
+    /// Plugins, with paths that do not depend on the folder.
+    pub plugins: RawPlugins,
 }
 
 /// The database that holds tenants, keys and usage.
@@ -128,6 +131,8 @@ pub struct UpstreamConfig {
     pub workflow: Option<PathBuf>,
     /// The model where a request names none.
     pub model: Option<String>,
+    /// For the generator in this process: a diffusers folder in place of the models' own.
+    pub generator: Option<PathBuf>,
 }
 
 /// What may be spent. See [`RawServerLimits`] for each.
@@ -153,6 +158,8 @@ pub struct ServerLimits {
     pub send_timeout: Duration,
     /// Longest life of a request.
     pub request_timeout: Duration,
+    /// Longest silence about a session.
+    pub session_idle: Duration,
     /// How long requests may go on at the end.
     pub drain: Duration,
     /// Wrong keys from one address within a minute.
@@ -261,6 +268,10 @@ impl Config {
             pictures: check.pictures(raw.pictures)?,
             a1111: raw.a1111,
             comfyui: check.comfyui(raw.comfyui)?,
+            plugins: raw
+                .plugins
+                .built(folder)
+                .map_err(|(key, expected, found)| check.error(&key, &expected, found))?,
         })
     }
 
@@ -415,6 +426,14 @@ impl Check<'_> {
             poll: self.time("upstream.poll_ms", raw.poll_ms)?,
             workflow: raw.workflow.map(|path| folder.join(path)),
             model: raw.model,
+            generator: match (raw.kind, raw.generator) {
+                (_, None) => None,
+                (UpstreamKind::BuiltIn, Some(path)) => Some(folder.join(path)),
+                (_, Some(path)) => {
+                    let expected = "absent: only the built-in generator has a folder";
+                    return Err(self.error("upstream.generator", expected, path.display()));
+                }
+            },
             // Last, since nothing stands in for it while the others are looked at.
             url: match (raw.kind, raw.url) {
                 (UpstreamKind::BuiltIn, None) => None,
@@ -463,6 +482,7 @@ impl Check<'_> {
             body_timeout: self.time("limits.body_timeout_ms", raw.body_timeout_ms)?,
             send_timeout: self.time("limits.send_timeout_ms", raw.send_timeout_ms)?,
             request_timeout: self.time("limits.request_timeout_ms", raw.request_timeout_ms)?,
+            session_idle: self.time("limits.session_idle_ms", raw.session_idle_ms)?,
             drain: self.time("limits.drain_ms", raw.drain_ms)?,
             wrong_keys: raw.wrong_keys.max(1),
             keep: self.time("limits.keep_ms", raw.keep_ms)?,
@@ -550,6 +570,8 @@ mod tests {
             );
         }
         assert!(upstream("kind = \"builtin\"\nurl = \"http://x\"").contains("must be absent"));
+        let folder = "kind = \"a1111\"\nurl = \"http://x\"\ngenerator = \"sdxl\"";
+        assert!(upstream(folder).contains("upstream.generator"));
         assert!(
             problem(&format!("{LEAST}[limits]\nin_work = 0"))
                 .contains("`limits.in_work` must be from 1 to 448")

@@ -4,6 +4,7 @@ mod built;
 mod examine;
 mod hosts;
 mod places;
+mod plugins;
 mod raw;
 mod settings;
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub use built::{
 use cluegate_gate::policy::did_you_mean;
 pub use examine::Finding;
 pub use hosts::FetchHost;
+pub use plugins::{RawPlugin, RawPluginJudge, RawPlugins};
 pub use raw::{
     FrontName, RawA1111, RawAdmin, RawComfyUi, RawConfig, RawKeys, RawMetrics, RawPictures, RawReload,
     RawServerLimits, RawStore, RawTls, RawUpstream, UpstreamKind, WhenGone,

@@ -7,6 +7,8 @@ use cluegate_audit::LogSettings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::plugins::RawPlugins;
+
 /// A gateway's configuration file. Paths in it are relative to its folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -56,6 +58,8 @@ pub struct RawConfig {
     pub a1111: RawA1111,
     /// The ComfyUI front end.
     pub comfyui: RawComfyUi,
+    /// Plugins.
+    pub plugins: RawPlugins,
 }
 
 impl Default for RawConfig {
@@ -79,6 +83,7 @@ impl Default for RawConfig {
             pictures: RawPictures::default(),
             a1111: RawA1111::default(),
             comfyui: RawComfyUi::default(),
+            plugins: RawPlugins::default(),
         }
     }
 }
@@ -97,6 +102,8 @@ pub enum FrontName {
     SdCpp,
     /// `POST /v1/judge`.
     Judge,
+    /// Hosts that draw by themselves, `/v1/sessions`.
+    Sessions,
     /// OpenAI Moderations, `POST /v1/moderations`.
     Moderations,
     /// The LiteLLM generic guardrail.
@@ -105,12 +112,13 @@ pub enum FrontName {
 
 impl FrontName {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::A1111,
         Self::OpenAi,
         Self::ComfyUi,
         Self::SdCpp,
         Self::Judge,
+        Self::Sessions,
         Self::Moderations,
         Self::Guardrail,
     ];
@@ -267,6 +275,9 @@ pub struct RawUpstream {
     /// The model to ask for where a request names none, such as a checkpoint's file name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// For `builtin`: a diffusers folder to draw with, in place of the generator of the models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generator: Option<PathBuf>,
 }
 
 fn default_batch() -> u32 {
@@ -314,6 +325,8 @@ pub struct RawServerLimits {
     pub send_timeout_ms: u64,
     /// Longest life of a request in milliseconds, drawing and judging together. A client may ask for less.
     pub request_timeout_ms: u64,
+    /// How long a host may be silent about a session that it opened, in milliseconds, before the session is ended.
+    pub session_idle_ms: u64,
     /// How long requests in work may go on when the server is told to stop, in milliseconds.
     pub drain_ms: u64,
     /// Wrong keys from one address within a minute, after which it has to wait.
@@ -337,6 +350,7 @@ impl Default for RawServerLimits {
             body_timeout_ms: 60_000,
             send_timeout_ms: 60_000,
             request_timeout_ms: 600_000,
+            session_idle_ms: 180_000,
             drain_ms: 60_000,
             wrong_keys: 30,
             keep_ms: 3_600_000,

@@ -187,7 +187,7 @@ async fn within<T>(event: impl Future<Output = T>) -> T {
 
 #[test]
 fn orders_have_consecutive_seeds_and_fit_the_batch() {
-    let due = |member, attempt, seed| Due { member, attempt, seed, avoid: Vec::new() };
+    let due = |member, attempt, seed| Due { member, attempt, seed, avoid: Vec::new(), prompt: None };
     let first: Vec<Due> = (0..5).map(|i| due(i, 1, 7 + i as u64)).collect();
     let sizes = |due: &[Due], batch| orders(due, batch).iter().map(|run| run.len()).collect::<Vec<_>>();
     assert_eq!(sizes(&first, 2), [2, 2, 1]);

@@ -12,7 +12,7 @@ use cluegate_gate::Judgment;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::verdict::{Asking, Failed, is_of_type, judgment, read_json, with_decisions};
+use super::verdict::{Asking, Failed, is_of_type, judgment, read_json, verdict, with_decisions};
 use crate::app::{App, Brought};
 use crate::client::Client;
 use crate::deadline::Deadline;
@@ -96,9 +96,7 @@ async fn judge(
     };
     let id = match asked.request_id.as_deref() {
         None => id,
-        Some(name) => RequestId::named(name).ok_or_else(|| {
-            Problem::bad_request("`request_id` must have from 1 to 128 letters, digits, `-`, `_`, `.` or `:`")
-        })?,
+        Some(name) => RequestId::named(name).ok_or_else(RequestId::expected)?,
     };
     let asking = Asking { app: &app, client: &client, id: &id, deadline, subject: None };
     let picture = picture(&asking, &asked).await?;
@@ -134,7 +132,7 @@ fn answer(outcome: &Outcome, evidence: bool, return_image: bool) -> Value {
         "outcome": decision.outcome,
         "reason": outcome.reason(),
         "message": outcome.message(),
-        "verdict": judged.map_or(Judgment::Error, |judged| judged.verdict),
+        "verdict": verdict(outcome).unwrap_or(Judgment::Error),
         "constitution": decision.constitution,
         "timings_ms": decision.timings_ms,
     });
@@ -142,6 +140,9 @@ fn answer(outcome: &Outcome, evidence: bool, return_image: bool) -> Value {
         answer["violated"] = json!(judged.map_or(&[][..], |judged| &judged.violated));
         answer["action"] = json!(judged.and_then(|judged| judged.action));
         answer["evidence"] = json!(judged.and_then(|judged| judged.evidence.as_ref()));
+        if let Some(attempt) = decision.attempts.last().filter(|attempt| !attempt.plugins.is_empty()) {
+            answer["plugins"] = json!(attempt.plugins);
+        }
     }
     if return_image
         && outcome.is_released()

@@ -7,6 +7,7 @@ mod judge;
 mod moderations;
 mod openai;
 mod sdcpp;
+mod sessions;
 mod verdict;
 
 use crate::config::{Config, FrontName};
@@ -26,6 +27,9 @@ pub(crate) fn offered(config: &Config) -> Vec<Front> {
     }
     if config.offers(FrontName::Judge) {
         fronts.push(judge::front());
+    }
+    if config.offers(FrontName::Sessions) {
+        fronts.push(sessions::front());
     }
     if config.offers(FrontName::Moderations) {
         fronts.push(moderations::front());

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::openai;
-use super::verdict::{Asking, Failed, judgment, read_json, with_decisions};
+use super::verdict::{Asking, Failed, against_by_plugins, judgment, read_json, with_decisions};
 use crate::app::App;
 use crate::client::Client;
 use crate::deadline::Deadline;
@@ -25,6 +25,8 @@ use crate::router::{Front, Route};
 
 /// The only category of a tenant that may not see evidence.
 const POLICY: &str = "policy";
+/// The category beside the rules that is there where a plugin keeps a picture back.
+const PLUGINS: &str = "plugins";
 /// Scores of rules that are violated are not lower, and all others are: one half tells them apart.
 const LEAST_VIOLATED: f64 = 0.5;
 /// Scores of rules that are not violated are not higher.
@@ -119,7 +121,17 @@ fn result(outcomes: &[Outcome], rules: Option<&[&str]>) -> Result<Value, Problem
     for outcome in outcomes {
         let Some(rules) = rules else { continue };
         let missing = || Problem::new(ProblemKind::Internal, "a verdict came without its evidence");
-        let judged = judgment(outcome).ok_or_else(missing)?;
+        let kept_back = against_by_plugins(outcome);
+        if let Some(finding) = kept_back {
+            let entry = scores.entry(PLUGINS).or_insert((true, 0.0));
+            entry.1 = entry.1.max(finding.score).max(LEAST_VIOLATED);
+        }
+        let judged = match judgment(outcome) {
+            Some(judged) => judged,
+            // The judge was not asked about it.
+            None if kept_back.is_some() => continue,
+            None => return Err(missing()),
+        };
         let evidence = Evidence::deserialize(judged.evidence.as_ref().ok_or_else(missing)?);
         let evidence = evidence.map_err(|_| missing())?;
         for rule in rules {
@@ -132,7 +144,9 @@ fn result(outcomes: &[Outcome], rules: Option<&[&str]>) -> Result<Value, Problem
     let (mut categories, mut category_scores, mut types) = (Map::new(), Map::new(), Map::new());
     let told = match rules {
         Some(rules) => {
-            rules.iter().map(|rule| (*rule, scores.get(rule).copied().unwrap_or_default())).collect()
+            let plugins = scores.contains_key(PLUGINS).then_some(PLUGINS);
+            let all = rules.iter().copied().chain(plugins);
+            all.map(|category| (category, scores.get(category).copied().unwrap_or_default())).collect()
         }
         None => vec![(POLICY, (flagged, if flagged { 1.0 } else { 0.0 }))],
     };

@@ -7,7 +7,7 @@ use axum::extract::{FromRequest as _, Request};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use cluegate_gate::{Judgment, JudgmentRecord, Reason};
+use cluegate_gate::{FindingRecord, Judgment, JudgmentRecord, OnUnsafe, Reason};
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::de::DeserializeOwned;
@@ -112,6 +112,21 @@ pub(super) fn judgment(outcome: &Outcome) -> Option<&JudgmentRecord> {
     (judgment.verdict != Judgment::Error).then_some(judgment)
 }
 
+/// What the surest of the plugins that count says against the picture as it came; none if they let it pass.
+pub(super) fn against_by_plugins(outcome: &Outcome) -> Option<&FindingRecord> {
+    let found = outcome.decision().attempts.last()?.plugins.iter();
+    let flagged = found.filter(|finding| finding.flagged && finding.on_unsafe != OnUnsafe::Note);
+    flagged.max_by(|a, b| a.score.total_cmp(&b.score))
+}
+
+/// The verdict on the picture as it came, by the judge and by plugins; none if there is none.
+pub(super) fn verdict(outcome: &Outcome) -> Option<Judgment> {
+    if against_by_plugins(outcome).is_some() {
+        return Some(Judgment::Unsafe);
+    }
+    judgment(outcome).map(|judgment| judgment.verdict)
+}
+
 /// The problem of a picture without a verdict. What a policy releases without one is no problem here.
 fn no_verdict(outcome: &Outcome) -> Option<ProblemKind> {
     match outcome.reason() {
@@ -120,7 +135,7 @@ fn no_verdict(outcome: &Outcome) -> Option<ProblemKind> {
             (!outcome.is_released()).then_some(ProblemKind::Internal)
         }
         Reason::Violation | Reason::TriesExhausted | Reason::RedactionFailed | Reason::HeldForReview => {
-            judgment(outcome).is_none().then_some(ProblemKind::Internal)
+            verdict(outcome).is_none().then_some(ProblemKind::Internal)
         }
         Reason::JudgeError => Some(ProblemKind::JudgeFailed),
         Reason::JudgeTimeout | Reason::RequestTimeout | Reason::Cancelled => {

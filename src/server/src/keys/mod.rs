@@ -4,7 +4,7 @@
 
 mod file;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -139,42 +139,61 @@ pub enum KeyRefusal {
     Lapsed(Lapse),
 }
 
-/// Hashed keys with their owners. A key has 256 bits of chance, so that a hash without salt and stretching cannot be
-/// guessed, and looking one up costs microseconds, however many there are.
+/// Hashed keys with their owners, cheap to clone. A key has 256 bits of chance, so that a hash without salt and stretching
+/// cannot be guessed, and looking one up costs microseconds, however many there are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyRing {
-    keys: HashMap<[u8; 32], Arc<Key>>,
+    keys: Arc<HashMap<[u8; 32], Arc<Key>>>,
+    hashes: Arc<HashMap<KeyName, [u8; 32]>>,
 }
+
+/// A tenant, or none, and the id of a key among the tenant's.
+type KeyName = (Option<Arc<str>>, Arc<str>);
 
 impl KeyRing {
     /// Brings keys together; `origin` says in errors where they came from.
     ///
     /// # Errors
-    /// If two of a tenant share an id, or two are one key, or one does not fit `kind`: a client's needs a tenant and has no role, an
-    /// administration's needs a role.
-    pub fn new<K: Into<Arc<Key>>>(
-        keys: impl IntoIterator<Item = K>,
+    /// If two of a tenant share an id, or two are one key, or one does not fit `kind`: a client's needs a tenant and has no
+    /// role, an administration's needs a role.
+    pub fn new(keys: impl IntoIterator<Item = Key>, kind: KeyKind, origin: &str) -> Result<Self, KeyError> {
+        Self::default().with_changes(&[], keys, kind, origin)
+    }
+
+    /// These keys without those of some tenants and ids, and with others.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn with_changes(
+        &self,
+        removed: &[(String, String)],
+        added: impl IntoIterator<Item = Key>,
         kind: KeyKind,
         origin: &str,
     ) -> Result<Self, KeyError> {
-        let keys: Vec<Arc<Key>> = keys.into_iter().map(Into::into).collect();
-        let mut ring: HashMap<[u8; 32], Arc<Key>> = HashMap::with_capacity(keys.len());
-        let mut ids = HashSet::with_capacity(keys.len());
-        for key in &keys {
+        let mut ring = self.clone();
+        let (keys, hashes) = (Arc::make_mut(&mut ring.keys), Arc::make_mut(&mut ring.hashes));
+        for (tenant, id) in removed {
+            if let Some(hash) = hashes.remove(&(Some(tenant.as_str().into()), id.as_str().into())) {
+                keys.remove(&hash);
+            }
+        }
+        for key in added {
             let fail = |problem| Err(KeyError::new(origin, problem));
             let id = &key.id;
-            if let Some(problem) = misfit(key, kind) {
+            if let Some(problem) = misfit(&key, kind) {
                 return fail(format!("the key {id:?}: {problem}"));
             }
-            if !ids.insert((key.tenant.as_deref(), id.as_str())) {
+            let name = (key.tenant.as_deref().map(Arc::from), id.as_str().into());
+            if hashes.insert(name, key.hash).is_some() {
                 return fail(format!("there are two keys with the id {id:?}; give each its own"));
             }
-            if let Some(other) = ring.get(&key.hash) {
+            if let Some(other) = keys.get(&key.hash) {
                 return fail(format!("{id:?} and {:?} are the same key; make a new one", other.id));
             }
-            ring.insert(key.hash, Arc::clone(key));
+            keys.insert(key.hash, Arc::new(key));
         }
-        Ok(Self { keys: ring })
+        Ok(ring)
     }
 
     /// The key that `presented` is, if it holds at `now`. Looked up by hash: how long it takes says nothing about other

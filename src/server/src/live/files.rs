@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use cluegate_gate::Policies;
@@ -71,7 +72,7 @@ impl Files {
             Some(file) => KeyFile::load(file, KeyKind::Client).map_err(ReloadError::keys)?,
             None => KeyRing::default(),
         };
-        let loaded = Loaded { policies, keys, generation: None, suspended: BTreeSet::new() };
+        let loaded = Loaded { policies, keys, generation: None, suspended: Arc::default() };
         let origin = self.keys.as_ref().map_or_else(String::new, |file| file.display().to_string());
         loaded.check_keys(&origin)?;
         Ok(loaded)

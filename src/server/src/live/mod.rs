@@ -81,7 +81,7 @@ pub struct Loaded {
     policies: Policies,
     keys: KeyRing,
     generation: Option<i64>,
-    suspended: BTreeSet<String>,
+    suspended: Arc<BTreeSet<String>>,
 }
 
 impl Loaded {
@@ -234,6 +234,7 @@ pub(crate) struct Live {
     status: Mutex<Status>,
     /// What is in use.
     policies: ArcSwap<Policies>,
+    /// Tenants whom the store says to be suspended; a policy may say so too.
     suspended: ArcSwap<BTreeSet<String>>,
     /// When the store was last heard.
     contact: Mutex<Instant>,
@@ -270,7 +271,7 @@ impl Live {
             turn: tokio::sync::Mutex::new(Seen { files, generation: loaded.generation }),
             status: Mutex::new(status),
             policies: ArcSwap::from_pointee(loaded.policies.clone()),
-            suspended: ArcSwap::from_pointee(loaded.suspended.clone()),
+            suspended: ArcSwap::new(Arc::clone(&loaded.suspended)),
             contact: Mutex::new(Instant::now()),
             admin_keys,
             store: config.store.clone(),
@@ -298,7 +299,8 @@ impl Live {
     /// # Errors
     /// `Suspended`.
     pub(crate) fn refuse_suspended(&self, client: Client) -> Result<Client, Problem> {
-        if !self.suspended.load().contains(&*client.tenant) {
+        let by_policy = self.policies.load().get(&client.tenant).is_some_and(|policy| policy.suspended);
+        if !by_policy && !self.suspended.load().contains(&*client.tenant) {
             return Ok(client);
         }
         let message = "this API key's tenant is suspended; ask whoever runs this server";

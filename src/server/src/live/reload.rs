@@ -98,7 +98,7 @@ impl App {
             replaced.map_err(|panic| ReloadError::policies(format!("the gate failed: {panic}")))?;
         let replaced = replaced.map_err(ReloadError::policies)?;
         // Ahead of the first picture.
-        self.gate.warm_up();
+        self.gate.warm_up_replaced(&replaced);
         let (added, changed, removed) =
             (replaced.added.len(), replaced.changed.len(), replaced.removed.len());
         tracing::info!(added, changed, removed, unchanged = replaced.unchanged, "tenants were replaced");
@@ -106,7 +106,7 @@ impl App {
         seen.files = seen.files.clone().with(looks);
         let count = keys.len();
         self.live.policies.store(Arc::new(policies));
-        self.live.suspended.store(Arc::new(suspended));
+        self.live.suspended.store(suspended);
         self.authenticator.replace(keys);
         Ok((generation, count))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cluegate_gate::policy::{ConstitutionSource, PieceKind, PolicyPiece};
 use cluegate_gate::{ConstitutionText, Constitutions, Policies};
-use cluegate_store::{Changes, Constitution, Store, Template, Tenant, TenantState};
+use cluegate_store::{Changes, Constitution, Edit, Expect, Store, StoreError, Template, Tenant, TenantState};
 use jiff::Timestamp;
 
 use super::{Loaded, ReloadError};
@@ -18,14 +18,14 @@ pub struct Stored {
     state: tokio::sync::Mutex<State>,
 }
 
-/// What was read last, as far as it could be built.
+/// What was read last, as far as it could be built. Cheap to clone: what a change does not touch is shared.
 #[derive(Debug, Clone, Default)]
 struct State {
     generation: Option<i64>,
     policies: Option<Policies>,
-    texts: Texts,
-    keys: BTreeMap<(String, String), Arc<Key>>,
-    suspended: BTreeSet<String>,
+    texts: Arc<Texts>,
+    keys: KeyRing,
+    suspended: Arc<BTreeSet<String>>,
 }
 
 /// A change that is to be made to a store: what is in it afterwards by that name, or none.
@@ -37,6 +37,33 @@ pub enum Proposal {
     Tenant(String, Option<String>),
     /// The current text of a constitution.
     Constitution(String, Option<String>),
+}
+
+impl Proposal {
+    /// Makes the change in `edit`, and gives the new version; none of what is removed. Whether the store can be used
+    /// afterwards is for [`Stored::check`] to say.
+    ///
+    /// # Errors
+    /// If the store does not hold what is expected, or cannot be written.
+    pub async fn make(&self, edit: &mut Edit, expect: Expect) -> Result<Option<i64>, StoreError> {
+        match self {
+            Self::Template(name, Some(policy)) => edit.put_template(name, policy, expect).await.map(Some),
+            Self::Template(name, None) => edit.remove_template(name, expect).await.map(|()| None),
+            Self::Tenant(name, Some(policy)) => edit.put_tenant(name, policy, expect).await.map(Some),
+            Self::Tenant(name, None) => edit.remove_tenant(name, expect).await.map(|()| None),
+            Self::Constitution(name, Some(text)) => {
+                let parsed = cluegate_constitution::Constitution::parse(text, name);
+                let unusable = |problem: cluegate_constitution::ConstitutionError| StoreError::Invalid {
+                    what: "constitution",
+                    problem: problem.to_string(),
+                };
+                let revision = parsed.map_err(unusable)?.revision().to_hex();
+                edit.add_revision(name, &revision, text).await?;
+                edit.set_current(name, &revision, expect).await.map(Some)
+            }
+            Self::Constitution(name, None) => edit.remove_constitution(name, expect).await.map(|()| None),
+        }
+    }
 }
 
 /// The current texts of the store's constitutions.
@@ -71,8 +98,7 @@ impl Stored {
     /// If the store cannot be reached, or what it holds cannot be used.
     pub async fn keys(&self) -> Result<KeyRing, ReloadError> {
         let changes = self.store.load().await.map_err(ReloadError::store)?;
-        let keys = changes.keys.into_values().flatten().map(client_key).collect::<Result<Vec<_>, _>>()?;
-        KeyRing::new(keys, KeyKind::Client, "the store").map_err(ReloadError::keys)
+        with_keys(&KeyRing::default(), changes.keys)
     }
 
     /// Looks whether the store could be used after some changes, and gives the policies that it would hold then.
@@ -197,15 +223,16 @@ impl State {
     /// The state after these changes.
     fn with(self, changes: Changes) -> Result<Self, ReloadError> {
         let before = if changes.everything { Self::default() } else { self };
-        let Self { policies, mut texts, mut keys, mut suspended, .. } = before;
+        let Self { policies, mut texts, keys, mut suspended, .. } = before;
         for (name, constitution) in changes.constitutions {
+            let Texts(texts) = Arc::make_mut(&mut texts);
             match constitution {
                 Some(found) => {
                     let origin = format!("{name} (store, revision {:.12})", found.revision);
-                    texts.0.insert(name, ConstitutionText { origin, text: found.text.into() });
+                    texts.insert(name, ConstitutionText { origin, text: found.text.into() });
                 }
                 None => {
-                    texts.0.remove(&name);
+                    texts.remove(&name);
                 }
             }
         }
@@ -221,19 +248,19 @@ impl State {
             piece(PieceKind::Template, &name, template.map(|template| template.policy));
         }
         for (name, tenant) in changes.tenants {
-            match &tenant {
-                Some(tenant) if tenant.state == TenantState::Suspended => suspended.insert(name.clone()),
-                _ => suspended.remove(&name),
-            };
+            let suspend = tenant.as_ref().is_some_and(|tenant| tenant.state == TenantState::Suspended);
+            if suspend != suspended.contains(&name) {
+                let suspended = Arc::make_mut(&mut suspended);
+                if suspend {
+                    suspended.insert(name.clone())
+                } else {
+                    suspended.remove(&name)
+                };
+            }
             piece(PieceKind::Tenant, &name, tenant.map(|tenant| tenant.policy));
         }
-        for ((tenant, id), key) in changes.keys {
-            match key {
-                Some(key) => keys.insert((tenant, id), Arc::new(client_key(key)?)),
-                None => keys.remove(&(tenant, id)),
-            };
-        }
-        let from = Arc::new(texts.clone());
+        let keys = with_keys(&keys, changes.keys)?;
+        let from: Arc<Texts> = Arc::clone(&texts);
         let policies = match policies {
             Some(policies) => {
                 let removed: Vec<(PieceKind, &str)> =
@@ -250,10 +277,22 @@ impl State {
         let Some(policies) = self.policies.clone() else {
             return Err(ReloadError::policies("nothing was read"));
         };
-        let keys = KeyRing::new(self.keys.values().cloned(), KeyKind::Client, "the store");
-        let keys = keys.map_err(ReloadError::keys)?;
-        Ok(Loaded { policies, keys, generation: self.generation, suspended: self.suspended.clone() })
+        let (keys, suspended) = (self.keys.clone(), Arc::clone(&self.suspended));
+        Ok(Loaded { policies, keys, generation: self.generation, suspended })
     }
+}
+
+/// These keys with others in the place of those that changed.
+fn with_keys(
+    keys: &KeyRing,
+    changes: BTreeMap<(String, String), Option<cluegate_store::Key>>,
+) -> Result<KeyRing, ReloadError> {
+    if changes.is_empty() {
+        return Ok(keys.clone());
+    }
+    let (names, added): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
+    let added = added.into_iter().flatten().map(client_key).collect::<Result<Vec<_>, _>>()?;
+    keys.with_changes(&names, added, KeyKind::Client, "the store").map_err(ReloadError::keys)
 }
 
 /// A key of the store as the door knows it.

@@ -138,6 +138,7 @@ fn the_codes_and_reasons_are_those_of_the_program() {
         K::Forbidden,
         K::NotFound,
         K::MethodNotAllowed,
+        K::Conflict,
         K::TooLarge,
         K::UnsupportedType,
         K::RequestTimeout,

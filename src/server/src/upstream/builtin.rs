@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cluegate_gate::{DrawJob, DrawOptions, Drawn, Generator, Step, StepHook};
-use cluegate_perception::Picture;
+use cluegate_gate::{DrawJob, DrawOptions, DrawSource, Drawn, Generator, Step, StepHook};
+use cluegate_perception::{DecodeOptions, Picture, decode};
 use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{Event, Order, Progress, Unjudged, Upstream, UpstreamError, UpstreamErrorKind as Kind};
 use crate::config::UpstreamConfig;
-use crate::request::{Dialect, PictureRequest};
+use crate::request::{Dialect, PictureRequest, Source};
 
 /// Its name among models, where a request has to name one.
 const MODEL: &str = "builtin";
@@ -71,8 +71,11 @@ impl Upstream for BuiltIn {
             let message = format!("the built-in generator cannot express {what}; leave it out");
             Err(UpstreamError::new(Kind::Inexpressible, message))
         };
-        if request.source.is_some() {
+        if request.source.is_some() && !self.generator.draws_from_pictures() {
             return refuse("a picture to start from");
+        }
+        if let Some(source) = request.source.as_ref().filter(|source| source.pictures.len() != 1) {
+            return refuse(&format!("{} pictures to start from, only one", source.pictures.len()));
         }
         if let Some(name) = &request.scheduler {
             return refuse(&format!("the noise schedule {name:?}"));
@@ -87,7 +90,14 @@ impl Upstream for BuiltIn {
             let names: Vec<&str> = native.parameters.keys().map(String::as_str).collect();
             return refuse(&names.join(", "));
         }
-        self.generator.check(&options(request)).map_err(|error| {
+        // The pictures are decoded where they are drawn from; whether any can be does not hang on their pixels.
+        let stand_in = || Picture::new(image::RgbImage::new(1, 1));
+        let source = request.source.as_ref().map(|source| DrawSource {
+            picture: stand_in(),
+            mask: source.mask.as_ref().map(|_| stand_in()),
+            strength: source.strength,
+        });
+        self.generator.check(&DrawOptions { source, ..options(request) }).map_err(|error| {
             UpstreamError::new(Kind::Inexpressible, format!("the built-in generator: {error}"))
         })
     }
@@ -129,12 +139,32 @@ fn options(request: &PictureRequest) -> DrawOptions {
         guidance: request.guidance,
         negative_prompt: request.negative_prompt.clone(),
         sampler: request.sampler.clone(),
+        ..DrawOptions::default()
     }
+}
+
+/// The pictures of a request, decoded.
+fn decoded(source: &Source) -> Result<DrawSource, UpstreamError> {
+    // What the client may send, the front has checked.
+    let limits = DecodeOptions { convert: true, ..DecodeOptions::default() };
+    let read = |what: &str, bytes: &[u8]| {
+        decode(bytes, &limits).map_err(|error| {
+            UpstreamError::new(Kind::Inexpressible, format!("the {what} to start from: {error}"))
+        })
+    };
+    let picture = source.pictures.first().map_or(&[][..], |bytes| bytes.as_ref());
+    Ok(DrawSource {
+        picture: read("picture", picture)?,
+        mask: source.mask.as_ref().map(|mask| read("mask", mask)).transpose()?,
+        strength: source.strength,
+    })
 }
 
 /// Draws an order, as many pictures at a time as the generator can, and sends each group as soon as it is there.
 fn draw(generator: &dyn Generator, order: &Order, events: &mpsc::Sender<Event>) -> Result<(), UpstreamError> {
-    let (prompt, options) = (Arc::from(order.request.prompt.as_str()), Arc::new(options(&order.request)));
+    let source = order.request.source.as_ref().map(decoded).transpose()?;
+    let options = DrawOptions { source, safety: order.safety, ..options(&order.request) };
+    let (prompt, options) = (Arc::from(order.request.prompt.as_str()), Arc::new(options));
     let jobs: Vec<DrawJob> = (0..order.count)
         .map(|index| DrawJob {
             member: index as usize,

@@ -40,6 +40,7 @@ impl DrivenUpstream {
             seed: job.seed,
             attempt: job.attempt,
             avoid: job.avoid.clone(),
+            safety: job.options.safety,
             previews: PreviewSchedule::default(),
             show_previews: false,
             deadline: Instant::now() + self.timeout,

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use cluegate_gate::Generator;
 use cluegate_gate::policy::PreviewSchedule;
+use cluegate_gate::{Generator, SafetyGuidance};
 use cluegate_perception::{DecodeError, DecodeOptions, Picture};
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -115,6 +115,8 @@ pub struct Order {
     pub attempt: u32,
     /// Statements that made an earlier attempt violate a rule: words for a negative prompt.
     pub avoid: Vec<String>,
+    /// How the built-in generator is guided away from them; servers take them as a negative prompt.
+    pub safety: SafetyGuidance,
     /// After which steps the gate judges previews. Others may be sent, and cost their way only.
     pub previews: PreviewSchedule,
     /// Whether the client may see previews, so that every one is of use.

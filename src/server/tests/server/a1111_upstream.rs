@@ -50,7 +50,7 @@ fn honest(body: &Value) -> Answer {
 async fn a_batch_is_drawn_without_grid_files_or_prompts() {
     let (fake, upstream) = start(true, honest).await;
     let setup = Setup {
-        tables: "[tenant.t.action]\ndefault = \"regenerate\"",
+        tables: "[tenant.t.action]\ndefault = \"regenerate\"\n[tenant.t.regenerate]\nstrategies = [\"avoid\"]",
         upstream: Some(upstream),
         ..Setup::default()
     };

@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::administered::{Stored, edit};
-use crate::support::log_lines;
+use crate::support::{log_lines, nobody};
 
 const TENANT: &str = "/admin/v1/tenants/t";
 
@@ -18,14 +18,14 @@ async fn a_key_may_what_its_role_says_and_only_where_it_belongs() {
     let status = async |key: &NewKey, method: Method, path: &str| {
         gateway.ask(key, method, path, "tries = 2\nextends = \"base\"\n", &[]).await.0
     };
-    let nobody = NewKey::generate();
+    let unknown = NewKey::generate();
     for (key, get, put) in [
         (&stored.writer, StatusCode::OK, StatusCode::OK),
         (&stored.limited, StatusCode::OK, StatusCode::OK),
         (&stored.reader, StatusCode::OK, StatusCode::FORBIDDEN),
         // A client's key opens nothing here.
         (&stored.key, StatusCode::UNAUTHORIZED, StatusCode::UNAUTHORIZED),
-        (&nobody, StatusCode::UNAUTHORIZED, StatusCode::UNAUTHORIZED),
+        (&unknown, StatusCode::UNAUTHORIZED, StatusCode::UNAUTHORIZED),
     ] {
         assert_eq!(status(key, Method::GET, TENANT).await, get);
         assert_eq!(status(key, Method::PUT, TENANT).await, put);
@@ -45,7 +45,7 @@ async fn a_key_may_what_its_role_says_and_only_where_it_belongs() {
         assert_eq!(status(&stored.limited, method, path).await, StatusCode::FORBIDDEN, "{path}");
     }
     // Nothing of it is where clients are, whatever key they bring.
-    let public = reqwest::Client::builder().no_proxy().build().unwrap();
+    let public = nobody();
     for path in ["/admin/v1/status", "/admin/v1/tenants/t", "/admin/v1/reload", "/metrics"] {
         let asked = public.get(format!("{}{path}", gateway.url)).header("x-api-key", stored.writer.reveal());
         assert_eq!(asked.send().await.unwrap().status(), StatusCode::NOT_FOUND, "{path}");

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use cluegate_audit::{AuditLog, LogPlaces, LogSettings};
 use cluegate_gate::fakes::{CONSTITUTION, World};
 use cluegate_gate::{DecisionLog, Gate, MemoryLog};
 use cluegate_server::keys::{NewKey, Role};
@@ -11,13 +12,15 @@ use cluegate_store::{Author, Database, DatabaseOptions, Edit, Expect, KeyHash, S
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::support::log_lines;
+use crate::support::{log_lines, nobody};
 
 /// A store with the tenants `t` and `other`, which build on the template `base`.
 pub(crate) struct Stored {
     pub(crate) folder: TempDir,
+    url: String,
     pub(crate) store: Store,
     pub(crate) key: NewKey,
     pub(crate) other: NewKey,
@@ -44,6 +47,11 @@ impl Stored {
     pub(crate) async fn new(t: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("gate.db").display());
+        Self::over(folder, url, t).await
+    }
+
+    /// The same in the database at `url`, which may be a server's.
+    pub(crate) async fn over(folder: TempDir, url: String, t: &str) -> Self {
         let store = Store::new(Database::open(&url, DatabaseOptions::default()).await.unwrap());
         let [key, other, writer, reader, limited] = std::array::from_fn(|_| NewKey::generate());
         let revision = cluegate_constitution::Constitution::parse(CONSTITUTION, "world").unwrap();
@@ -73,7 +81,7 @@ impl Stored {
         ];
         let text = admins.map(|key| key.entry()).join("\n");
         std::fs::write(folder.path().join("admin.keys"), text).unwrap();
-        Self { folder, store, key, other, writer, reader, limited }
+        Self { folder, url, store, key, other, writer, reader, limited }
     }
 
     /// Starts a gateway over it; `tables` are further tables of the configuration.
@@ -92,18 +100,39 @@ impl Stored {
         gone: &str,
         tables: &str,
     ) -> Administered {
+        let log: Arc<dyn DecisionLog> = Arc::new(MemoryLog::new(10_000));
+        self.serve((log, None), upstream, gone, tables).await
+    }
+
+    /// The same, and decisions are logged in the store's database. Needs a runtime of several threads.
+    pub(crate) async fn start_logged(&self, instance: &str) -> Administered {
+        let settings =
+            LogSettings { database: true, instance: Some(instance.to_owned()), ..LogSettings::default() };
+        let database = self.store.database().clone();
+        let log = AuditLog::open(&settings, Some(database.clone())).await.unwrap();
+        let places = LogPlaces::open(&settings, Some((database, Handle::current()))).unwrap();
+        self.serve((Arc::new(log), Some(places)), None, "", "").await
+    }
+
+    async fn serve(
+        &self,
+        (log, decisions): (Arc<dyn DecisionLog>, Option<LogPlaces>),
+        upstream: Option<Arc<dyn Upstream>>,
+        gone: &str,
+        tables: &str,
+    ) -> Administered {
+        let url = &self.url;
         let text = format!(
-            "listen = \"127.0.0.1:0\"\n[store]\nurl = \"sqlite:gate.db\"\n{gone}[admin]\nlisten = \"127.0.0.1:0\"\n\
+            "listen = \"127.0.0.1:0\"\n[store]\nurl = \"{url}\"\n{gone}[admin]\nlisten = \"127.0.0.1:0\"\n\
              key_file = \"admin.keys\"\n{tables}\n"
         );
         log_lines();
         let config = Config::parse(&text, "gate.toml", self.folder.path()).unwrap();
         let source = PolicySource::store(self.store.clone());
         let loaded = source.load().await.unwrap();
-        let log: Arc<dyn DecisionLog> = Arc::new(MemoryLog::new(10_000));
         let gate = Gate::new(loaded.policies(), Arc::new(World::new([])), log).unwrap();
-        let app = App::open(config, Arc::new(gate), Services { source, loaded, upstream, decisions: None })
-            .unwrap();
+        let app =
+            App::open(config, Arc::new(gate), Services { source, loaded, upstream, decisions }).unwrap();
         let server = Server::bind(app).await.unwrap();
         let address = |address: SocketAddr| format!("http://{address}");
         let (url, admin) =
@@ -126,7 +155,7 @@ impl Administered {
         body: impl Into<reqwest::Body>,
         headers: &[(&str, &str)],
     ) -> (StatusCode, String) {
-        let asked = reqwest::Client::builder().no_proxy().build().unwrap();
+        let asked = nobody();
         let mut asked = asked
             .request(method, format!("{}{path}", self.admin))
             .header("x-api-key", key.reveal())
@@ -147,7 +176,7 @@ impl Administered {
 
     /// Has a picture judged in the name of whoever has this key.
     pub(crate) async fn judge(&self, key: &str) -> (StatusCode, Value) {
-        let asked = reqwest::Client::builder().no_proxy().build().unwrap();
+        let asked = nobody();
         let body = serde_json::json!({ "image": crate::judge_api::brought(&[3]) });
         let asked = asked.post(format!("{}/v1/judge", self.url)).header("x-api-key", key).json(&body);
         let answer = asked.send().await.unwrap();

@@ -11,8 +11,11 @@ use cluegate_gate::{DrawJob, DrawOptions, Drawn, Generator, GeneratorError, Step
 use cluegate_server::{
     Config, Dialect, Event, Native, Order, PictureRequest, Source, Upstream, UpstreamErrorKind, upstream,
 };
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+use crate::support::{Gateway, Setup};
 
 const STEPS: u32 = 10;
 
@@ -25,6 +28,8 @@ struct Painter {
     most_at_once: AtomicUsize,
     /// Whether it never ends by itself.
     endless: bool,
+    /// Whether it draws from pictures too.
+    from_pictures: bool,
 }
 
 impl Painter {
@@ -47,6 +52,10 @@ impl Painter {
 impl Generator for Painter {
     fn fingerprint(&self) -> &str {
         "painter"
+    }
+
+    fn draws_from_pictures(&self) -> bool {
+        self.from_pictures
     }
 
     fn check(&self, options: &DrawOptions) -> Result<(), GeneratorError> {
@@ -90,6 +99,7 @@ fn order(prompt: &str, count: u32) -> Order {
         seed: 7,
         attempt: 1,
         avoid: vec!["a sword".to_owned()],
+        safety: Default::default(),
         previews: none.get("t").unwrap().previews.clone(),
         show_previews: false,
         deadline: Instant::now() + Duration::from_secs(60),
@@ -291,6 +301,52 @@ fn what_it_cannot_express_is_refused_by_name() {
         assert_eq!(error.kind(), UpstreamErrorKind::Inexpressible);
         assert!(error.to_string().contains(named), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_gateway_says_whether_its_generator_draws_from_pictures() {
+    for from_pictures in [false, true] {
+        let upstream = Some(open(&Arc::new(Painter { from_pictures, ..Painter::default() })));
+        let gateway = Gateway::start(Setup { upstream, ..Setup::default() }).await;
+        let url = format!("{}/sdcpp/v1/capabilities", gateway.url);
+        let told: Value = gateway.client().get(url).send().await.unwrap().json().await.unwrap();
+        for feature in ["init_image", "mask_image"] {
+            assert_eq!(told["features"][feature], from_pictures, "{feature}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_picture_to_start_from_reaches_the_generator_decoded() {
+    let painter = Arc::new(Painter { from_pictures: true, ..Painter::default() });
+    let built_in = open(&painter);
+    let shown = picture(&[2], 3);
+    let source = Source { pictures: vec![shown.png().unwrap()], mask: None, strength: Some(0.4) };
+    let with = |source: Source| PictureRequest {
+        prompt: "a cat".to_owned(),
+        count: 1,
+        source: Some(source),
+        ..PictureRequest::default()
+    };
+    let request = with(Source { mask: Some(shown.png().unwrap()), ..source.clone() });
+    built_in.check(&request).unwrap();
+    let (send, events) = mpsc::channel(4);
+    let fine = Order { request: Arc::new(request), ..order("", 1) };
+    let (drawn, _) = tokio::join!(built_in.draw(&fine, send), drain(events));
+    drawn.unwrap();
+    let given = painter.jobs.lock().unwrap()[0].options.source.clone().unwrap();
+    assert_eq!((given.picture.hash(), given.strength), (shown.hash(), Some(0.4)));
+    assert_eq!(given.mask.map(|mask| mask.hash()), Some(shown.hash()));
+    for pictures in [vec![], vec![shown.png().unwrap(); 2]] {
+        let error = built_in.check(&with(Source { pictures, ..source.clone() })).unwrap_err();
+        assert!(error.to_string().contains("only one"), "{error}");
+    }
+    let broken = with(Source { pictures: vec![b"no picture".as_slice().into()], ..source });
+    let broken = Order { request: Arc::new(broken), ..order("", 1) };
+    let (send, _events) = mpsc::channel(4);
+    let error = built_in.draw(&broken, send).await.unwrap_err();
+    assert_eq!(error.kind(), UpstreamErrorKind::Inexpressible);
+    assert!(error.to_string().contains("the picture to start from"), "{error}");
 }
 
 #[test]

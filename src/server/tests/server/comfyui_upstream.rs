@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::comfyui::{Client, pixels, workflow};
 use crate::comfyui_server::{Act, Comfy};
-use crate::support::{Gateway, Setup, png};
+use crate::support::{Gateway, Rewriter, Setup, png};
 
 fn open(url: &str, more: &str) -> Arc<dyn Upstream> {
     let text =
@@ -35,6 +35,7 @@ fn order(request: PictureRequest, count: u32) -> Order {
         seed: 40,
         attempt: 1,
         avoid: Vec::new(),
+        safety: Default::default(),
         previews: Default::default(),
         show_previews: false,
         deadline: Instant::now() + Duration::from_secs(60),
@@ -254,8 +255,9 @@ fn second_is_bad(workflow: &Value, index: usize) -> Act {
 async fn a_clients_own_workflow_is_drawn_whole_and_its_bad_picture_again() {
     let (comfy, url) = Comfy::start(second_is_bad).await;
     let setup = Setup {
-        tables: "[tenant.t.action]\ndefault = \"regenerate\"",
+        tables: "[tenant.t.action]\ndefault = \"regenerate\"\n[tenant.t.regenerate]\nstrategies = [\"avoid\"]",
         upstream: Some(open(&url, "")),
+        extensions: Some(Arc::new(Rewriter(|prompt, attempt| format!("{attempt}: {prompt}")))),
         ..Setup::default()
     };
     let gateway = Gateway::start(setup).await;
@@ -273,6 +275,8 @@ async fn a_clients_own_workflow_is_drawn_whole_and_its_bad_picture_again() {
         assert_eq!((record.prompts.len(), &again["5"]["inputs"]["batch_size"]), (2, &json!(1)));
         assert_ne!(again["3"]["inputs"]["seed"], first["3"]["inputs"]["seed"]);
         assert!(again["7"]["inputs"]["text"].as_str().unwrap().starts_with("bad hands, "));
+        let prompt = first["6"]["inputs"]["text"].as_str().unwrap();
+        assert_eq!(again["6"]["inputs"]["text"], format!("2: {prompt}"));
     }
     comfy.until(|record| record.history.is_empty()).await;
     let entry = client.entry(&id).await;

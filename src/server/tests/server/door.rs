@@ -9,7 +9,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::support::{Drawn, Gateway, Scripted, Setup};
+use crate::support::{Drawn, Gateway, Scripted, Setup, nobody};
 
 #[tokio::test]
 async fn health_is_open_and_unknown_routes_are_refused() {
@@ -114,7 +114,7 @@ async fn a_page_of_another_site_cannot_use_what_a_browser_knows() {
         // A page has no key of its own unless somebody gave it one.
         (Some("http://evil.example"), &bearer, StatusCode::OK),
     ] {
-        let asked = reqwest::Client::builder().no_proxy().build().unwrap();
+        let asked = nobody();
         let mut asked =
             asked.post(format!("{}/sdapi/v1/interrupt", gateway.url)).header("authorization", key);
         if let Some(origin) = origin {

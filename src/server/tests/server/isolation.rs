@@ -20,6 +20,8 @@ struct Mine {
     view: String,
     file: String,
     upload: String,
+    /// A session that it has open.
+    session: String,
     /// Ids of decisions.
     decisions: Vec<String>,
 }
@@ -30,9 +32,43 @@ enum Ask {
     Json(String, Value),
     /// A form, which is made for the route; a part `image` of another's name.
     Form(Value),
+    /// The file of a picture.
+    Picture(String),
     /// It opens a WebSocket in another's name.
     Socket,
 }
+
+/// Routes that are read as they stand: they name nothing that is somebody's.
+const PLAIN: &[&str] = &[
+    "/sdapi/v1/progress",
+    "/sdapi/v1/options",
+    "/sdapi/v1/sd-models",
+    "/sdapi/v1/samplers",
+    "/sdapi/v1/schedulers",
+    "/sdapi/v1/upscalers",
+    "/sdapi/v1/latent-upscale-modes",
+    "/sdapi/v1/sd-vae",
+    "/sdapi/v1/sd-modules",
+    "/sdapi/v1/hypernetworks",
+    "/sdapi/v1/loras",
+    "/sdapi/v1/face-restorers",
+    "/sdapi/v1/realesrgan-models",
+    "/sdapi/v1/prompt-styles",
+    "/sdapi/v1/embeddings",
+    "/sdapi/v1/memory",
+    "/sdapi/v1/scripts",
+    "/sdapi/v1/cmd-flags",
+    "/internal/ping",
+    "/v1/models",
+    "/prompt",
+    "/history",
+    "/queue",
+    "/system_stats",
+    "/features",
+    "/embeddings",
+    "/object_info",
+    "/sdcpp/v1/capabilities",
+];
 
 fn row(method: &str, path: &str, mine: &Mine) -> Ask {
     let plain = |path: &str| Ask::Json(path.to_owned(), Value::Null);
@@ -45,37 +81,7 @@ fn row(method: &str, path: &str, mine: &Mine) -> Ask {
         }
         ("POST", "/sdapi/v1/interrupt" | "/sdapi/v1/skip") => Ask::Json(path.into(), json!({})),
         ("POST", "/sdapi/v1/options") => Ask::Json(path.into(), json!({ "sd_vae": "strange" })),
-        (
-            "GET",
-            "/sdapi/v1/progress"
-            | "/sdapi/v1/options"
-            | "/sdapi/v1/sd-models"
-            | "/sdapi/v1/samplers"
-            | "/sdapi/v1/schedulers"
-            | "/sdapi/v1/upscalers"
-            | "/sdapi/v1/latent-upscale-modes"
-            | "/sdapi/v1/sd-vae"
-            | "/sdapi/v1/sd-modules"
-            | "/sdapi/v1/hypernetworks"
-            | "/sdapi/v1/loras"
-            | "/sdapi/v1/face-restorers"
-            | "/sdapi/v1/realesrgan-models"
-            | "/sdapi/v1/prompt-styles"
-            | "/sdapi/v1/embeddings"
-            | "/sdapi/v1/memory"
-            | "/sdapi/v1/scripts"
-            | "/sdapi/v1/cmd-flags"
-            | "/internal/ping"
-            | "/v1/models"
-            | "/prompt"
-            | "/history"
-            | "/queue"
-            | "/system_stats"
-            | "/features"
-            | "/embeddings"
-            | "/object_info"
-            | "/sdcpp/v1/capabilities",
-        ) => plain(path),
+        ("GET", route) if PLAIN.contains(&route) => plain(path),
         ("POST", "/v1/images/generations") => Ask::Json(path.into(), json!({ "prompt": "a shop" })),
         ("POST", "/v1/images/edits") => Ask::Form(json!({ "prompt": "a shop", "image": &mine.upload })),
         ("POST", "/v1/images/variations") => Ask::Form(json!({ "image": &mine.upload })),
@@ -97,6 +103,16 @@ fn row(method: &str, path: &str, mine: &Mine) -> Ask {
         ("POST", "/sdcpp/v1/img_gen") => Ask::Json(path.into(), json!({ "prompt": "a shop" })),
         ("GET", "/sdcpp/v1/jobs/{id}") => plain(&path.replace("{id}", &mine.job)),
         ("POST", "/sdcpp/v1/jobs/{id}/cancel") => Ask::Json(path.replace("{id}", &mine.job), json!({})),
+        ("POST", "/v1/sessions") => Ask::Json(path.into(), json!({ "prompt": "a shop" })),
+        ("DELETE", "/v1/sessions/{id}") => plain(&path.replace("{id}", &mine.session)),
+        ("POST", "/v1/sessions/{id}/pictures/{member}/failure") => {
+            let path = path.replace("{id}", &mine.session).replace("{member}", "0");
+            Ask::Json(path, json!({ "why": "it is a stranger's" }))
+        }
+        ("POST", "/v1/sessions/{id}/pictures/{member}" | "/v1/sessions/{id}/pictures/{member}/preview") => {
+            let path = path.replace("{id}", &mine.session).replace("{member}", "0");
+            Ask::Picture(format!("{path}?step=1&total=2"))
+        }
         ("POST", "/v1/judge") => {
             Ask::Json(path.into(), json!({ "image": data_url(&[3]), "request_id": &mine.prompt }))
         }
@@ -167,7 +183,10 @@ async fn prepare(gateway: &Gateway) -> Mine {
     })
     .await;
     let decisions = gateway.log.records().iter().map(|record| record.decision_id.clone()).collect();
-    Mine { job, prompt, view, file, upload, decisions }
+    let opened = client.post(url("/v1/sessions")).json(&json!({ "prompt": SECRET })).send().await.unwrap();
+    let opened: Value = opened.json().await.unwrap();
+    let session = opened["id"].as_str().unwrap().to_owned();
+    Mine { job, prompt, view, file, upload, session, decisions }
 }
 
 /// What another tenant's question brings.
@@ -177,6 +196,13 @@ async fn ask(gateway: &Gateway, method: &str, path: &str, mine: &Mine) -> (Statu
     let asked = match row(method.as_str(), path, mine) {
         Ask::Json(path, Value::Null) => client.request(method, format!("{}{path}", gateway.url)),
         Ask::Json(path, body) => client.request(method, format!("{}{path}", gateway.url)).json(&body),
+        Ask::Picture(path) => {
+            let picture = crate::support::png(&picture(&[3], 5));
+            client
+                .request(method, format!("{}{path}", gateway.url))
+                .header("content-type", "image/png")
+                .body(picture)
+        }
         Ask::Form(fields) => {
             let mut form = reqwest::multipart::Form::new();
             for (name, value) in fields.as_object().unwrap() {
@@ -259,6 +285,8 @@ async fn no_route_shows_or_touches_what_is_another_tenants() {
         let found = client.get(format!("{}{path}", gateway.url)).send().await.unwrap();
         assert_eq!(found.status(), StatusCode::OK, "{path}");
     }
+    let closed = client.delete(format!("{}/v1/sessions/{}", gateway.url, mine.session)).send().await.unwrap();
+    assert_eq!(closed.status(), StatusCode::OK);
     let history = client.get(format!("{}/history/{}", gateway.url, mine.prompt)).send().await.unwrap();
     assert!(history.text().await.unwrap().contains(SECRET));
 }

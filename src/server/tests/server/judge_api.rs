@@ -2,13 +2,14 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use cluegate_gate::OnUnsafe;
 use cluegate_gate::fakes::{Fault, World, picture, violated};
 use proptest::prelude::*;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{Gateway, Setup, png};
+use crate::support::{Gateway, Screener, Setup, png};
 
 /// The object whose rule the tenant's policy speaks of.
 pub(crate) const SWORD: usize = 2;
@@ -60,6 +61,7 @@ pub(crate) async fn conforms(gateway: &Gateway, path: &str, status: &str, body: 
         .await
         .unwrap();
     let mut response = document["paths"][path]["post"]["responses"][status].clone();
+    assert!(response.is_object(), "{path} {status} is not in the document");
     if let Some(reference) = response["$ref"].as_str() {
         response = document.pointer(reference.strip_prefix('#').unwrap()).unwrap().clone();
     }
@@ -119,6 +121,30 @@ async fn a_verdict_comes_with_its_grounds_if_the_tenant_may_see_them() {
     let records = told.log.records();
     assert_eq!(records.len(), 2);
     assert_eq!(records[0].request.id, "mine-7");
+}
+
+#[tokio::test]
+async fn what_a_plugin_keeps_back_is_unsafe_and_told_of_like_other_evidence() {
+    for (on_unsafe, verdict, reason) in [
+        (OnUnsafe::Withhold, "unsafe", "violation"),
+        (OnUnsafe::Redact, "unsafe", "redaction-failed"),
+        (OnUnsafe::Note, "safe", "safe"),
+    ] {
+        let extensions = Screener::face(on_unsafe);
+        let told = Gateway::start(Setup { tables: EVIDENCE, extensions, ..Setup::default() }).await;
+        let (status, _, answer) = ask(&told, &json!({ "image": brought(&[3]) })).await;
+        assert_eq!((status, &answer["verdict"]), (StatusCode::OK, &json!(verdict)), "{answer}");
+        assert_eq!((&answer["reason"], &answer["violated"]), (&json!(reason), &json!([])));
+        let found = &answer["plugins"][0];
+        assert_eq!((&found["plugin"], &found["on_unsafe"]), (&json!("faces"), &json!(on_unsafe)));
+        assert_eq!(found["labels"][0]["region"], json!([0.0, 0.0, 32.0, 64.0]));
+        assert_eq!(told.log.records()[0].attempts[0].plugins[0].labels[0].name, "face");
+        let extensions = Screener::face(on_unsafe);
+        let untold = Gateway::start(Setup { extensions, ..Setup::default() }).await;
+        let (_, _, answer) = ask(&untold, &json!({ "image": brought(&[3]) })).await;
+        assert_eq!((&answer["verdict"], answer.get("plugins")), (&json!(verdict), None));
+        assert!(!answer.to_string().contains("face"), "{answer}");
+    }
 }
 
 #[tokio::test]

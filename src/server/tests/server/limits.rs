@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Drawn, Gateway, Scripted, Setup, found, logged, within};
+use crate::support::{Drawn, Gateway, Scripted, Setup, found, logged, nobody, within};
 
 const ROUTE: &str = "/v1/images/generations";
 
@@ -242,8 +242,7 @@ async fn a_full_queue_asks_to_come_back() {
 async fn wrong_keys_have_to_wait_and_the_right_one_does_not() {
     let gateway = start("wrong_keys = 3").await;
     let ask = |key: &str, body: String| {
-        let asked =
-            reqwest::Client::builder().no_proxy().build().unwrap().post(format!("{}{ROUTE}", gateway.url));
+        let asked = nobody().post(format!("{}{ROUTE}", gateway.url));
         asked.header("x-api-key", key).header("x-request-id", "guess").body(body).send()
     };
     let _ = gateway.client();

@@ -26,5 +26,7 @@ mod openai;
 mod openai_upstream;
 mod quotas;
 mod sdcpp;
+mod sessions;
+mod shared;
 mod support;
 mod tls;

@@ -1,11 +1,12 @@
 //! `POST /v1/moderations`.
 
+use cluegate_gate::OnUnsafe;
 use cluegate_gate::fakes::Fault;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::judge_api::{EVIDENCE, REDACT, SWORD, data_url, failing, post};
-use crate::support::{Gateway, Setup};
+use crate::support::{Gateway, Screener, Setup};
 
 const PATH: &str = "/v1/moderations";
 
@@ -56,6 +57,27 @@ async fn a_tenant_that_may_not_see_evidence_learns_of_the_policy_alone() {
         );
         assert!(!answer.to_string().contains("sword"));
     }
+}
+
+#[tokio::test]
+async fn a_plugin_that_keeps_a_picture_back_is_a_category_beside_the_rules() {
+    for (on_unsafe, judged) in [(OnUnsafe::Withhold, 0.0), (OnUnsafe::Redact, 0.01)] {
+        let extensions = Screener::face(on_unsafe);
+        let gateway = Gateway::start(Setup { tables: EVIDENCE, extensions, ..Setup::default() }).await;
+        let (status, _, answer) = post(&gateway, PATH, &input(&[&[]])).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let result = &answer["results"][0];
+        assert_eq!(result["flagged"], true);
+        let categories = json!({ "smoking": false, "beer": false, "sword": false, "plugins": true });
+        assert_eq!(result["categories"], categories);
+        assert_eq!(result["category_scores"]["plugins"], 0.5);
+        assert_eq!(result["category_scores"]["beer"], judged);
+    }
+    let extensions = Screener::face(OnUnsafe::Note);
+    let gateway = Gateway::start(Setup { tables: EVIDENCE, extensions, ..Setup::default() }).await;
+    let (_, _, answer) = post(&gateway, PATH, &input(&[&[]])).await;
+    assert_eq!(answer["results"][0]["flagged"], false);
+    assert!(answer["results"][0]["categories"].get("plugins").is_none());
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Drawn, Gateway, Scripted, Setup, found, png, within};
+use crate::support::{Drawn, Gateway, Scripted, Setup, found, nobody, png, within};
 
 const GENERATIONS: &str = "/v1/images/generations";
 const EDITS: &str = "/v1/images/edits";
@@ -160,10 +160,9 @@ async fn an_address_leads_the_same_tenant_to_the_released_file_and_nobody_else()
     let stand_in = gateway.client().get(body["data"][1]["url"].as_str().unwrap()).send().await.unwrap();
     let stand_in = image::load_from_memory(&stand_in.bytes().await.unwrap()).unwrap().into_rgb8();
     assert!(!shows(&stand_in, 2));
-    for (client, expected) in [
-        (gateway.other_client(), StatusCode::NOT_FOUND),
-        (reqwest::Client::builder().no_proxy().build().unwrap(), StatusCode::UNAUTHORIZED),
-    ] {
+    for (client, expected) in
+        [(gateway.other_client(), StatusCode::NOT_FOUND), (nobody(), StatusCode::UNAUTHORIZED)]
+    {
         assert_eq!(client.get(url).send().await.unwrap().status(), expected);
     }
     let elsewhere = url.replace(&name, "..%2fkeys.toml");
@@ -247,11 +246,7 @@ async fn bodies_of_another_kind_are_refused_in_the_dialect() {
             StatusCode::METHOD_NOT_ALLOWED,
             "method_not_allowed",
         ),
-        (
-            reqwest::Client::builder().no_proxy().build().unwrap().post(format!("{}{EDITS}", gateway.url)),
-            StatusCode::UNAUTHORIZED,
-            "invalid_api_key",
-        ),
+        (nobody().post(format!("{}{EDITS}", gateway.url)), StatusCode::UNAUTHORIZED, "invalid_api_key"),
     ] {
         let (got, body) = told(request.send().await.unwrap()).await;
         assert_eq!((got, &body["error"]["code"]), (status, &json!(code)), "{body}");

@@ -15,7 +15,7 @@ use cluegate_server::{Config, PictureRequest, Source, Upstream, UpstreamErrorKin
 use reqwest::Client;
 use serde_json::{Value, json};
 
-use crate::support::{Drawn, Gateway, Scripted, Setup, png};
+use crate::support::{Drawn, Gateway, Scripted, Setup, nobody, png};
 
 /// A server that answers as written: submissions and questions from lists, of which the last is repeated.
 struct Replay {
@@ -298,8 +298,7 @@ async fn what_is_wrong_or_dangerous_is_refused_by_name() {
     let unknown =
         client.post(format!("{}/sdcpp/v1/vid_gen", gateway.url)).json(&json!({})).send().await.unwrap();
     assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
-    let nobody = Client::builder().no_proxy().build().unwrap();
-    let (status, _) = submit(&gateway, &nobody, &json!({"prompt": "a cat"})).await;
+    let (status, _) = submit(&gateway, &nobody(), &json!({"prompt": "a cat"})).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
 }
 

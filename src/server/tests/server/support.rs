@@ -6,8 +6,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use cluegate_gate::fakes::{CONSTITUTION, World};
-use cluegate_gate::{DecisionLog, Gate, JudgeProvider, MemoryLog, Policies};
-use cluegate_perception::Picture;
+use cluegate_gate::{
+    DecisionLog, Extensions, FindingRecord, Gate, InspectionError, JudgeProvider, LabelRecord, MemoryLog,
+    OnUnsafe, Policies, Screening,
+};
+use cluegate_perception::{Call, Picture, Region};
 use cluegate_server::{
     App, Config, Dialect, Event, NewKey, Order, PictureRequest, Server, Unjudged, Upstream, UpstreamError,
 };
@@ -40,6 +43,63 @@ impl Drop for Gateway {
     }
 }
 
+/// Writes prompts anew.
+pub(crate) struct Rewriter(pub(crate) fn(&str, u32) -> String);
+
+impl Extensions for Rewriter {
+    fn rewrite(
+        &self,
+        prompt: &str,
+        _: &[String],
+        attempt: u32,
+        _: &Call,
+    ) -> Result<Option<String>, InspectionError> {
+        Ok(Some((self.0)(prompt, attempt)))
+    }
+}
+
+/// Says the same of every picture.
+pub(crate) struct Screener(pub(crate) Screening);
+
+impl Extensions for Screener {
+    fn screen(&self, _: &Picture, _: &Call) -> Result<Screening, InspectionError> {
+        Ok(self.0.clone())
+    }
+}
+
+impl Screener {
+    /// A plugin that finds a face of half the picture and thinks this of it.
+    pub(crate) fn face(on_unsafe: OnUnsafe) -> Option<Arc<dyn Extensions>> {
+        let region = Region { left: 0.0, top: 0.0, right: 32.0, bottom: 64.0 };
+        let label = LabelRecord {
+            name: "face".to_owned(),
+            score: 0.75,
+            region: Some([0.0, 0.0, 32.0, 64.0]),
+            hide: true,
+        };
+        let finding = FindingRecord {
+            plugin: "faces".to_owned(),
+            fingerprint: "f".to_owned(),
+            flagged: true,
+            on_unsafe,
+            score: 0.25,
+            labels: vec![label],
+            labels_omitted: 0,
+            answers: Vec::new(),
+            ms: 1.0,
+        };
+        let mut screening =
+            Screening { regions: vec![region], findings: vec![finding], ..Screening::default() };
+        let reason = vec!["the plugin faces calls the picture unsafe".to_owned()];
+        match on_unsafe {
+            OnUnsafe::Withhold => screening.withhold = reason,
+            OnUnsafe::Redact => screening.redact = reason,
+            OnUnsafe::Note => {}
+        }
+        Some(Arc::new(Self(screening)))
+    }
+}
+
 /// What a test changes.
 #[derive(Default)]
 pub(crate) struct Setup {
@@ -55,6 +115,8 @@ pub(crate) struct Setup {
     /// Files that the configuration names, with their text.
     pub(crate) files: Vec<(&'static str, String)>,
     pub(crate) upstream: Option<Arc<dyn Upstream>>,
+    /// What stands beside the judge.
+    pub(crate) extensions: Option<Arc<dyn Extensions>>,
 }
 
 impl Gateway {
@@ -86,6 +148,10 @@ impl Gateway {
         let policies = Policies::load(folder.path().join("policy.toml")).unwrap();
         let judge = setup.judge.unwrap_or_else(|| Arc::new(world));
         let gate = Gate::new(&policies, judge, shared).unwrap();
+        let gate = match setup.extensions {
+            Some(extensions) => gate.with_extensions(extensions).unwrap(),
+            None => gate,
+        };
         let scheme = if config.tls.is_some() { "https" } else { "http" };
         log_lines();
         let app = App::new(config, Arc::new(gate), setup.upstream).unwrap();
@@ -134,11 +200,21 @@ impl Gateway {
 }
 
 fn client_with(key: &str) -> reqwest::Client {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut headers = reqwest::header::HeaderMap::new();
     headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
-    let builder = reqwest::Client::builder().default_headers(headers).no_proxy();
-    builder.redirect(reqwest::redirect::Policy::none()).build().unwrap()
+    client_builder().default_headers(headers).redirect(reqwest::redirect::Policy::none()).build().unwrap()
+}
+
+/// A client that shows no key.
+pub(crate) fn nobody() -> reqwest::Client {
+    client_builder().build().unwrap()
+}
+
+/// Every client of these tests begins here: reqwest is built without a TLS of its own, so the process needs one
+/// before the first client, whichever test comes first.
+pub(crate) fn client_builder() -> reqwest::ClientBuilder {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy()
 }
 
 /// The PNG file of a picture, with a text chunk that tells the prompt, as upstreams write it.

@@ -12,7 +12,7 @@ use reqwest::{Certificate, ClientBuilder, StatusCode};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use crate::support::{Gateway, Setup, logged, within};
+use crate::support::{Gateway, Setup, client_builder, logged, within};
 
 const TABLES: &str = "[tls]\ncertificate = \"certificate.pem\"\nkey = \"key.pem\"\n";
 
@@ -35,8 +35,7 @@ async fn start(limits: &str) -> (Gateway, Certificate) {
 }
 
 fn trusting(certificate: &Certificate) -> ClientBuilder {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().tls_certs_only([certificate.clone()])
+    client_builder().tls_certs_only([certificate.clone()])
 }
 
 #[tokio::test]

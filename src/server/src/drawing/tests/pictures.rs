@@ -34,7 +34,9 @@ async fn a_violation_is_drawn_again_with_another_seed_and_words_to_avoid() {
         })
     });
     let orders = Arc::clone(&upstream);
-    let bench = Bench::new("[tenant.t.action]\ndefault = \"regenerate\"", &World::new([]), upstream);
+    let policy =
+        "[tenant.t.action]\ndefault = \"regenerate\"\n[tenant.t.regenerate]\nstrategies = [\"avoid\"]";
+    let bench = Bench::new(policy, &World::new([]), upstream);
     assert_eq!(bench.reasons(2).await, [Reason::Safe, Reason::Safe]);
     let orders = orders.orders.lock().unwrap();
     let told: Vec<_> = orders.iter().map(|order| (order.attempt, order.first, order.count)).collect();

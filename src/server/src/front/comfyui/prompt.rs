@@ -173,13 +173,7 @@ fn native(desk: &Desk, client: &Client, graph: &Graph) -> Result<Understood, Vec
         return Err(faults);
     }
     let outputs = graph.outputs().map_err(|fault| vec![fault])?;
-    let positive = graph.texts_behind("positive");
-    let prompt = if positive.is_empty() {
-        // Guiders and the like have other inputs: all texts then.
-        graph.words(&graph.nodes().iter().map(|node| node.id.clone()).collect())
-    } else {
-        graph.words(&positive)
-    };
+    let prompt = graph.words(&graph.prompted());
     let negative = graph.words(&graph.texts_behind("negative"));
     let seed = graph.seeds().first().map(|(_, seed)| *seed);
     let (names, pictures): (Vec<Value>, Vec<Bytes>) =

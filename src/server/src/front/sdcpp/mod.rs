@@ -15,7 +15,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json};
 use bytes::Bytes;
+use cluegate_perception::Picture;
 use futures_util::FutureExt as _;
+use image::RgbImage;
 use serde_json::{Value, json};
 
 use self::jobs::{Job, Jobs, Unended};
@@ -26,9 +28,10 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::outcome::DECISION_HEADER;
 use crate::problem::{Problem, ProblemKind};
-use crate::request::Dialect;
+use crate::request::{Dialect, PictureRequest, Source};
 use crate::request_id::RequestId;
 use crate::router::{Front, Route};
+use crate::upstream::Upstream;
 use crate::upstream::sdcpp::{SAMPLERS, SCHEDULERS};
 
 /// The front end.
@@ -142,8 +145,8 @@ async fn capabilities(State(app): State<Arc<App>>, client: Client) -> Result<Jso
     let model = app.config.upstream.as_ref().and_then(|config| config.model.as_deref()).unwrap_or_default();
     let most = app.policy(&client.tenant, None)?.limits.max_pictures;
     let features = json!({
-        "init_image": upstream.dialect() != Dialect::BuiltIn,
-        "mask_image": upstream.dialect() != Dialect::BuiltIn,
+        "init_image": draws_from(upstream.as_ref(), false),
+        "mask_image": draws_from(upstream.as_ref(), true),
         "control_image": own,
         "ip_adapter_image": own,
         "ref_images": own,
@@ -176,6 +179,14 @@ async fn capabilities(State(app): State<Arc<App>>, client: Client) -> Result<Jso
         "loras": [],
         "upscalers": [],
     })))
+}
+
+/// Whether the upstream takes a picture to start from, with a mask or without. Asked as a request would ask: nobody looks at
+/// pixels before they are drawn from.
+fn draws_from(upstream: &dyn Upstream, masked: bool) -> bool {
+    let Ok(black) = Picture::new(RgbImage::new(64, 64)).png() else { return false };
+    let source = Source { mask: masked.then(|| black.clone()), pictures: vec![black], strength: None };
+    upstream.check(&PictureRequest { count: 1, source: Some(source), ..PictureRequest::default() }).is_ok()
 }
 
 /// Ids and reason codes of a job's decisions, for [`DECISION_HEADER`].

@@ -1,6 +1,6 @@
 //! From an order to the prompts that are sent: which workflow, and which of its pictures the order gets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -38,8 +38,8 @@ impl Plan {
     }
 
     /// A client's own workflow. At the first attempt as it is, all of its pictures together. After that only what the
-    /// pictures that are drawn again need, with another seed and with what is to be avoided; `None` if the workflow has
-    /// no seed, so that it would give the same picture.
+    /// pictures that are drawn again need, with another seed, with what is to be avoided and with the prompt if it was written
+    /// anew; `None` if the workflow has no seed, so that it would give the same picture.
     pub(super) fn native(mut workflow: Graph, outputs: &[Output], order: &Order) -> Option<Self> {
         let end = order.first.saturating_add(order.count);
         let mut shown = Vec::new();
@@ -51,9 +51,15 @@ impl Plan {
             }
         }
         if order.attempt > 1 {
+            // Compared before nodes are left out: the request's prompt is the whole workflow's.
+            let prompted = workflow.prompted();
+            let written = workflow.words(&prompted);
             let needed = shown.iter().flat_map(|shown| workflow.behind(&shown.node)).collect();
             workflow.keep(&needed);
             reseed(&mut workflow, order)?;
+            if written != order.request.prompt {
+                rewrite(&mut workflow, &prompted, &order.request.prompt, written.is_empty());
+            }
             avoid(&mut workflow, &order.avoid);
             if let [only] = shown.as_mut_slice()
                 && only.count == 1
@@ -117,6 +123,18 @@ fn reseed(workflow: &mut Graph, order: &Order) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// Puts the prompt in the place of the texts of the nodes `prompted`, each of them: an encoder of two texts, or two stages, have
+/// the same one as a rule. An empty text stays so unless all of them are.
+fn rewrite(workflow: &mut Graph, prompted: &BTreeSet<String>, prompt: &str, all: bool) {
+    for node in workflow.nodes_mut().iter_mut().filter(|node| prompted.contains(&node.id)) {
+        let places: Vec<String> = texts(node)
+            .filter(|(_, text)| all || !text.is_empty())
+            .map(|(input, _)| input.to_owned())
+            .collect();
+        node.inputs.extend(places.into_iter().map(|input| (input, json!(prompt))));
+    }
 }
 
 /// Adds words to the texts that are negative prompts and nothing else.
@@ -184,12 +202,13 @@ mod tests {
 
     fn order(attempt: u32, first: u32, count: u32, seed: u64) -> Order {
         Order {
-            request: Arc::new(PictureRequest::default()),
+            request: Arc::new(PictureRequest { prompt: "a cat".to_owned(), ..PictureRequest::default() }),
             first,
             count,
             seed,
             attempt,
             avoid: if attempt > 1 { vec!["a sword".to_owned()] } else { Vec::new() },
+            safety: Default::default(),
             previews: Default::default(),
             show_previews: false,
             deadline: Instant::now(),
@@ -232,6 +251,33 @@ mod tests {
         assert_eq!(shown(&plan), [("10", 0, 0, 1)]);
         let seeds: Vec<u64> = plan.workflow.seeds().into_iter().map(|(_, seed)| seed).collect();
         assert_eq!(seeds, [100, 102]);
+    }
+
+    #[test]
+    fn a_prompt_that_was_written_anew_stands_where_the_prompt_stood() {
+        let mut json = workflow(1).to_json();
+        // Behind a node that takes both prompts, and in an encoder of two texts, of which one is empty.
+        json["3"] = json!({ "class_type": "CLIPTextEncodeSDXL", "inputs": {
+            "text_g": "a cat", "text_l": "", "width": 64, "clip": ["1", 1] } });
+        json["4"]["inputs"]["text"] = json!("rain");
+        json["11"] = json!({ "class_type": "ControlNetApplyAdvanced", "inputs": {
+            "positive": ["3", 0], "negative": ["4", 0], "strength": 1.0 } });
+        json["5"]["inputs"]["positive"] = json!(["11", 0]);
+        json["5"]["inputs"]["negative"] = json!(["11", 1]);
+        let graph = Graph::parse(&json, 20).unwrap();
+        let outputs = graph.outputs().unwrap();
+        let draw = |attempt, prompt: &str| {
+            let request = PictureRequest { prompt: prompt.to_owned(), ..PictureRequest::default() };
+            let order = Order { request: Arc::new(request), ..order(attempt, 0, 1, 100) };
+            let plan = Plan::native(graph.clone(), &outputs, &order).unwrap();
+            let text = |id: &str, input: &str| plan.workflow.node(id).unwrap().inputs[input].clone();
+            [text("3", "text_g"), text("3", "text_l"), text("4", "text")]
+                .map(|it| it.as_str().unwrap().to_owned())
+        };
+        assert_eq!(draw(2, "a dog"), ["a dog", "", "rain, a sword"]);
+        assert_eq!(draw(2, "a cat"), ["a cat", "", "rain, a sword"]);
+        // The first attempt is the client's own, whatever it is called.
+        assert_eq!(draw(1, "a dog"), ["a cat", "", "rain"]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! A host that owns its generation loop asks the gate at each step: whether a preview is wanted, whether to draw on,
 //! and what becomes of the finished picture.
 //!
-//! Run it with `cargo run --release --example gate_a_loop -- cat.png`. The loop of this host is a toy that uncovers a
-//! drawing of the scene world step by step; put your own model where `Canvas` stands. Its first drawing breaks a rule,
-//! the gate asks for another one, and that is released to the file `cat.png`.
+//! Run it with `cargo run --release --example regenerate_on_violation -- cat.png`. The loop of this host is a toy that
+//! uncovers a drawing of the scene world step by step; put your own model where `Canvas` stands. Its first drawing breaks
+//! a rule, the gate asks for another one, and that is released to the file `cat.png`.
 
 #![allow(clippy::print_stdout)]
 

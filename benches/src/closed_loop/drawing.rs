@@ -1,0 +1,152 @@
+//! The generator, drawing each picture once however many ladders come to it, with its time taken.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use cluegate::CandleGenerator;
+use cluegate::gate::{
+    DrawJob, DrawOptions, Drawn, Generator, GeneratorError, SafetyGuidance, Step, StepHook,
+};
+use cluegate::perception::Picture;
+
+/// What a picture follows from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    prompt: String,
+    seed: u64,
+    avoid: Vec<String>,
+    guidance: &'static str,
+}
+
+impl Key {
+    fn of(job: &DrawJob) -> Self {
+        let (prompt, seed, avoid) = (job.prompt.to_string(), job.seed, job.avoid.clone());
+        let guidance = match job.options.safety {
+            _ if avoid.is_empty() => "",
+            SafetyGuidance::NegativePrompt => "negative",
+            SafetyGuidance::Weak => "weak",
+            SafetyGuidance::Medium => "medium",
+            SafetyGuidance::Strong => "strong",
+            SafetyGuidance::Maximum => "maximum",
+        };
+        Self { prompt, seed, avoid, guidance }
+    }
+}
+
+/// Seconds, and predictions of the denoiser in them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Taken {
+    seconds: f64,
+    predictions: u64,
+}
+
+/// The generator with what it has drawn.
+pub(super) struct Studio {
+    generator: CandleGenerator,
+    steps: u32,
+    kept: Mutex<HashMap<Key, Picture>>,
+    taken: Mutex<Taken>,
+}
+
+impl Studio {
+    pub(super) fn new(generator: CandleGenerator, steps: u32) -> Self {
+        Self { generator, steps, kept: Mutex::default(), taken: Mutex::default() }
+    }
+
+    /// Denoising steps of a picture.
+    pub(super) fn steps(&self) -> u32 {
+        self.steps
+    }
+
+    /// How every picture is drawn.
+    pub(super) fn options(&self) -> DrawOptions {
+        DrawOptions { steps: Some(self.steps), ..DrawOptions::default() }
+    }
+
+    /// Predictions of the denoiser for each step of a picture: for the negative prompt and the prompt, and where something is
+    /// kept out by guidance for that.
+    pub(super) fn predictions(guided: bool) -> u64 {
+        if guided { 3 } else { 2 }
+    }
+
+    /// Whether `job` is drawn with guidance that predicts a third time.
+    fn guided(job: &DrawJob) -> bool {
+        !job.avoid.is_empty() && job.options.safety != SafetyGuidance::NegativePrompt
+    }
+
+    /// Seconds of a prediction, over all pictures that nobody watched.
+    pub(super) fn seconds_of_prediction(&self) -> f64 {
+        let taken = *self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.predictions == 0 { 0.0 } else { taken.seconds / taken.predictions as f64 }
+    }
+
+    /// Draws a picture that nobody watches. What it took, in seconds.
+    pub(super) fn unwatched(&self, job: &DrawJob) -> Result<f64, GeneratorError> {
+        let begun = Instant::now();
+        self.one(0, job, &mut Unwatched)?;
+        Ok(begun.elapsed().as_secs_f64())
+    }
+
+    /// Draws a picture that `hook` watches.
+    pub(super) fn watched(
+        &self,
+        job: &DrawJob,
+        hook: &mut dyn StepHook,
+    ) -> Result<Option<Picture>, GeneratorError> {
+        let drawn = self.generator.draw(std::slice::from_ref(job), hook).into_iter().next();
+        let Some(Drawn::Finished(picture)) = drawn.transpose()? else { return Ok(None) };
+        self.keep(Key::of(job), &picture);
+        Ok(Some(picture))
+    }
+
+    fn keep(&self, key: Key, picture: &Picture) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(key, picture.clone());
+    }
+
+    fn one(&self, index: usize, job: &DrawJob, hook: &mut dyn StepHook) -> Result<Drawn, GeneratorError> {
+        let key = Key::of(job);
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        // The gate counts steps, whether they are carried out or known.
+        for step in 1..=self.steps {
+            hook.wants_preview(index, step, self.steps);
+        }
+        if let Some(picture) = kept {
+            return Ok(Drawn::Finished(picture));
+        }
+        let begun = Instant::now();
+        let drawn = self.generator.draw(std::slice::from_ref(job), &mut Unwatched).into_iter().next();
+        let drawn = drawn.unwrap_or_else(|| Err(GeneratorError::new("it gave no answer")))?;
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.seconds += begun.elapsed().as_secs_f64();
+        taken.predictions += u64::from(self.steps) * Self::predictions(Self::guided(job));
+        drop(taken);
+        if let Drawn::Finished(picture) = &drawn {
+            self.keep(key, picture);
+        }
+        Ok(drawn)
+    }
+}
+
+impl Generator for Studio {
+    fn fingerprint(&self) -> &str {
+        self.generator.fingerprint()
+    }
+
+    fn draw(&self, jobs: &[DrawJob], hook: &mut dyn StepHook) -> Vec<Result<Drawn, GeneratorError>> {
+        jobs.iter().enumerate().map(|(index, job)| self.one(index, job, hook)).collect()
+    }
+}
+
+/// Nobody looks.
+struct Unwatched;
+
+impl StepHook for Unwatched {
+    fn wants_preview(&mut self, _: usize, _: u32, _: u32) -> bool {
+        false
+    }
+
+    fn preview(&mut self, _: usize, _: u32, _: u32, _: &Picture) -> Step {
+        Step::Continue
+    }
+}

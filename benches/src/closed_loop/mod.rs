@@ -1,0 +1,147 @@
+//! The closed loop on the embedded suite: how early a preview shows a violation, what the prompt foretells, what another
+//! attempt costs and gains, and what is left of a picture that is redacted. Everything goes through the gate as it ships; only its policies differ.
+
+mod attempts;
+mod drawing;
+mod hiding;
+mod previews;
+mod prompts;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Args;
+use cluegate::constitution::Constitution;
+use cluegate::eval::build::{Seeds, Situation, shipped};
+use cluegate::gate::Inspector;
+use cluegate::perception::{Call, Picture};
+use serde::Serialize;
+
+use self::drawing::Studio;
+use crate::Common;
+use crate::ours::Ours;
+use crate::page::{Page, doing, say};
+
+/// The constitution, and the seeds of its prompts.
+const SCENE: &str = "scene";
+/// Seed of the prompts and of what is drawn from them.
+const SEED: u64 = 12;
+/// Prompts a rule with `--quick`, of so many rules.
+const QUICK: (usize, usize) = (1, 3);
+/// Reports that are remembered: a picture that several ladders come to is judged once.
+const REPORTS: usize = 16_384;
+
+/// Options of `loop`.
+#[derive(Debug, Args)]
+pub(crate) struct LoopArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Prompts for each rule that ask for a violation, and as many that come close.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    per_rule: usize,
+    /// Denoising steps.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    steps: u32,
+    /// A few prompts, for a first look; the figures are no measurement.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// The last line of the output.
+#[derive(Debug, Default, Serialize)]
+struct Figures {
+    /// Share of the pictures that violate nothing and would be given up.
+    false_abort: f64,
+    /// Share of the violating pictures that are given up.
+    stopped: f64,
+    /// Share of the violating pictures' denoising that is saved, less what previews cost.
+    denoising_saved: f64,
+    /// Share of the violating prompts of which a picture is released within four attempts.
+    released_within_4: f64,
+    /// Cost of a released picture, as a share of what it costs by new seeds alone.
+    cost_ratio_to_reseed: f64,
+    /// Share of the violating pictures that pass the whole constitution once redacted.
+    redacted_clean: f64,
+    /// Released pictures that the judge, asked again, finds to violate a rule.
+    violating_released: usize,
+}
+
+/// A prompt, and what it asks for.
+struct Asked {
+    text: String,
+    situation: Situation,
+    seed: u64,
+}
+
+/// What the parts share.
+struct Setting {
+    engine: Ours,
+    studio: Arc<Studio>,
+    inspector: Arc<dyn Inspector>,
+    asked: Vec<Asked>,
+}
+
+impl Setting {
+    fn open(arguments: &LoopArgs) -> anyhow::Result<Self> {
+        let engine = Ours::open_remembering(&arguments.common.suite, REPORTS)?;
+        let constitution = Constitution::shipped(SCENE)?;
+        let inspector = engine.inspector(&constitution)?;
+        let (rules, per_rule) =
+            if arguments.quick { (QUICK.1, QUICK.0) } else { (usize::MAX, arguments.per_rule) };
+        let seeds = Seeds::parse(shipped(SCENE).context("the prompts ship")?, SCENE, &constitution)?;
+        let mut asked = Vec::new();
+        for rule in seeds.rules.iter().take(rules) {
+            for situation in Situation::ALL {
+                for prompt in seeds.prompts(rule, situation, SEED).take(per_rule) {
+                    let seed = SEED + 1000 * asked.len() as u64;
+                    asked.push(Asked { text: prompt.prompt, situation, seed });
+                }
+            }
+        }
+        let studio = Arc::new(Studio::new(engine.generator()?, arguments.steps));
+        Ok(Self { engine, studio, inspector, asked })
+    }
+
+    /// The rules that a released picture violates, asked of the whole method, which remembers nothing of it.
+    fn violations(&self, picture: &Picture) -> anyhow::Result<usize> {
+        let report = self.inspector.inspect_whole(picture, None, &Call::default())?;
+        Ok(usize::from(!report.violated().is_empty()))
+    }
+}
+
+/// Runs the benchmark.
+///
+/// # Errors
+/// If any part of it cannot be run.
+pub(crate) fn run(arguments: &LoopArgs) -> anyhow::Result<()> {
+    let mut page = Page::begin("The closed loop: stop early, draw again, redact")?;
+    let setting = Setting::open(arguments)?;
+    let mut figures = Figures::default();
+    doing("previews");
+    let watched = previews::run(&setting, &mut page, &mut figures)?;
+    doing("prompts");
+    prompts::run(&setting, &watched, &mut page)?;
+    doing("further attempts");
+    attempts::run(&setting, &mut page, &mut figures)?;
+    doing("redaction");
+    hiding::run(&setting, &watched, &mut page, &mut figures)?;
+    page.write(Path::new(&arguments.common.out), "loop")?;
+    say(&serde_json::to_string(&figures)?)
+}
+
+/// A share as a percentage; a dash for none of nothing.
+fn percent(part: usize, whole: usize) -> String {
+    if whole == 0 { "-".to_owned() } else { format!("{:.1} %", 100.0 * part as f64 / whole as f64) }
+}
+
+/// `part` of `whole`; 0 for nothing.
+fn share(part: usize, whole: usize) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// The mean; 0 for none.
+fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
+    let (count, sum) = values.into_iter().fold((0_u32, 0.0), |(count, sum), value| (count + 1, sum + value));
+    if count == 0 { 0.0 } else { sum / f64::from(count) }
+}
