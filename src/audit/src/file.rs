@@ -1,8 +1,9 @@
 //! The log file: whole lines, brought to the disk before they count, reopened when it was rotated away.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::entry::Position;
 use crate::error::{AuditError, Result};
@@ -115,7 +116,14 @@ impl LogFile {
     }
 }
 
+/// How long a lock that is held may take to be let go. A process that this one is starting holds a copy of every open file from
+/// its fork to its exec, so a log closed in between is free only some milliseconds later.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Makes sure that no other process writes the log at `path`.
+///
+/// # Errors
+/// [`AuditError::Locked`] if another process holds it for longer than [`LOCK_PATIENCE`].
 pub(crate) fn lock(path: &Path) -> Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -126,10 +134,14 @@ pub(crate) fn lock(path: &Path) -> Result<File> {
         .write(true)
         .open(&name)
         .map_err(AuditError::io(&name, "opened"))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(std::fs::TryLockError::WouldBlock) => Err(AuditError::Locked { path: path.to_path_buf() }),
-        Err(std::fs::TryLockError::Error(source)) => Err(AuditError::io(&name, "locked")(source)),
+    let given_up = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) if Instant::now() < given_up => std::thread::sleep(Duration::from_millis(5)),
+            Err(TryLockError::WouldBlock) => return Err(AuditError::Locked { path: path.to_path_buf() }),
+            Err(TryLockError::Error(source)) => return Err(AuditError::io(&name, "locked")(source)),
+        }
     }
 }
 

@@ -84,3 +84,23 @@ fn a_log_whose_end_was_cut_off_is_not_gone_on_with() {
     let error = runtime.block_on(AuditLog::open(&settings, None)).unwrap_err();
     assert!(matches!(&error, AuditError::CutOff { found: 2, .. }), "{error}");
 }
+
+#[test]
+fn a_log_has_one_writer_and_a_lock_let_go_at_once_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (runtime, settings) = (runtime(), settings(folder.path()));
+    let log = open(&runtime, &settings, None);
+    let error = runtime.block_on(AuditLog::open(&settings, None)).unwrap_err();
+    assert!(matches!(error, AuditError::Locked { .. }), "{error}");
+    drop(log);
+    // As by a child between its fork and its exec.
+    let held = std::fs::File::open(folder.path().join("decisions.jsonl.lock")).unwrap();
+    held.lock().unwrap();
+    let opened = std::thread::scope(|scope| {
+        let opened = scope.spawn(|| open(&runtime, &settings, None));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        drop(held);
+        opened.join().unwrap()
+    });
+    append(&opened, &record("kids", 1)).unwrap();
+}
