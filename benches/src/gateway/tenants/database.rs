@@ -11,6 +11,14 @@ use tokio::runtime::Runtime;
 /// Who writes into the store.
 pub(super) const AUTHOR: Author<'_> = Author { by: "benchmark", at_ms: 0 };
 
+/// Goes through the files of PostgreSQL's write-ahead log that `min_wal_size` keeps, which are then used again. Whoever commits
+/// first in a file that is not there waits until its 16 MiB are.
+const USED_LOG: &str = "\
+    DO $$ BEGIN FOR file IN 1..60 LOOP
+        PERFORM pg_logical_emit_message(false, 'benchmark', 'x');
+        PERFORM pg_switch_wal();
+    END LOOP; END $$";
+
 /// A file or a server, with the runtime for its connections.
 pub(super) struct Place {
     pub(super) name: &'static str,
@@ -27,10 +35,16 @@ impl Place {
         Ok(Self { name: "SQLite", url, runtime: Runtime::new()?, _server: None })
     }
 
-    /// A new server, which waits for the disk as one in use does.
+    /// A new server, which waits for the disk as one in use does and, as one that has run for a while, has the files of its
+    /// write-ahead log already.
     pub(super) fn postgres() -> anyhow::Result<Self> {
-        let server = PostgresServer::start(Durability::On)?;
+        let settings = ["min_wal_size=1GB"];
+        let server = PostgresServer::start_with(Durability::On, &std::env::temp_dir(), &settings)?;
         let runtime = Runtime::new()?;
+        runtime.block_on(async {
+            server.execute(USED_LOG).await?;
+            server.execute("CHECKPOINT").await
+        })?;
         let url = runtime.block_on(server.database())?;
         Ok(Self { name: "PostgreSQL", url, runtime, _server: Some(server) })
     }
