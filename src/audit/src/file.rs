@@ -138,7 +138,9 @@ pub(crate) fn lock(path: &Path) -> Result<File> {
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(lock),
-            Err(TryLockError::WouldBlock) if Instant::now() < given_up => std::thread::sleep(Duration::from_millis(5)),
+            Err(TryLockError::WouldBlock) if Instant::now() < given_up => {
+                std::thread::sleep(Duration::from_millis(5))
+            }
             Err(TryLockError::WouldBlock) => return Err(AuditError::Locked { path: path.to_path_buf() }),
             Err(TryLockError::Error(source)) => return Err(AuditError::io(&name, "locked")(source)),
         }
