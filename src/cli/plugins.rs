@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use cluegate::gate::DrawSource;
 use cluegate::perception::{Call, Picture};
+use cluegate_perception::DecodeOptions;
 use cluegate_plugin_host::{
     Change, Drawing, HostError, Isolation, JudgeRole, Plugin, PluginGenerator, PluginSet, Roles, Search,
     Spec, Unwatched, inspect,
@@ -19,6 +20,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::args::Format;
+use super::judge::read_picture;
 use super::{Exit, say, say_json};
 
 /// Plugins.
@@ -34,7 +36,7 @@ pub(crate) enum PluginsCommand {
     Inspect(InspectArgs),
     /// Open a plugin and try all that it says it can, with small pictures. Exit code 1 if something does not work.
     #[command(after_help = "Examples:\n  cluegate plugins test colours --config gate.toml\n  \
-                            cluegate plugins test ./libcolours.so --allow-unlisted --set '{\"colour\": \"red\"}'")]
+                            cluegate plugins test ./libcolours.so --allow-unlisted --set '{\"colour\": \"red\"}' --picture red.png")]
     Test(TestArgs),
 }
 
@@ -80,6 +82,9 @@ pub(crate) struct TestArgs {
     /// A statement to ask a judge that answers.
     #[arg(long, value_name = "TEXT", default_value = "a person is visible")]
     statement: String,
+    /// A picture to try it with, in place of a small one that shows nothing.
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
     /// Give it a process of its own.
     #[arg(long)]
     isolated: bool,
@@ -200,7 +205,12 @@ fn test(arguments: &TestArgs) -> anyhow::Result<Exit> {
     }
     spec.deadline = arguments.deadline_ms.map_or(spec.deadline, Duration::from_millis);
     let plugin = Plugin::open(spec, &arguments.place.search(&plugins))?;
-    let tried = tries(&plugin, &arguments.statement);
+    let picture = match &arguments.picture {
+        Some(file) => read_picture(file, &DecodeOptions { convert: true, ..DecodeOptions::default() })
+            .with_context(|| format!("cannot try it with {}", file.display()))?,
+        None => Picture::new(RgbImage::from_fn(64, 48, |x, y| Rgb([(4 * x) as u8, (5 * y) as u8, 120]))),
+    };
+    let tried = tries(&plugin, &arguments.statement, &picture);
     if arguments.place.format == Format::Json {
         say_json(
             &json!({ "plugin": plugin.description(), "fingerprint": plugin.fingerprint(), "tried": tried }),
@@ -219,11 +229,13 @@ fn test(arguments: &TestArgs) -> anyhow::Result<Exit> {
 /// One try of a plugin: what it did, in a few words.
 type Try<'a> = dyn Fn() -> Result<String, HostError> + 'a;
 
-/// Tries all that a plugin can.
-fn tries(plugin: &Plugin, statement: &str) -> Vec<Tried> {
-    let picture = Picture::new(RgbImage::from_fn(64, 48, |x, y| Rgb([(4 * x) as u8, (5 * y) as u8, 120])));
+/// Tries all that a plugin can, with `picture`.
+fn tries(plugin: &Plugin, statement: &str, picture: &Picture) -> Vec<Tried> {
     let call = Call::default();
-    let change = || Change { regions: vec![[8.0, 8.0, 24.0, 24.0]], prompt: "a cat".to_owned(), seed: 1 };
+    // Something of any picture, and not all of it.
+    let (width, height) = (picture.width() as f32, picture.height() as f32);
+    let region = [width / 8.0, height / 6.0, width * 0.375, height / 2.0];
+    let change = || Change { regions: vec![region], prompt: "a cat".to_owned(), seed: 1 };
     let changed = |changed: &Picture| {
         let size = format!("{} x {} pixels", changed.width(), changed.height());
         if changed.hash() == picture.hash() { format!("{size}, nothing changed") } else { size }
@@ -238,14 +250,19 @@ fn tries(plugin: &Plugin, statement: &str) -> Vec<Tried> {
         Tried { what, ok, ms, said: said.unwrap_or_else(|error| error.to_string()) }
     };
     let classified = || {
-        plugin.classify(&picture, &call).map(|found| {
+        plugin.classify(picture, &call).map(|found| {
             let opinion = if found.flagged { "unsafe" } else { "safe" };
-            format!("{opinion} {:.3}, {} labels", found.score, found.labels.len())
+            let mut labels: Vec<_> = found.labels.iter().collect();
+            labels.sort_by(|a, b| b.score.total_cmp(&a.score));
+            let surest: Vec<String> =
+                labels.iter().take(3).map(|label| format!("{} {:.3}", label.name, label.score)).collect();
+            let colon = if surest.is_empty() { "" } else { ": " };
+            format!("{opinion} {:.3}, {} labels{colon}{}", found.score, labels.len(), surest.join(", "))
         })
     };
     let answered = || {
         plugin
-            .answer(Some(&picture), statement, &call)
+            .answer(Some(picture), statement, &call)
             .map(|said| format!("yes {:.3}, no {:.3}", said.yes, said.no))
     };
     let drawn = || -> Result<String, HostError> {
@@ -263,8 +280,8 @@ fn tries(plugin: &Plugin, statement: &str) -> Vec<Tried> {
     };
     let rewritten = || plugin.rewrite("a knight", &["a sword is visible".to_owned()], 2, &call);
     let published = || plugin.publish("{\"test\": true}".to_owned(), &call).map(|()| "told".to_owned());
-    let redacted = || plugin.redact(&picture, change(), &call).map(|picture| changed(&picture));
-    let inpainted = || plugin.inpaint(&picture, change(), &call).map(|picture| changed(&picture));
+    let redacted = || plugin.redact(picture, change(), &call).map(|picture| changed(&picture));
+    let inpainted = || plugin.inpaint(picture, change(), &call).map(|picture| changed(&picture));
     let all: [(&'static str, &Try<'_>); 7] = [
         ("generate", &drawn),
         ("classify", &classified),

@@ -49,6 +49,19 @@ fn libraries_are_listed_inspected_and_tried() {
         let tried = plugins(&[&colours[..], isolated, &allowed].concat()).expect(0).stdout;
         assert!(tried.contains("ok      classify") && tried.contains("ok      answer"), "{tried}");
     }
+    // With a picture of one's own, and one that is none.
+    let place = folder();
+    let (red, none) = (place.path().join("red.png"), place.path().join("none.png"));
+    image::RgbImage::from_pixel(20, 10, image::Rgb([250, 0, 0])).save(&red).expect("a file");
+    std::fs::write(&none, "red").expect("a file");
+    let with = |file: &Path| {
+        let file = file.to_str().expect("a path").to_owned();
+        plugins(&[&colours[..], &["--picture", &file, "--format", "json"], &allowed].concat())
+    };
+    let tried = with(&red).expect(0).json();
+    let said = tried["tried"][0]["said"].as_str().expect("words");
+    assert_eq!(said, "unsafe 1.000, 1 labels: red 1.000");
+    assert!(with(&none).expect(2).stderr.contains("none.png"), "a picture that is none");
     let misbehaves = ["test", "unruly", "--set", "{\"does\": \"crash\"}", "--isolated", "--format", "json"];
     let tried = plugins(&[&misbehaves[..], &allowed].concat()).expect(1).json();
     assert!(tried["tried"][0]["said"].as_str().expect("words").contains("signal 11"), "{tried}");

@@ -66,7 +66,7 @@ def test_what_is_rewritten_is_in_the_order_to_draw_again(gateway, cat):
     assert isinstance(told, DrawAgain) and told.avoid == ("a cat is visible",)
     assert told.prompt == "a dog on a beach"
     session.close()
-    # Where evidence is not for the tenant, it hears nothing of the prompt either.
+    # Where neither evidence nor instructions are for the tenant, it hears nothing of the prompt either.
     session = gateway.gate("again").open(Request("a dog on a beach and a cat"))
     told = session.finished(0, cat)
     assert isinstance(told, DrawAgain) and (told.prompt, told.avoid) == (None, ())

@@ -4,19 +4,8 @@
 
 mod support;
 
-use cluegate_abi::{ErrorCode, PictureBuf};
-use support::{Instance, LOG, Order, altered, difference, fill, generator};
-
-/// A picture of `goldens/data`.
-fn golden(name: &str) -> PictureBuf {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/data").join(name);
-    let mut reader =
-        png::Decoder::new(std::io::BufReader::new(std::fs::File::open(path).unwrap())).read_info().unwrap();
-    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
-    let info = reader.next_frame(&mut pixels).unwrap();
-    assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
-    PictureBuf::new(pixels, info.width, info.height).unwrap()
-}
+use cluegate_abi::ErrorCode;
+use support::{Instance, LOG, Order, altered, difference, fill, generator, golden};
 
 /// Seed, prompt and weights are the same, and so is the noise; candle and libtorch add in another order. Tolerance: one of
 /// 255 levels anywhere, and 0.01 in the mean.

@@ -132,6 +132,7 @@ impl Session {
         }
         if !screening.withhold.is_empty() && !self.is_shadow() {
             let message = screening.withhold.join(" and ");
+            self.note_attempt(member, false);
             return Err(self.withhold(member, Verdict { reason: Reason::Violation, message, report: None }));
         }
         if self.is_shadow() && screening.keeps_back() {

@@ -105,10 +105,13 @@ impl Session {
         )
     }
 
-    /// Notes whether the current attempt at `member` passed, for this request and later ones.
-    pub(crate) fn note_attempt(&self, member: usize, passed: bool) {
-        if let Some(state) = self.members.get(member) {
-            self.services.history.count(self.prompt_key(), state.current.strategy, passed);
+    /// Notes whether the current attempt at `member` passed as it was drawn, for this request and later ones. Once: what
+    /// becomes of a redacted copy says nothing of another attempt.
+    pub(crate) fn note_attempt(&mut self, member: usize, passed: bool) {
+        let key = self.prompt_key();
+        if let Some(state) = self.members.get_mut(member).filter(|state| !state.noted) {
+            state.noted = true;
+            self.services.history.count(key, state.current.strategy, passed);
         }
     }
 
@@ -135,8 +138,9 @@ impl Session {
             return Err(NoNext::Budget(bound));
         }
         let policy = &self.grounds.policy.regenerate;
-        let last = policy.strategies.len().saturating_sub(1);
-        for (place, strategy) in policy.strategies.iter().copied().enumerate().skip(state.place.min(last)) {
+        let strategies = self.strategies();
+        let last = strategies.len().saturating_sub(1);
+        for (place, strategy) in strategies.iter().copied().enumerate().skip(state.place.min(last)) {
             let chance = past.chance(strategy);
             if place < last && chance >= policy.least_chance {
                 return Ok(Next { strategy, place: place + 1, chance });
@@ -148,6 +152,16 @@ impl Session {
             }
         }
         Err(NoNext::Tries(tries))
+    }
+
+    /// The strategies for further attempts: the policy's, or only another seed where whoever draws is not to be told more.
+    pub fn strategies(&self) -> &[Strategy] {
+        let client = &self.grounds.policy.client;
+        if self.request.drawn_by_client && !client.evidence && !client.instructions {
+            &[Strategy::Reseed]
+        } else {
+            &self.grounds.policy.regenerate.strategies
+        }
     }
 
     /// The bound of the policy that another attempt at `member` would go beyond, were it like the current one.

@@ -31,6 +31,10 @@ pub struct RequestInfo {
     /// Most attempts at one picture, if the host can make fewer than the policy's `tries`: 1 for a host that has a
     /// finished picture and no generator.
     pub max_tries: Option<u32>,
+    /// Whether a client of a gateway draws, which may know no more than the policy's `client` says: how to draw again is
+    /// told with `client.evidence` or `client.instructions` only, and without it another attempt has another seed and
+    /// nothing else. A host that is one process with the gate knows everything anyway.
+    pub drawn_by_client: bool,
     /// Denoising steps of an attempt, if the host knows them: for the policy's bounds and the cost in the log.
     pub steps: Option<u32>,
 }

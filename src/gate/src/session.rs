@@ -73,7 +73,9 @@ pub(crate) struct Member {
     size: Option<(u32, u32)>,
     /// Steps of an attempt, if known.
     pub(crate) planned_steps: Option<u32>,
-    /// Which of the policy's strategies comes next.
+    /// Whether it is noted how the current attempt ended.
+    pub(crate) noted: bool,
+    /// Which of the strategies comes next.
     pub(crate) place: usize,
     /// The statements that attempts violated so far.
     pub(crate) avoid: Vec<String>,
@@ -136,6 +138,7 @@ impl Session {
             started: opened,
             size: request.size,
             planned_steps: request.steps,
+            noted: false,
             place: 0,
             avoid: Vec::new(),
             prompt: None,
@@ -291,7 +294,11 @@ impl Session {
     /// Does what the policy says about a verdict.
     fn follow(&mut self, member: usize, picture: Picture, report: &Report) -> Instruction {
         match Permit::judged(picture.clone(), report, &self.grounds, false) {
-            Ok(_) if self.must_hide(member) => self.redact(member, &picture, report),
+            Ok(_) if self.must_hide(member) => {
+                // An extension wants something hidden: as it was drawn it did not pass.
+                self.note_attempt(member, false);
+                self.redact(member, &picture, report)
+            }
             Ok(permit) => {
                 self.note_attempt(member, true);
                 let message = match permit.reason() {
@@ -547,6 +554,7 @@ impl Member {
         self.current.ms = milliseconds(self.started);
         self.started = Instant::now();
         self.screening = Screening::default();
+        self.noted = false;
         self.past.push(std::mem::take(&mut self.current));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluegate_audit::LogPlaces;
-use cluegate_gate::{DrawAgain, Gate, MemberOutcome, Policy, RequestInfo, Session};
+use cluegate_gate::{DrawAgain, Gate, MemberOutcome, Policy, RequestInfo, Session, Strategy};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -274,9 +274,11 @@ impl App {
             deadline: Some(deadline.0),
             max_tries,
             steps,
+            drawn_by_client: true,
             ..RequestInfo::new(&*client.tenant, prompt, seed, count)
         };
         let session = self.gate.session(info)?;
+        let strategies = session.strategies().to_vec();
         let policy = Arc::clone(session.policy());
         let seeds = (0..session.count()).map(|member| session.first_seed(member)).collect();
         let until = session.call().deadline().map_or(deadline.0, |policy| policy.min(deadline.0));
@@ -293,7 +295,7 @@ impl App {
         let id = self.sessions.keep(&client.tenant, work, canceller, until);
         let lasts = until.saturating_duration_since(Instant::now());
         let tries = max_tries.map_or(policy.tries, |host| host.min(policy.tries));
-        Ok(Opened { id, seeds, tries, lasts, policy })
+        Ok(Opened { id, seeds, tries, strategies, lasts, policy })
     }
 
     /// Puts a session on the list of judgments, which are called off when the server stops.
@@ -447,6 +449,8 @@ pub(crate) struct Opened {
     pub(crate) seeds: Vec<u64>,
     /// Most attempts at one picture.
     pub(crate) tries: u32,
+    /// What may be changed for further attempts.
+    pub(crate) strategies: Vec<Strategy>,
     /// How long it lasts, if its host is heard of.
     pub(crate) lasts: Duration,
     /// The policy that decides.

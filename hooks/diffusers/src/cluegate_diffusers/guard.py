@@ -53,7 +53,7 @@ class GuardOptions:
     #: Most attempts at one picture; by default as many as the policy allows.
     max_tries: int | None = None
     #: Whether the statements that made an attempt violate a rule go into the next one's negative prompt. The gate tells
-    #: them where the policy says ``client.evidence = true``.
+    #: them where the policy says ``client.instructions = true``.
     avoid: bool = True
     #: Shows latents that this package does not know.
     decoder: Decoder | None = None

@@ -1,5 +1,5 @@
 //! Whatever the text, the parser of configurations answers with one whose numbers are in their ranges, or with an error. Run
-//! with `cargo +nightly fuzz run config` in `plugins/onnx-classifier`.
+//! with `cargo +nightly fuzz run config` in `plugins/onnx-classifier`, or `RUSTC_BOOTSTRAP=1 cargo fuzz run config`.
 #![no_main]
 
 use cluegate_onnx_classifier::Config;

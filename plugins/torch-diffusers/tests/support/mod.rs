@@ -330,6 +330,21 @@ pub fn fill(tensors: &mut BTreeMap<String, Raw>, name: &str, bits: u16) {
     data.chunks_exact_mut(2).for_each(|value| value.copy_from_slice(&bits.to_le_bytes()));
 }
 
+/// A picture of `goldens/data`.
+pub fn golden(name: &str) -> PictureBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/data").join(name);
+    read_png(std::io::BufReader::new(std::fs::File::open(path).unwrap()))
+}
+
+/// Reads a PNG of 8-bit red, green and blue.
+pub fn read_png(file: impl std::io::BufRead + std::io::Seek) -> PictureBuf {
+    let mut reader = png::Decoder::new(file).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
+    PictureBuf::new(pixels, info.width, info.height).unwrap()
+}
+
 /// Largest and mean difference of two pictures' levels.
 pub fn difference(a: &PictureBuf, b: &PictureBuf) -> (u8, f64) {
     assert_eq!((a.width(), a.height()), (b.width(), b.height()));

@@ -349,6 +349,9 @@ impl Default for RawLimits {
 pub struct RawClient {
     /// Which rules were violated, and the judge's evidence.
     pub evidence: bool,
+    /// How to draw again, for clients that draw by themselves in a session: the violated statements, to be kept out, and a
+    /// rewritten prompt. Without it, and without `evidence`, their further attempts have another seed and nothing else.
+    pub instructions: bool,
     /// Previews, each one after it was judged and found to violate nothing.
     pub previews: bool,
 }

@@ -1,11 +1,12 @@
 //! Drawing again: which strategy follows, from which prompt, within which bounds, and that nothing gets out on the way.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use cluegate_gate::{
-    DrawJob, DrawOptions, Drawn, Gate, Generator, GeneratorError, MemberOutcome, Outcome, Reason,
-    RequestInfo, SafetyGuidance, StepHook, Strategy as Change,
+    DrawJob, DrawOptions, Drawn, Extensions, Gate, Generator, GeneratorError, InspectionError, Instruction,
+    MemberOutcome, Outcome, Reason, RequestInfo, SafetyGuidance, Screening, StepHook, Strategy as Change,
 };
+use cluegate_perception::{Call, Picture, Region};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -153,6 +154,69 @@ fn the_pictures_of_a_request_share_its_bounds_and_unknown_steps_end_it() {
         let mut session = gate.session(asked).unwrap();
         let instruction = session.finished(0, picture(&[2], 3)).unwrap();
         assert_eq!(instruction.into_outcome().is_err(), again, "{steps:?}");
+    }
+}
+
+/// Keeps back, in its own way, the pictures in which nobody else finds anything.
+struct Screener(fn(Region) -> Result<Screening, InspectionError>);
+
+impl Extensions for Screener {
+    fn screen(&self, picture: &Picture, _: &Call) -> Result<Screening, InspectionError> {
+        let region = Region { left: 1.0, top: 1.0, right: 20.0, bottom: 20.0 };
+        if violated(picture.pixels()).is_empty() { (self.0)(region) } else { Ok(Screening::default()) }
+    }
+}
+
+/// What a plugin keeps back did not pass, and counts once, whatever becomes of a redacted copy. What it fails at says nothing.
+#[test]
+fn pictures_that_only_a_plugin_keeps_back_count_too() {
+    fn why() -> Vec<String> {
+        vec!["the plugin faces calls the picture unsafe".to_owned()]
+    }
+    let withhold = |_| Ok(Screening { withhold: why(), ..Screening::default() });
+    let redact = |region| Ok(Screening { redact: why(), regions: vec![region], ..Screening::default() });
+    let note = |region| Ok(Screening { regions: vec![region], ..Screening::default() });
+    let fail = |_| Err(InspectionError::new("broken", "it is"));
+    let ways: [(fn(Region) -> _, f64, f64); 4] =
+        [(withhold, 0.0, 3.0), (redact, 0.0, 3.0), (note, 3.0, 0.0), (fail, 0.0, 0.0)];
+    for (way, passed, kept_back) in ways {
+        let (gate, _) = gate(&World::new([]), "tries = 2", &with("strategies = [\"reseed\"]"));
+        let gate = gate.with_extensions(Arc::new(Screener(way))).unwrap();
+        let mut session = gate.session(RequestInfo::new("t", "a shop", 1, 4)).unwrap();
+        for member in 0..3 {
+            let told = session.finished(member, picture(&[3], 7)).unwrap();
+            assert_eq!(matches!(told, Instruction::Release(_)), passed > 0.0);
+        }
+        assert!(matches!(session.finished(3, picture(&[2], 7)), Ok(Instruction::DrawAgain(_))));
+        let decisions = session.close().decisions;
+        let chance = decisions[3].attempts[1].chance.unwrap();
+        // The violation itself counts as well.
+        let expected = (1.06 + passed) / (1.64 + passed + kept_back + 1.0);
+        assert!((chance - expected).abs() < 1e-9, "{chance}, expected {expected}");
+    }
+}
+
+/// Whoever may not know what was violated draws again without it, and is told so.
+#[test]
+fn a_client_that_draws_follows_only_what_it_may_know() {
+    for (client, strategy) in
+        [("", Change::Reseed), ("instructions", Change::Rewrite), ("evidence", Change::Rewrite)]
+    {
+        let client =
+            if client.is_empty() { String::new() } else { format!("\n[tenant.t.client]\n{client} = true") };
+        let tables = with("strategies = [\"rewrite\"]") + &client;
+        let (gate, _) = gate(&World::new([]), "tries = 2", &tables);
+        for (drawn_by_client, strategy) in [(true, strategy), (false, Change::Rewrite)] {
+            let asked =
+                RequestInfo { drawn_by_client, ..RequestInfo::new("t", "a knight with a sword", 1, 1) };
+            let mut session = gate.session(asked).unwrap();
+            assert_eq!(session.strategies(), [strategy]);
+            let told = session.finished(0, picture(&[2], 7)).unwrap();
+            let Instruction::DrawAgain(again) = told else { panic!("{told:?}") };
+            let is_told = strategy == Change::Rewrite;
+            assert_eq!(again.strategy, strategy);
+            assert_eq!((again.avoid.len(), again.prompt.is_some()), (usize::from(is_told), is_told));
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! What a plugin's process and the gate say to each other, from bytes that neither wrote.
+//! What a plugin's process and the gate say to each other, from bytes that neither wrote. Run with
+//! `cargo +nightly fuzz run isolation` in `src/plugin_host`, or `RUSTC_BOOTSTRAP=1 cargo fuzz run isolation`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use toml_edit::{DocumentMut, TableLike};
+use toml_edit::{DocumentMut, Item, TableLike};
 
 use super::places::Places;
 use super::{Config, ConfigError, RawConfig};
@@ -48,7 +48,14 @@ impl Config {
             };
             let (key, message) = told(&error, &text);
             // Told already where it is missing now that its value was left out.
-            if key.is_none() || !findings.iter().any(|known: &Finding| known.key == key) {
+            let is_missing = matches!(error, ConfigError::Toml { .. });
+            let told_already = key.as_deref().is_some_and(|key| {
+                findings.iter().filter_map(|known: &Finding| known.key.as_deref()).any(|known| {
+                    let inside = known.strip_prefix(key);
+                    inside.is_some_and(|rest| rest.is_empty() || is_missing && rest.starts_with('.'))
+                })
+            });
+            if !told_already {
                 findings.push(finding(key.as_deref(), message));
             }
             match key {
@@ -93,10 +100,36 @@ fn remove(table: &mut dyn TableLike, path: &str) -> bool {
     if table.remove(path).is_some() {
         return true;
     }
+    // Entries of a list have no keys, and the next one would take the number of one that is gone: the list goes.
+    if let Some((list, _)) = entry(path).filter(|(list, _)| table.get(list).is_some()) {
+        return remove(table, list);
+    }
     path.match_indices('.').any(|(dot, _)| {
-        let inner = table.get_mut(&path[..dot]).and_then(toml_edit::Item::as_table_like_mut);
+        let above = &path[..dot];
+        let inner = match entry(above) {
+            Some((list, index)) => table.get_mut(list).and_then(|list| table_of(list, index)),
+            None => table.get_mut(above).and_then(Item::as_table_like_mut),
+        };
         inner.is_some_and(|inner| remove(inner, &path[dot + 1..]))
     })
+}
+
+/// The name of a list and the place of one of its entries, from `list[0]`.
+fn entry(path: &str) -> Option<(&str, usize)> {
+    let (list, index) = path.strip_suffix(']')?.rsplit_once('[')?;
+    Some((list, index.parse().ok()?))
+}
+
+/// A table of a list, in either form.
+fn table_of(list: &mut Item, index: usize) -> Option<&mut dyn TableLike> {
+    match list {
+        Item::ArrayOfTables(tables) => tables.get_mut(index).map(|table| table as &mut dyn TableLike),
+        Item::Value(values) => {
+            let table = values.as_array_mut()?.get_mut(index)?.as_inline_table_mut()?;
+            Some(table)
+        }
+        _ => None,
+    }
 }
 
 /// Takes the table out that holds, or would hold, the key at a dotted path. `false` if it is not there.
@@ -143,6 +176,29 @@ mod tests {
         );
         assert!(words("tls").contains("certificate"), "{}", words("tls"));
         assert!(words("limits.queue").contains("-1"), "{}", words("limits.queue"));
+    }
+
+    #[test]
+    fn problems_in_lists_of_tables_are_told_with_their_lines() {
+        let text = "[keys]\nanonymous = \"default\"\n[plugins]\nallow = [\n \"abc\",\n]\n\
+                    judge = [{ plugin = \"a\" }, { plugin = \"b\", thresold = 1.0, log_labels = 20000 }]\n\
+                    [[plugins.use]]\nname = \"a\"\ndeadline_ms = 0\n[[plugins.use]]\nname = \"b\"\nisolatd = true\n\
+                    rest_ms = -1\n[[plugins.use]]\nname = \" \"\n[limits]\nbody_bytes = 0\n";
+        let found = found(text);
+        let mut keys: Vec<(&str, usize)> =
+            found.iter().map(|(line, key, _)| (key.as_deref().unwrap(), line.unwrap_or(0))).collect();
+        keys.sort_unstable();
+        let expected = [
+            ("limits.body_bytes", 18),
+            ("plugins.allow[0]", 5),
+            ("plugins.judge[1].log_labels", 7),
+            ("plugins.judge[1].thresold", 7),
+            ("plugins.use[0].deadline_ms", 10),
+            ("plugins.use[1].isolatd", 13),
+            ("plugins.use[1].rest_ms", 14),
+            ("plugins.use[2].name", 16),
+        ];
+        assert_eq!(keys, expected, "{found:#?}");
     }
 
     #[test]

@@ -274,7 +274,14 @@ mod tests {
                 "[[plugins.judge]]\nplugin = \"a\"\nlog_labels = 20000",
                 "`plugins.judge[0].log_labels` must be at most",
             ),
-            ("[[plugins.judge]]\nplugin = \"a\"\nhidden = 1", "unknown field `hidden`, expected one of"),
+            (
+                "[[plugins.judge]]\nplugin = \"a\"\n[[plugins.judge]]\nplugin = \"b\"\nhidden = 1",
+                "unknown key `plugins.judge[1].hidden` (did you mean `hide`?); known here: plugin, statements, ",
+            ),
+            (
+                "[plugins]\nuse = [{ name = \"a\", deadline = 3 }]",
+                "unknown key `plugins.use[0].deadline` (did you mean `deadline_ms`?)",
+            ),
             ("[[plugins.judge]]\nplugin = \"a\"\non_unsafe = \"noted\"", "on_unsafe"),
         ] {
             let error = parse(plugins).unwrap_err();

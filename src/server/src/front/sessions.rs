@@ -123,6 +123,7 @@ async fn open(
         "request_id": id.as_str(),
         "seeds": opened.seeds,
         "tries": opened.tries,
+        "strategies": opened.strategies,
         "preview_steps": previews,
         "expires_in_ms": u64::try_from(opened.lasts.as_millis()).unwrap_or(u64::MAX),
         "idle_ms": u64::try_from(app.config.limits.session_idle.as_millis()).unwrap_or(u64::MAX),
@@ -241,11 +242,10 @@ impl Told {
     fn new(instruction: Instruction, evidence: bool) -> Self {
         match instruction.into_outcome() {
             Ok(outcome) => Self::Outcome(Outcome::new(&outcome, Format::Png, evidence)),
-            // The rules' own words are evidence.
             Err(again) if evidence => Self::Again(again),
+            // Which rules were violated is evidence. What to avoid and the prompt are there if the policy lets clients draw
+            // by them.
             Err(again) => Self::Again(DrawAgain {
-                avoid: Vec::new(),
-                prompt: None,
                 message: "the picture is against the policy; draw it again".to_owned(),
                 ..again
             }),

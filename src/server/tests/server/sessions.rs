@@ -137,16 +137,30 @@ async fn a_preview_ends_an_attempt_and_the_next_has_a_seed_of_its_own() {
 
 #[tokio::test]
 async fn a_prompt_that_a_plugin_wrote_anew_goes_to_the_host() {
-    let strategies = "[tenant.t.regenerate]\nstrategies = [\"avoid\"]\n[tenant.t.client]\nevidence =";
-    for (tables, prompt) in [("true", json!("a knight, 2")), ("false", Value::Null)] {
-        let tables: &'static str = format!("{strategies} {tables}\n").leak();
+    let rewritten = json!("a knight, 2");
+    let strategies = "[tenant.t.regenerate]\nstrategies = [\"avoid\"]\n[tenant.t.client]";
+    for (client, strategy, prompt, told_why) in [
+        ("evidence = true", "avoid", &rewritten, true),
+        ("instructions = true", "avoid", &rewritten, false),
+        // What the host cannot be told is no strategy: not in its order, and not in the log.
+        ("", "reseed", &Value::Null, false),
+    ] {
+        let tables: &'static str = format!("{strategies}\n{client}\n").leak();
         let head = "tries = 2\naction.default = \"regenerate\"\n";
         let write = |prompt: &str, attempt: u32| format!("{prompt}, {attempt}");
         let extensions: Option<Arc<dyn Extensions>> = Some(Arc::new(Rewriter(write)));
         let gateway = Gateway::start(Setup { head, tables, extensions, ..Setup::default() }).await;
         let host = Host::open(&gateway, json!({ "prompt": "a knight" })).await;
         let (_, told) = host.finished(0, &[SWORD]).await;
-        assert_eq!((&told["instruction"], &told["prompt"]), (&json!("draw_again"), &prompt), "{told}");
+        assert_eq!((&told["instruction"], &told["prompt"]), (&json!("draw_again"), prompt), "{told}");
+        let avoid = if strategy == "avoid" { json!(["a sword is visible"]) } else { json!([]) };
+        assert_eq!((&told["strategy"], &told["avoid"]), (&json!(strategy), &avoid), "{told}");
+        assert_eq!(host.opened["strategies"], json!([strategy]));
+        assert_eq!(told["message"].as_str().unwrap().contains("sword"), told_why, "{told}");
+        let (_, told) = host.finished(0, &[SWORD]).await;
+        // Nobody learns the evidence from an order to draw again.
+        assert_eq!(told["outcome"].get("violated").is_some(), told_why, "{told}");
+        assert_eq!(gateway.log.records()[0].attempts[1].strategy.as_str(), strategy);
     }
 }
 
