@@ -18,6 +18,8 @@ log = logging.getLogger("cluegate")
 
 #: Released pictures that are remembered, by their pixels: the web UI shows and saves one several times.
 REMEMBERED = 4096
+#: Settings that would leave this extension out.
+KEEPING_OUT = ("disabled_extensions", "disable_all_extensions", "restore_config_state_file")
 
 
 class Warden:
@@ -130,10 +132,16 @@ def _hide_previews(state: Any) -> None:
 
 
 def _keep_enabled(opts: Any) -> None:
-    """Takes the settings that would leave this extension out at the next load away from the API, and from requests."""
-    for name in ("disabled_extensions", "disable_all_extensions", "restore_config_state_file"):
-        if name in opts.data_labels:
-            opts.data_labels[name].restrict_api = True
+    """No request sets what would leave this extension out at the next load: neither through the API, where Forge does not ask
+    for `restrict_api`, nor by the settings of a generation. The page's tab of extensions does not go by `set`."""
+    kind = type(opts)
+    bare = _bare(kind.set)
+
+    def set_option(own: Any, key: str, *arguments: Any, **named: Any) -> Any:
+        return False if key in KEEPING_OUT else bare(own, key, *arguments, **named)
+
+    set_option.cluegate_bare = bare  # type: ignore[attr-defined]
+    kind.set = set_option
 
 
 def picture(image: Any) -> Any:
