@@ -18,6 +18,8 @@ log = logging.getLogger("cluegate")
 
 #: Released pictures that are remembered, by their pixels: the web UI shows and saves one several times.
 REMEMBERED = 4096
+#: Settings that would leave this extension out.
+KEEPING_OUT = ("disabled_extensions", "disable_all_extensions", "restore_config_state_file")
 
 
 class Warden:
@@ -25,8 +27,10 @@ class Warden:
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        #: What became of each, and None for what stands in for another.
+        #: What became of each of this generation's, and None for what stands in for another.
         self._released: OrderedDict[bytes, Outcome | None] = OrderedDict()
+        #: Scripts of the menu that run: what they draw is of one generation.
+        self._scripts = 0
 
     def picture(self, p: Any, pp: Any) -> None:
         """A picture is finished: `pp.image` becomes what may be shown of it."""
@@ -47,11 +51,19 @@ class Warden:
         inner, run = _bare(processing.process_images_inner), _bare(runner.run)
 
         def process_images_inner(p: Any) -> Any:
+            if not self._scripts:
+                # A verdict is of now: the policy, or the gate, may be another at the next generation.
+                self._released.clear()
             p.cluegate_outcomes = []
             return self.end(p, inner(p))
 
         def run_script(own: Any, p: Any, *arguments: Any) -> Any:
-            made = run(own, p, *arguments)
+            self._released.clear()
+            self._scripts += 1
+            try:
+                made = run(own, p, *arguments)
+            finally:
+                self._scripts -= 1
             # None says that no script was chosen, and the web UI's function is called.
             return made if made is None else self.end(p, made)
 
@@ -65,9 +77,9 @@ class Warden:
         """All that the page and the API are given: what was not judged yet (grids, what other extensions added) is now."""
         for shown in (processed.images, getattr(processed, "extra_images", None) or []):
             images = list(shown)
-            shown[:] = [black(image) for image in images]
-            for place, image in enumerate(images):
-                shown[place] = self._judged(p, image, told=True)
+            shown.clear()
+            for image in images:
+                shown.append(self._judged(p, picture(image), told=True))
         told = getattr(p, "cluegate_outcomes", [])
         summary = "; ".join(f"{one.decision_id or '-'};outcome={one.outcome};reason={one.reason}" for one in told)
         # Both are told: the first is in the API's `info`, the second in the page's text.
@@ -120,10 +132,21 @@ def _hide_previews(state: Any) -> None:
 
 
 def _keep_enabled(opts: Any) -> None:
-    """Takes the settings that would leave this extension out at the next load away from the API, and from requests."""
-    for name in ("disabled_extensions", "disable_all_extensions", "restore_config_state_file"):
-        if name in opts.data_labels:
-            opts.data_labels[name].restrict_api = True
+    """No request sets what would leave this extension out at the next load: neither through the API, where Forge does not ask
+    for `restrict_api`, nor by the settings of a generation. The page's tab of extensions does not go by `set`."""
+    kind = type(opts)
+    bare = _bare(kind.set)
+
+    def set_option(own: Any, key: str, *arguments: Any, **named: Any) -> Any:
+        return False if key in KEEPING_OUT else bare(own, key, *arguments, **named)
+
+    set_option.cluegate_bare = bare  # type: ignore[attr-defined]
+    kind.set = set_option
+
+
+def picture(image: Any) -> Any:
+    """What extensions add may be an array (ControlNet's maps), of which the web UI makes a picture too."""
+    return image if isinstance(image, Image.Image) or not hasattr(image, "__array_interface__") else Image.fromarray(image)
 
 
 def pixels(image: Image.Image) -> bytes:

@@ -4,6 +4,7 @@ import importlib
 import json
 import math
 import pathlib
+import socket
 import sys
 
 import pytest
@@ -71,6 +72,32 @@ def test_a_dead_gate_lets_nothing_through():
     gate.dead = True
     shown, told = nodes.CluegateImages().gate(batch(GREEN), gate)["result"]
     assert float(shown.max()) == 0 and json.loads(told)[0]["reason"] == "gate-error"
+
+
+def test_a_defect_in_the_node_hands_nothing_on():
+    # ComfyUI ends the workflow with what a node raises.
+    class Defect(Gate):
+        def finished(self, member, image):
+            raise RuntimeError("a defect")
+
+    class Vae:
+        def decode(self, z):
+            return batch(GREEN)
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        nodes.CluegateImages().gate(batch(GREEN), Defect())
+    with pytest.raises(RuntimeError, match="a defect"):
+        nodes.CluegateLatents().gate({"samples": torch.ones(1, 4, 2, 2)}, Vae(), Defect())
+
+
+def test_a_gate_that_is_too_slow_lets_nothing_through(monkeypatch):
+    # Takes connections and never answers.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("CLUEGATE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        [gate] = nodes.CluegateGate().choose("default", 0.2)
+        shown, told = nodes.CluegateImages().gate(batch(GREEN, GREEN), gate)["result"]
+    assert float(shown.max()) == 0
+    assert ["in time" in one["message"] for one in json.loads(told)] == [True, True]
 
 
 def test_numbers_that_are_none_are_no_picture():

@@ -25,6 +25,20 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from hook_support import HOOKS, Gateway, draw, shell_lines  # noqa: E402
 
 
+#: Another package's node, which hands on what is no picture.
+NOTHING = """
+class Nothing:
+    CATEGORY, FUNCTION, RETURN_TYPES = "test", "make", ("IMAGE",)
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+
+    def make(self):
+        return (None,)
+
+
+NODE_CLASS_MAPPINGS = {"Nothing": Nothing}
+"""
+
+
 def call(url, body=None):
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"})
@@ -50,6 +64,7 @@ def folder(tmp_path_factory):
     (folder / "page").mkdir()
     (folder / "page/index.html").write_text("<html></html>")
     shutil.copy(draw(folder, "a cat", 5), folder / "ComfyUI/input/cat.png")
+    (folder / "ComfyUI/custom_nodes/nothing.py").write_text(NOTHING)
     return folder
 
 
@@ -88,24 +103,29 @@ def comfyui(folder, gateway):
     process.wait(60)
 
 
-def workflow(choice):
+def workflow(choice, timeout_s=120.0):
     return {
         "1": {"class_type": "LoadImage", "inputs": {"image": "cat.png"}},
-        "2": {"class_type": "CluegateGate", "inputs": {"constitution": choice, "timeout_s": 120.0}},
+        "2": {"class_type": "CluegateGate", "inputs": {"constitution": choice, "timeout_s": timeout_s}},
         "3": {"class_type": "CluegateImages", "inputs": {"images": ["1", 0], "gate": ["2", 0], "prompt": "a cat"}},
         "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": choice}},
         "5": {"class_type": "CluegateVerdict", "inputs": {"verdict": ["3", 1]}},
     }
 
 
-def drawn(url, folder, choice):
-    """The saved picture, and the verdict in the history."""
-    told = call(f"{url}/prompt", {"prompt": workflow(choice)})["prompt_id"]
+def ended(url, nodes):
+    """What the history says of a workflow that has ended."""
+    told = call(f"{url}/prompt", {"prompt": nodes})["prompt_id"]
     begin = time.time()
     while told not in (history := call(f"{url}/history/{told}")):
         assert time.time() - begin < 120
         time.sleep(0.1)
-    entry = history[told]
+    return history[told]
+
+
+def drawn(url, folder, nodes):
+    """The saved picture, and the verdict in the history."""
+    entry = ended(url, nodes)
     assert entry["status"]["status_str"] == "success", entry["status"]
     saved = entry["outputs"]["4"]["images"][0]["filename"]
     verdict = json.loads(entry["outputs"]["5"]["text"][0])
@@ -138,15 +158,31 @@ def test_a_workflow_that_saves_or_shows_what_no_gate_has_seen_is_refused(comfyui
     assert before == (sorted((folder / "ComfyUI/output").iterdir()), sorted((folder / "ComfyUI/temp").iterdir()))
 
 
+def test_what_breaks_inside_a_node_ends_the_workflow_and_saves_nothing(comfyui, folder):
+    before = sorted((folder / "ComfyUI/output").iterdir())
+    entry = ended(comfyui, {**workflow("default"), "1": {"class_type": "Nothing", "inputs": {}}})
+    assert entry["status"]["status_str"] == "error" and entry["outputs"] == {}, entry
+    assert before == sorted((folder / "ComfyUI/output").iterdir())
+
+
+def test_a_gate_that_is_too_slow_releases_nothing(comfyui, folder, gateway):
+    gateway.process.send_signal(signal.SIGSTOP)
+    try:
+        shown, [told] = drawn(comfyui, folder, workflow("default", timeout_s=0.5))
+    finally:
+        gateway.process.send_signal(signal.SIGCONT)
+    assert told["reason"] == "gate-error" and shown.max() == 0
+
+
 def test_one_tenants_picture_is_saved_and_anothers_is_not(comfyui, folder, gateway):
     own = np.asarray(Image.open(folder / "ComfyUI/input/cat.png").convert("RGB"))
-    shown, [told] = drawn(comfyui, folder, "default")
+    shown, [told] = drawn(comfyui, folder, workflow("default"))
     assert told["reason"] == "safe" and np.array_equal(shown, own)
-    shown, [told] = drawn(comfyui, folder, "strict")
+    shown, [told] = drawn(comfyui, folder, workflow("strict"))
     assert (told["outcome"], told["reason"]) == ("withheld", "violation") and not np.array_equal(shown, own)
     # The gate is gone: ComfyUI's cache must not give the last verdict again.
     gateway.kill()
-    shown, [told] = drawn(comfyui, folder, "default")
+    shown, [told] = drawn(comfyui, folder, workflow("default"))
     assert told["reason"] == "gate-error" and shown.max() == 0
 
 

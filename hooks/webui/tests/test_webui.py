@@ -74,6 +74,21 @@ def test_what_others_add_is_judged_at_the_end(webui):
     assert colours(processed.images + processed.extra_images) == [GOOD, BLACK, (0, 100, 0)]
 
 
+class Array:
+    """Pixels as numpy has them: what ControlNet adds of its maps."""
+
+    def __init__(self, image):
+        self.tobytes, self.copy = image.tobytes, lambda: self
+        self.size = 3 * image.width * image.height
+        self.__array_interface__ = {**image.__array_interface__, "strides": (3 * image.width, 3, 1)}
+
+
+def test_arrays_that_others_add_are_judged_as_pictures(webui):
+    adds = [Array(picture(BAD)), Array(picture((0, 100, 0)))]
+    processed = webui.generate(picture(GOOD), adds=adds)
+    assert colours(processed.images + processed.extra_images) == [GOOD, BLACK, (0, 100, 0)]
+
+
 def test_a_script_of_the_menu_is_judged_by_what_it_makes(webui):
     """Two pictures, each released, that together show what is bad: as tiles of SD upscale or X/Y/Z plots can."""
 
@@ -109,6 +124,16 @@ def test_a_gate_that_dies_at_any_point_shows_nothing_more(webui, fault, after):
     assert len({colour for colour in colours([*shown, *webui.saved]) if colour != BLACK}) == released == min(after, 2)
 
 
+def test_what_was_released_once_is_judged_anew_at_the_next_generation(webui):
+    def script(p):
+        return webui.process_images(p)
+
+    assert colours(webui.generate(picture(GOOD)).images) == [GOOD]
+    webui.gate.fault = GateError("nobody answers")
+    for chosen in (None, script):
+        assert colours(webui.generate(picture(GOOD), chosen=chosen).images) == [BLACK]
+
+
 def test_what_callbacks_raise_is_swallowed_by_the_web_ui_and_releases_nothing(webui):
     webui.gate.fault = RuntimeError("a defect")
     with pytest.raises(RuntimeError, match="a defect"):
@@ -132,7 +157,9 @@ def test_previews_are_not_shown(webui):
 
 def test_no_request_can_leave_the_extension_out_at_the_next_load(webui):
     for name, value in (("disabled_extensions", ["cluegate"]), ("disable_all_extensions", "all")):
-        assert not webui.opts.set(name, value, is_api=True) and webui.opts.data == {}
+        # Forge's API says nothing of being one.
+        for named in ({"is_api": True}, {}):
+            assert not webui.opts.set(name, value, **named) and webui.opts.data == {}
     assert webui.opts.set("samples_save", True, is_api=True)
 
 
@@ -168,6 +195,12 @@ def test_the_page_can_be_followed(gateway, tmp_path):
         assert ran.returncode == 0, ran.stderr
         told = json.loads(ran.stdout)
         assert set(told["same"]) == {shown} and told["errors"] == [] and f"reason={reason}" in told["info"]["cluegate"]
+
+
+def test_a_gate_that_is_too_slow_shows_nothing(gateway, tmp_path):
+    ran = follow(tmp_path, gateway, "open", PICTURE=str(draw(tmp_path, "a cat", 5)), CLUEGATE_TIMEOUT_S="0.001")
+    told = json.loads(ran.stdout)
+    assert not any(told["same"]) and "reason=gate-error" in told["info"]["cluegate"], ran.stderr
 
 
 def test_a_web_ui_in_which_it_cannot_stand_does_not_start(gateway, tmp_path):
