@@ -72,6 +72,14 @@ impl StepHook for Watching<'_> {
     }
 }
 
+/// What one picture took, in seconds.
+struct Taken {
+    /// Its drawing, with all previews.
+    drawing: f64,
+    /// The glances at its previews, and their judgments by the whole method.
+    judging: [f64; 2],
+}
+
 /// What previews take, in seconds.
 struct Prices {
     /// A picture that nobody watches.
@@ -100,16 +108,16 @@ pub(super) fn run(setting: &Setting, page: &mut Page, figures: &mut Figures) -> 
     let mut taken = Vec::new();
     let mut watched = Vec::new();
     for number in 0..setting.asked.len() {
-        let (one, seconds) = watch(setting, &rules, number)?;
-        taken.push(seconds);
+        let (one, took) = watch(setting, &rules, number)?;
+        taken.push(took);
         watched.extend(one);
         if number % 8 == 7 {
             crate::page::doing(&format!("{} of {} prompts", number + 1, setting.asked.len()));
         }
     }
     let count = AT.len() as f64;
-    let decoding = ((mean(taken.iter().map(|(drawing, _)| *drawing)) - drawing) / count).max(0.0);
-    let judging = [0, 1].map(|way| mean(taken.iter().map(|(_, judging)| judging[way])) / count);
+    let decoding = ((mean(taken.iter().map(|taken: &Taken| taken.drawing)) - drawing) / count).max(0.0);
+    let judging = [0, 1].map(|way| mean(taken.iter().map(|taken| taken.judging[way])) / count);
     tell(setting, &watched, &Prices { drawing, decoding, judging }, page, figures)?;
     Ok(watched)
 }
@@ -125,13 +133,9 @@ fn job(setting: &Setting, asked: &Asked, seed: u64) -> DrawJob {
     }
 }
 
-/// Draws a prompt and judges its previews and the finished picture, which is left out if it cannot be judged. Also the seconds
-/// of drawing with all previews, and of their judgments.
-fn watch(
-    setting: &Setting,
-    rules: &[String],
-    number: usize,
-) -> anyhow::Result<(Option<Watched>, (f64, [f64; 2]))> {
+/// Draws a prompt and judges its previews and the finished picture, which is left out if it cannot be judged, and what that
+/// took.
+fn watch(setting: &Setting, rules: &[String], number: usize) -> anyhow::Result<(Option<Watched>, Taken)> {
     let asked = &setting.asked[number];
     let job = job(setting, asked, asked.seed);
     let none = vec![None; AT.len()];
@@ -151,7 +155,7 @@ fn watch(
             whole: previews::Watched { violating, scores: hook.whole },
         }
     });
-    Ok((watched, (drawing, hook.judging)))
+    Ok((watched, Taken { drawing, judging: hook.judging }))
 }
 
 fn tell(

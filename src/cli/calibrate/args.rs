@@ -13,6 +13,9 @@ const EXAMPLES: &str = "Examples:\n  cluegate calibrate previews --out calibrate
     A run that was ended goes on where it was. The policy names what it writes: preview_thresholds = \
     \"calibrated/thresholds.json\".";
 
+/// Where previews are looked at by default: after every tenth of the steps.
+const AT: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
+
 /// What can be calibrated.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CalibrateCommand {
@@ -41,7 +44,7 @@ pub(crate) struct PreviewsArgs {
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) per_rule: u32,
     /// Shares of the steps after which a preview may be looked at.
-    #[arg(long, value_name = "SHARE,...", value_delimiter = ',', default_values_t = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])]
+    #[arg(long, value_name = "SHARE,...", value_delimiter = ',', default_values_t = AT)]
     pub(crate) at: Vec<f64>,
     /// Most previews of one picture.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=8))]

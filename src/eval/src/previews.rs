@@ -87,8 +87,9 @@ pub fn choose(pictures: &[&Watched], points: &[f64], bounds: &Bounds) -> Option<
 ///
 /// Each is the largest score of the safe pictures there, of those that may not be given up. As many thresholds as there are
 /// points, each touched by one picture, and the pictures that may be given up: the next safe picture is one of those with a
-/// probability of at most their number in the number of pictures, itself included. That keeps to the bound in the mean. Which
-/// pictures are given up is chosen one by one, each time that which saves most.
+/// probability of at most their number in the number of pictures, itself included. That keeps to the bound in the mean where
+/// there are enough pictures for one to each point; with fewer, none is given up on purpose, and the count on other pictures says
+/// what came of it. Which pictures are given up is chosen one by one, each time that which saves most.
 fn lowest(pictures: &[&Watched], at: &[f64], bounds: &Bounds, points: Vec<usize>) -> Option<(f64, Chosen)> {
     let (violating, mut safe): (Vec<&Watched>, Vec<&Watched>) =
         pictures.iter().copied().partition(|one| one.violating);
