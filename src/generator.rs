@@ -62,6 +62,23 @@ impl CandleGenerator {
         (options.width.unwrap_or(width), options.height.unwrap_or(height))
     }
 
+    /// How it draws with these options, in words.
+    pub fn in_words(&self, options: &DrawOptions) -> String {
+        let request = self.request("", 0, options);
+        let previews = match request.previews {
+            PreviewKind::Vae => "the VAE",
+            PreviewKind::Linear => "a linear map",
+        };
+        format!(
+            "{} steps by {}, {} x {} pixels, guidance {}, previews by {previews}",
+            request.steps,
+            request.scheduler.as_str(),
+            request.width,
+            request.height,
+            request.guidance_scale
+        )
+    }
+
     fn guidance(&self, default: f64) -> f64 {
         let plain = self.family() == FamilyKind::StableDiffusion && !self.pipeline.is_few_step();
         if plain { GUIDANCE } else { default }

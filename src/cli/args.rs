@@ -9,11 +9,14 @@ use cluegate_constitution::Setting;
 use cluegate_models::Quantisation;
 use cluegate_models::owlv2::DEFAULT_THRESHOLD;
 
+use super::calibrate::args::CalibrateCommand;
 use super::compute::DeviceName;
 use super::constitution::args::ConstitutionCommand;
+use super::drawing::DrawingArgs;
 use super::eval::args::EvalCommand;
 use super::keys::KeysCommand;
 use super::log::LogCommand;
+use super::models::FitPreviewsArgs;
 use super::plugins::PluginsCommand;
 use super::policy::PolicyCommand;
 use super::replay::ReplayArgs;
@@ -82,6 +85,9 @@ pub(crate) enum Command {
     /// Train a small head on such labels, which clears pictures before the judge is asked.
     #[command(after_help = "Example:\n  cluegate distill --labels labels --out head")]
     Distill(DistillArgs),
+    /// Fit what is cheap to what is right: how sure a preview must be to give a picture up.
+    #[command(subcommand)]
+    Calibrate(CalibrateCommand),
     /// Write constitutions: check, compare, explain, format and try rules.
     #[command(subcommand)]
     Constitution(ConstitutionCommand),
@@ -236,9 +242,6 @@ pub(crate) struct GenerateArgs {
     /// Seed of the first picture; default: from the clock.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// Draw with the model in this diffusers folder (Stable Diffusion 1.x to 3.5, XL, Turbo, Flux) in place of the set's own.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) generator: Option<PathBuf>,
     /// Begin from this picture instead of noise alone.
     #[arg(long, value_name = "FILE")]
     pub(crate) image: Option<PathBuf>,
@@ -248,21 +251,9 @@ pub(crate) struct GenerateArgs {
     /// How far the result may be from the picture, over 0 and at most 1; default: 0.8, with a mask 1.
     #[arg(long, value_name = "SHARE", requires = "image")]
     pub(crate) strength: Option<f64>,
-    /// Width and height in pixels, such as 512x512; default: those of the picture to begin from, else the model's.
-    #[arg(long, value_name = "WxH", value_parser = size)]
-    pub(crate) size: Option<(u32, u32)>,
-    /// Denoising steps; default: the model's, 20 for the embedded one.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) steps: Option<u32>,
-    /// Strength of the prompt (classifier-free guidance); default: the model's, 5 for the embedded one.
-    #[arg(long)]
-    pub(crate) guidance: Option<f64>,
-    /// Sampler; default: the model's, ddim for the embedded one.
-    #[arg(long, value_enum)]
-    pub(crate) sampler: Option<Sampler>,
-    /// How previews are made for the policies that look at them.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) previews: Previews,
+    /// With what, and how.
+    #[command(flatten)]
+    pub(crate) drawing: DrawingArgs,
     /// Where the released pictures and the decision log go.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
@@ -272,34 +263,6 @@ pub(crate) struct GenerateArgs {
     /// The models.
     #[command(flatten)]
     pub(crate) models: ModelArgs,
-}
-
-/// Width and height in pixels.
-pub(super) fn size(text: &str) -> Result<(u32, u32), String> {
-    let side = |text: &str| text.parse::<u32>().ok().filter(|side| (8..=8192).contains(side));
-    let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
-    sides.ok_or_else(|| "expected width and height, 8 to 8192 pixels each, such as 512x512".to_owned())
-}
-
-/// How previews are made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Previews {
-    /// By the VAE's decoder, as sharp as the picture.
-    #[default]
-    Vae,
-    /// By a linear map of the latents: coarse, and nearly free.
-    Linear,
-}
-
-/// Samplers of the candle loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Sampler {
-    /// Deterministic after the first noise.
-    Ddim,
-    /// Deterministic, by Euler's method.
-    Euler,
-    /// Adds noise at every step.
-    EulerA,
 }
 
 /// Arguments of `judge`.
@@ -416,6 +379,10 @@ pub(crate) enum ModelsCommand {
     #[command(after_help = "Examples:\n  cluegate models remove Qwen/Qwen2-VL-7B-Instruct\n  \
                             cluegate models remove laptop --models production.toml")]
     Remove(RemoveArgs),
+    /// Fit the map of latents to colours by which `--previews linear` shows what is being drawn, and write it beside the model.
+    #[command(after_help = "Examples:\n  cluegate models fit-previews models/my-finetune\n  \
+                            cluegate models fit-previews models/sdxl --pictures photos --count 64")]
+    FitPreviews(FitPreviewsArgs),
 }
 
 /// Arguments of `models pull`.

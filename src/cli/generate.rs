@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use cluegate::{CandleGenerator, Engine, open_generator};
-use cluegate_candle_diffusion::{PreviewKind, SchedulerKind};
 use cluegate_gate::{
     DrawOptions, DrawSource, Gate, Generator as _, JsonlLog, MemberOutcome, Outcome, Placeholder, Policies,
     RequestInfo,
@@ -14,7 +12,8 @@ use cluegate_gate::{
 use cluegate_perception::DecodeOptions;
 use serde_json::{Value, json};
 
-use super::args::{Format, GenerateArgs, Previews, Sampler};
+use super::args::{Format, GenerateArgs};
+use super::drawing::{generator, plain_options};
 use super::judge::read_picture;
 use super::{Exit, PART, open_engine, say, say_json, write_file};
 
@@ -32,7 +31,7 @@ pub(super) fn run(arguments: &GenerateArgs) -> anyhow::Result<Exit> {
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make the folder {}", arguments.out.display()))?;
     let engine = open_engine(&arguments.models)?;
-    let (generator, options) = (generator(arguments, &engine)?, options(arguments)?);
+    let (generator, options) = (generator(&arguments.drawing, &engine)?, options(arguments)?);
     generator.check(&options)?;
     let log = Arc::new(JsonlLog::open(arguments.out.join(LOG))?);
     let gate = Gate::new(&policies, Arc::new(engine.judges(false)), log)?;
@@ -60,24 +59,6 @@ pub(super) fn run(arguments: &GenerateArgs) -> anyhow::Result<Exit> {
     Ok(outcomes.iter().map(exit_of).max().unwrap_or(Exit::Clean))
 }
 
-/// The generator that the arguments name, or that of the set.
-fn generator(arguments: &GenerateArgs, engine: &Engine) -> anyhow::Result<CandleGenerator> {
-    let generator = match &arguments.generator {
-        Some(folder) => open_generator(folder)?,
-        None => engine.generator()?,
-    };
-    let generator = generator.with_previews(match arguments.previews {
-        Previews::Vae => PreviewKind::Vae,
-        Previews::Linear => PreviewKind::Linear,
-    });
-    Ok(match arguments.sampler {
-        None => generator,
-        Some(Sampler::Ddim) => generator.with_scheduler(SchedulerKind::Ddim),
-        Some(Sampler::Euler) => generator.with_scheduler(SchedulerKind::Euler),
-        Some(Sampler::EulerA) => generator.with_scheduler(SchedulerKind::EulerAncestral),
-    })
-}
-
 /// How to draw, with the pictures to begin from.
 fn options(arguments: &GenerateArgs) -> anyhow::Result<DrawOptions> {
     let read = |path: &PathBuf| {
@@ -87,13 +68,9 @@ fn options(arguments: &GenerateArgs) -> anyhow::Result<DrawOptions> {
     let mask = arguments.mask.as_ref().map(read).transpose()?;
     let picture = arguments.image.as_ref().map(read).transpose()?;
     Ok(DrawOptions {
-        steps: arguments.steps,
-        width: arguments.size.map(|(width, _)| width),
-        height: arguments.size.map(|(_, height)| height),
-        guidance: arguments.guidance,
         negative_prompt: Some(arguments.negative_prompt.clone()),
         source: picture.map(|picture| DrawSource { picture, mask, strength: arguments.strength }),
-        ..DrawOptions::default()
+        ..plain_options(&arguments.drawing)
     })
 }
 
@@ -107,7 +84,7 @@ fn in_words(row: &Value) -> String {
 }
 
 /// The policies that need no file: the default one and those of the demonstration.
-fn shipped_policies() -> anyhow::Result<Policies> {
+pub(super) fn shipped_policies() -> anyhow::Result<Policies> {
     let text = format!("{}\n{}", Policies::with_defaults_toml(), Policies::demo_toml());
     Ok(Policies::from_toml(&text, "the shipped policies")?)
 }

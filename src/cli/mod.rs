@@ -20,11 +20,13 @@ use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 use self::args::LogFormat;
 
 pub(crate) mod args;
+mod calibrate;
 mod compute;
 mod config;
 mod constitution;
 pub(crate) mod demo;
 mod doctor;
+mod drawing;
 mod eval;
 mod generate;
 mod health;
@@ -158,6 +160,7 @@ fn dispatch(command: args::Command) -> anyhow::Result<Exit> {
         Command::Eval(command) => eval::run(&command),
         Command::Label(arguments) => student::label(&arguments),
         Command::Distill(arguments) => student::distill(&arguments),
+        Command::Calibrate(command) => calibrate::run(&command),
         Command::Constitution(command) => constitution::run(&command),
         Command::Policy(command) => policy::run(&command),
         Command::Serve(arguments) => serve::run(&arguments),

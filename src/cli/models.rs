@@ -18,7 +18,10 @@ use serde_json::json;
 use super::args::{Format, ListArgs, ModelsCommand, PullArgs, RemoveArgs, VerifyArgs};
 use super::{Exit, progress, say, say_json, write_file};
 
+mod fit;
 mod wheel;
+
+pub(super) use fit::FitPreviewsArgs;
 
 /// How models files that this command writes begin; such a file may be written again.
 const WRITTEN: &str = "Written by `cluegate models pull";
@@ -33,6 +36,7 @@ pub(super) fn run(command: &ModelsCommand) -> anyhow::Result<Exit> {
         ModelsCommand::List(arguments) => list(arguments),
         ModelsCommand::Verify(arguments) => verify(arguments),
         ModelsCommand::Remove(arguments) => remove(arguments),
+        ModelsCommand::FitPreviews(arguments) => fit::run(arguments),
     }
 }
 

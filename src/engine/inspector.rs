@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cluegate_constitution::Constitution;
 use cluegate_gate::{InspectionError, Inspector, JudgeProvider, SharedJudge, Unfinished};
-use cluegate_judge::{PromptReport, Report};
+use cluegate_judge::{Glance, PromptReport, Report};
 use cluegate_models::Domain;
 use cluegate_perception::{
     Call, Detection, Embedding, PerceptionError, PerceptionErrorKind, Picture, RelevanceEncoder,
@@ -178,6 +178,16 @@ impl Inspector for EngineInspector {
     ) -> Result<Report, InspectionError> {
         // A blurred or covered picture lies outside the domain for that alone.
         self.within_bounds(call, || self.inspector.inspect_unfinished(picture, kind, prompt, call))
+    }
+
+    fn glance(
+        &self,
+        preview: &Picture,
+        glance: &Glance,
+        prompt: Option<&str>,
+        call: &Call,
+    ) -> Result<Report, InspectionError> {
+        self.within_bounds(call, || self.inspector.glance(preview, glance, prompt, call))
     }
 
     fn embed(

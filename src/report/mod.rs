@@ -244,6 +244,7 @@ impl From<RuleEvidence> for Rule {
                 Outcome::Violated => "violated",
                 Outcome::Excepted => "excepted",
                 Outcome::Cleared => "cleared",
+                Outcome::NotAsked => "not_asked",
             },
             id: rule.id,
             projection: rule.projection,

@@ -9,6 +9,7 @@ mod support;
 
 mod bad_days;
 mod bad_input;
+mod calibrate;
 mod command_line;
 mod compile;
 mod constitution;

@@ -43,6 +43,9 @@ pub(crate) struct LoopArgs {
     /// Denoising steps.
     #[arg(long, value_name = "N", default_value_t = 20)]
     steps: u32,
+    /// Look at previews alone.
+    #[arg(long)]
+    only_previews: bool,
     /// A few prompts, for a first look; the figures are no measurement.
     #[arg(long)]
     quick: bool,
@@ -120,6 +123,10 @@ pub(crate) fn run(arguments: &LoopArgs) -> anyhow::Result<()> {
     let mut figures = Figures::default();
     doing("previews");
     let watched = previews::run(&setting, &mut page, &mut figures)?;
+    if arguments.only_previews {
+        page.write(Path::new(&arguments.common.out), "loop")?;
+        return say(&serde_json::to_string(&figures)?);
+    }
     doing("prompts");
     prompts::run(&setting, &watched, &mut page)?;
     doing("further attempts");

@@ -24,6 +24,7 @@
 pub mod config;
 mod error;
 mod family;
+mod fit;
 pub mod flux;
 mod hook;
 mod index;
@@ -46,6 +47,7 @@ pub mod vae;
 
 pub use error::{DiffusionError, DiffusionErrorKind, GeneratorFailure, GeneratorFailureKind, Result};
 pub use family::FamilyKind;
+pub use fit::{FitReport, PreviewFit};
 pub use hook::{Control, NoHook, Start, Step, StepHook};
 pub use noise::{NoiseSource, SeededNoise};
 pub use pipeline::Pipeline;

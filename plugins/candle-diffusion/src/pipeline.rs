@@ -45,6 +45,16 @@ impl Pipeline {
     /// A missing, malformed or unsupported file; a missing, misshapen or unknown tensor, by name; parts that do not
     /// fit together.
     pub fn load(tree: &FileTree, device: &Device, dtype: DType) -> Result<Self> {
+        let mut pipeline = Self::load_without_map(tree, device, dtype)?;
+        pipeline.latent_rgb = LatentRgb::load(tree, pipeline.vae.config())?;
+        Ok(pipeline)
+    }
+
+    /// [`Self::load`] without the map for linear previews: the file is not looked at.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_without_map(tree: &FileTree, device: &Device, dtype: DType) -> Result<Self> {
         let index = Index::load(tree)?;
         let folder = tree.folder("scheduler")?;
         let raw = RawScheduler::load(&folder)?;
@@ -52,9 +62,9 @@ impl Pipeline {
         let schedule = schedule(&folder, raw, index.kind)?;
         let vae = Vae::load(&tree.folder("vae")?, dtype, device)?;
         let family = family::load(Loading { tree, index: &index, device, dtype }, &vae, few_steps)?;
-        let latent_rgb = LatentRgb::load(tree, vae.config())?;
         tracing::debug!(model = tree.label(), family = index.kind.as_str(), "loaded a diffusion pipeline");
-        Ok(Self { family, vae, schedule, scheduler, few_steps, latent_rgb, device: device.clone() })
+        let device = device.clone();
+        Ok(Self { family, vae, schedule, scheduler, few_steps, latent_rgb: None, device })
     }
 
     /// Hash over all files of a folder that decide what its pipeline draws.

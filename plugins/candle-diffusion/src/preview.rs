@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use cluegate_models::{FileTree, ModelError};
 use image::RgbImage;
 use image::imageops::{self, FilterType};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::VaeConfig;
 use crate::error::Result;
@@ -24,7 +24,7 @@ pub enum PreviewKind {
 pub const LATENT_RGB: &str = "latent_rgb.json";
 
 /// A linear map from latents to colours.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatentRgb {
     /// Red, green and blue for each channel.

@@ -90,6 +90,13 @@ impl<'a> Run<'a> {
         self.finish(&state.latents)
     }
 
+    /// Draws without a host, and answers what each step takes the finished latents to be.
+    pub(crate) fn origins(mut self, noise: &mut dyn NoiseSource) -> Result<Vec<Tensor>> {
+        let conditioning = self.encode_texts()?;
+        let mut state = self.begin(noise)?;
+        (0..self.plan.len()).map(|index| self.step(index, &mut state, &conditioning, noise)).collect()
+    }
+
     /// What the text encoders make of the negative prompt, the prompt, and what is to be kept out if there is guidance, else of
     /// the prompt.
     pub(crate) fn encode_texts(&mut self) -> Result<Conditioning> {

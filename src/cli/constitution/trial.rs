@@ -192,6 +192,7 @@ fn outcome_words(outcome: Outcome) -> &'static str {
         Outcome::Violated => "VIOLATED",
         Outcome::Excepted => "not violated, by exception",
         Outcome::Cleared => "not asked: cleared by the pre-filter",
+        Outcome::NotAsked => "not asked",
     }
 }
 

@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 use super::names::{
     AblationName, DataName, GeneratorName, ListName, MethodChoice, SceneStyle, Threshold, cosine,
 };
-use crate::cli::args::{Format, JudgingArgs, ModelArgs, size};
+use crate::cli::args::{Format, JudgingArgs, ModelArgs};
+use crate::cli::drawing::size;
 
 const RUN_EXAMPLES: &str = "Examples:\n  \
     cluegate eval run --data osbench --per-rule 5 --method clue --method prior-direct --out results\n  \

@@ -260,7 +260,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::cli::args::size;
+    use crate::cli::drawing::size;
 
     #[test]
     fn names_on_the_command_line_are_those_of_the_tables() {

@@ -125,7 +125,7 @@ fn refuse_foreign(engine: &Engine, picture: &Picture, force: bool) -> anyhow::Re
 }
 
 /// Pictures below a folder, by their paths in it, sorted.
-fn pictures(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(in crate::cli) fn pictures(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut open = vec![(PathBuf::new(), 0)];
     while let Some((below, depth)) = open.pop() {

@@ -9,7 +9,7 @@ mod distilling;
 mod labelling;
 
 pub(super) use distilling::distill;
-pub(super) use labelling::label;
+pub(super) use labelling::{label, pictures as pictures_below};
 
 /// Name of the file that says what the labels are.
 const ABOUT_FILE: &str = "labels.json";

@@ -13,6 +13,7 @@ pub mod methods;
 pub mod metrics;
 pub mod osbench;
 pub mod outcome;
+pub mod previews;
 pub mod prompts;
 pub mod record;
 pub mod report;

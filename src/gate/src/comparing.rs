@@ -26,7 +26,7 @@ impl Session {
             return None;
         }
         let _span = tracing::info_span!(target: "cluegate::trace", "compare", member).entered();
-        let asked = Asked { constitution: &other, unfinished: None, patience, left: patience };
+        let asked = Asked { constitution: &other, unfinished: None, glance: None, patience, left: patience };
         let services = Arc::clone(&self.services);
         let call = self.model_call(patience);
         let prepared = services.judges.get(&other, &call);

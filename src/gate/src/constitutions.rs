@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use cluegate_constitution::{Constitution, Setting, nearest};
 
 use crate::GateError;
 use crate::policy::{ConstitutionSource, Policy, PolicyError, RawThresholds, Terms};
+use crate::thresholds::PreviewThresholds;
 
 /// Longest constitution file that is read, in bytes; the parser has a bound of its own below it.
 const MAX_BYTES: u64 = 4 << 20;
@@ -32,6 +33,33 @@ pub trait Constitutions: fmt::Debug + Send + Sync {
     /// # Errors
     /// Why there is none, completing the sentence "cannot read the constitution NAME: ...".
     fn text(&self, name: &str) -> Result<ConstitutionText, String>;
+
+    /// The text of a file of preview thresholds, which lies beside the policies. The default is for policies that lie in no
+    /// folder, such as those of a store: the path is one in the program's own folder, and leads out of it nowhere.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn thresholds(&self, path: &str) -> Result<String, String> {
+        let inside = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+        if !inside {
+            return Err(
+                "expected a path within the program's folder, for policies that lie in no folder".to_owned()
+            );
+        }
+        read_text(Path::new(path))
+    }
+}
+
+/// The text of a file of at most [`MAX_BYTES`].
+fn read_text(path: &Path) -> Result<String, String> {
+    let fail = |problem: &dyn fmt::Display| format!("{}: {problem}", path.display());
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|source| fail(&source))?;
+    let read = file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|source| fail(&source))?;
+    if read as u64 > MAX_BYTES {
+        return Err(fail(&format_args!("it has more than {MAX_BYTES} bytes")));
+    }
+    Ok(text)
 }
 
 /// Constitution files in a folder, named by their paths in it.
@@ -53,14 +81,12 @@ impl Folder {
 impl Constitutions for Folder {
     fn text(&self, name: &str) -> Result<ConstitutionText, String> {
         let path = self.0.join(name);
-        let fail = |problem: &dyn fmt::Display| format!("{}: {problem}", path.display());
-        let mut text = String::new();
-        let file = std::fs::File::open(&path).map_err(|source| fail(&source))?;
-        let read = file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|source| fail(&source))?;
-        if read as u64 > MAX_BYTES {
-            return Err(fail(&format_args!("it has more than {MAX_BYTES} bytes")));
-        }
+        let text = read_text(&path)?;
         Ok(ConstitutionText { origin: path.display().to_string(), text: text.into() })
+    }
+
+    fn thresholds(&self, path: &str) -> Result<String, String> {
+        read_text(&self.0.join(path))
     }
 }
 
@@ -96,6 +122,15 @@ pub(crate) struct Resolver {
     texts: HashMap<Arc<str>, Weak<Constitution>>,
     /// By revision and what a policy makes of it.
     adapted: HashMap<String, Weak<Constitution>>,
+    /// Preview thresholds, by path.
+    thresholds: HashMap<String, Arc<ReadThresholds>>,
+}
+
+/// A file of preview thresholds that was read.
+#[derive(Debug)]
+struct ReadThresholds {
+    text: String,
+    thresholds: Arc<PreviewThresholds>,
 }
 
 /// The resolving of all policies. It asks for each constitution once, and takes over whatever did not change; the resolver
@@ -105,12 +140,14 @@ pub(crate) struct Resolving<'a> {
     from: &'a dyn Constitutions,
     /// What was asked for, and whether it says what it said before.
     asked: HashMap<ConstitutionSource, (Arc<Parsed>, bool)>,
+    /// The same of preview thresholds.
+    asked_thresholds: HashMap<String, (Arc<ReadThresholds>, bool)>,
 }
 
 impl Resolver {
     /// Begins to resolve policies whose constitutions are found in `from`.
     pub(crate) fn begin<'a>(&'a mut self, from: &'a dyn Constitutions) -> Resolving<'a> {
-        Resolving { known: self, from, asked: HashMap::new() }
+        Resolving { known: self, from, asked: HashMap::new(), asked_thresholds: HashMap::new() }
     }
 
     /// Lets go of what nobody is judged by.
@@ -124,16 +161,56 @@ impl Resolving<'_> {
     /// Keeps what was asked for, and nothing else, for the next time.
     pub(crate) fn done(self) {
         self.known.sources = self.asked.into_iter().map(|(source, (parsed, _))| (source, parsed)).collect();
+        self.known.thresholds =
+            self.asked_thresholds.into_iter().map(|(path, (read, _))| (path, read)).collect();
     }
 
-    /// Whether none of the constitutions that `policy` names says anything else than it did before.
+    /// Whether neither the constitutions nor the thresholds that `policy` names say anything else than they did before.
     pub(crate) fn is_as_before(&mut self, policy: &Policy) -> Result<bool, GateError> {
         for source in sources(policy) {
             if !self.parsed(policy, source)?.1 {
                 return Ok(false);
             }
         }
-        Ok(true)
+        match &policy.preview_thresholds {
+            Some(path) => Ok(self.read_thresholds(policy, path)?.1),
+            None => Ok(true),
+        }
+    }
+
+    /// The preview thresholds that `policy` names, if they are for what its pictures are judged by.
+    pub(crate) fn thresholds(
+        &mut self,
+        policy: &Policy,
+        rulings: &Rulings,
+    ) -> Result<Option<Arc<PreviewThresholds>>, GateError> {
+        let Some(path) = &policy.preview_thresholds else { return Ok(None) };
+        let read = Arc::clone(&self.read_thresholds(policy, path)?.0);
+        read.thresholds
+            .check(policy, &rulings.stable)
+            .map_err(|problem| unusable_thresholds(policy, path, problem))?;
+        Ok(Some(Arc::clone(&read.thresholds)))
+    }
+
+    fn read_thresholds(
+        &mut self,
+        policy: &Policy,
+        path: &str,
+    ) -> Result<(Arc<ReadThresholds>, bool), GateError> {
+        if let Some((read, known)) = self.asked_thresholds.get(path) {
+            return Ok((Arc::clone(read), *known));
+        }
+        let unusable = |problem| unusable_thresholds(policy, path, problem);
+        let text = self.from.thresholds(path).map_err(unusable)?;
+        let (read, known) = match self.known.thresholds.get(path).filter(|known| known.text == text) {
+            Some(known) => (Arc::clone(known), true),
+            None => {
+                let thresholds = Arc::new(PreviewThresholds::parse(&text).map_err(unusable)?);
+                (Arc::new(ReadThresholds { text, thresholds }), false)
+            }
+        };
+        self.asked_thresholds.insert(path.to_owned(), (Arc::clone(&read), known));
+        Ok((read, known))
     }
 
     /// What `policy`'s pictures are judged by.
@@ -210,6 +287,10 @@ impl Resolving<'_> {
 
 fn sources(policy: &Policy) -> impl Iterator<Item = &ConstitutionSource> {
     std::iter::once(&policy.constitution).chain(policy.canary.as_ref().map(|canary| &canary.constitution))
+}
+
+fn unusable_thresholds(policy: &Policy, path: &str, problem: String) -> GateError {
+    GateError::PreviewThresholds { tenant: policy.to_string(), path: path.to_owned(), problem }
 }
 
 fn no_constitution(policy: &Policy) -> GateError {

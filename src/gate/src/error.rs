@@ -33,6 +33,16 @@ pub enum GateError {
         /// What the system said.
         problem: String,
     },
+    /// The thresholds of a tenant's previews cannot be used.
+    #[error("tenant {tenant}: the preview thresholds {path} cannot be used: {problem}")]
+    PreviewThresholds {
+        /// The tenant.
+        tenant: String,
+        /// The file.
+        path: String,
+        /// Why, and what to do.
+        problem: String,
+    },
     /// The judge cannot be prepared for a tenant's constitution.
     #[error("tenant {tenant}: the judge cannot be prepared: {problem}")]
     Prepare {

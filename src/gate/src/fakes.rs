@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cluegate_constitution::Constitution;
-use cluegate_judge::{InspectOptions, Judge, Prepared, PromptReport, Report, Stages, fakes};
+use cluegate_judge::{Glance, InspectOptions, Judge, Prepared, PromptReport, Report, Stages, fakes};
 use cluegate_perception::{Call, Detection, Picture, Region};
 use image::{Rgb, RgbImage};
 
@@ -140,6 +140,8 @@ pub struct World {
     faults: Arc<Mutex<VecDeque<Fault>>>,
     /// The judged pictures that were no finished ones.
     pub unfinished: Arc<Mutex<Vec<Unfinished>>>,
+    /// What was asked of previews at a glance.
+    pub glances: Arc<Mutex<Vec<Glance>>>,
     /// What the judge was told that each judged picture was made from; the last few, the newest first.
     pub prompts: Arc<Mutex<Vec<Option<String>>>>,
     /// What the detector answers the gate.
@@ -157,7 +159,14 @@ impl World {
     pub fn with_detector(evidence: Find, locate: Find) -> Self {
         let judge = fakes::judge_with_detector(score, evidence).unwrap();
         let judge = Arc::new(judge);
-        Self { judge, faults: Arc::default(), unfinished: Arc::default(), prompts: Arc::default(), locate }
+        Self {
+            judge,
+            faults: Arc::default(),
+            unfinished: Arc::default(),
+            glances: Arc::default(),
+            prompts: Arc::default(),
+            locate,
+        }
     }
 }
 
@@ -176,7 +185,8 @@ impl JudgeProvider for World {
         let prepared = self.judge.prepare(&constitution)?;
         let (judge, faults) = (Arc::clone(&self.judge), Arc::clone(&self.faults));
         let (unfinished, prompts) = (Arc::clone(&self.unfinished), Arc::clone(&self.prompts));
-        Ok(Arc::new(Scripted { judge, prepared, faults, unfinished, prompts, locate: self.locate }))
+        let glances = Arc::clone(&self.glances);
+        Ok(Arc::new(Scripted { judge, prepared, faults, unfinished, glances, prompts, locate: self.locate }))
     }
 }
 
@@ -185,6 +195,7 @@ struct Scripted {
     prepared: Prepared,
     faults: Arc<Mutex<VecDeque<Fault>>>,
     unfinished: Arc<Mutex<Vec<Unfinished>>>,
+    glances: Arc<Mutex<Vec<Glance>>>,
     prompts: Arc<Mutex<Vec<Option<String>>>>,
     locate: Find,
 }
@@ -240,6 +251,24 @@ impl Inspector for Scripted {
     ) -> Result<Report, InspectionError> {
         self.unfinished.lock().unwrap().push(kind);
         self.inspect(picture, prompt, call)
+    }
+
+    fn glance(
+        &self,
+        preview: &Picture,
+        glance: &Glance,
+        prompt: Option<&str>,
+        call: &Call,
+    ) -> Result<Report, InspectionError> {
+        let mut faults = self.faults.lock().unwrap();
+        if faults.front().is_some_and(|fault| *fault != Fault::None) {
+            drop(faults);
+            return self.inspect_unfinished(preview, Unfinished::Preview, prompt, call);
+        }
+        faults.pop_front();
+        drop(faults);
+        self.glances.lock().unwrap().push(glance.clone());
+        Ok(self.judge.glance(preview, &self.prepared, glance, call)?)
     }
 
     fn read_prompt(&self, prompt: &str, call: &Call) -> Result<PromptReport, InspectionError> {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cluegate_constitution::Constitution;
-use cluegate_judge::{InspectOptions, Judge, JudgeError, JudgeErrorKind, Prepared, PromptReport, Report};
+use cluegate_judge::{
+    Glance, InspectOptions, Judge, JudgeError, JudgeErrorKind, Prepared, PromptReport, Report,
+};
 use cluegate_perception::{
     Call, Detection, DetectionRequest, Embedding, PerceptionError, PerceptionErrorKind, Picture,
     RegionDetector,
@@ -139,6 +141,22 @@ pub trait Inspector: Send + Sync {
         self.inspect(picture, prompt, call)
     }
 
+    /// Takes a cheap look at a preview ([`Judge::glance`]), whose report releases nothing. The default is for judges that know
+    /// no cheaper way, and asks the whole method.
+    ///
+    /// # Errors
+    /// If the judge says nothing.
+    fn glance(
+        &self,
+        preview: &Picture,
+        glance: &Glance,
+        prompt: Option<&str>,
+        call: &Call,
+    ) -> Result<Report, InspectionError> {
+        let _ = glance;
+        self.inspect_unfinished(preview, Unfinished::Preview, prompt, call)
+    }
+
     /// All places in `picture` of each of `words`, with a confidence of at least `min_confidence`; a detection's query
     /// is the index of its word.
     ///
@@ -261,6 +279,16 @@ impl Inspector for PreparedJudge {
         call: &Call,
     ) -> Result<Report, InspectionError> {
         self.inspect_whole(picture, prompt, call)
+    }
+
+    fn glance(
+        &self,
+        preview: &Picture,
+        glance: &Glance,
+        _: Option<&str>,
+        call: &Call,
+    ) -> Result<Report, InspectionError> {
+        Ok(self.judge.glance(preview, &self.prepared, glance, call)?)
     }
 
     fn locate(

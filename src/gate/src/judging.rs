@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluegate_constitution::Constitution;
-use cluegate_judge::Report;
+use cluegate_judge::{Glance, Report};
 use cluegate_perception::{Call, Detection, Picture};
 
 use crate::Reason;
 use crate::inspector::{InspectionError, Inspector, Unfinished};
 use crate::record::{FailureRecord, Judgment, JudgmentRecord};
-use crate::released::check_fit;
+use crate::released::{check_fit, check_glance};
 use crate::session::{Session, milliseconds};
 use crate::watchdog::{Stopped, Watchdog};
 
@@ -131,6 +131,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) constitution: &'a Constitution,
     /// What the picture is, if it is no finished one.
     pub(crate) unfinished: Option<Unfinished>,
+    /// What is asked of a preview that is to be judged at a glance.
+    pub(crate) glance: Option<Glance>,
     /// Longest wait for the answer, the judge's preparation included.
     pub(crate) patience: Duration,
     /// What is left of that.
@@ -166,6 +168,21 @@ impl Session {
         picture: &Picture,
         unfinished: Option<Unfinished>,
     ) -> Judged {
+        self.judge_so(member, picture, unfinished, None)
+    }
+
+    /// Judges a preview at a glance under the constitution that decides.
+    pub(crate) fn glance(&mut self, member: usize, preview: &Picture, glance: Glance) -> Judged {
+        self.judge_so(member, preview, Some(Unfinished::Preview), Some(glance))
+    }
+
+    fn judge_so(
+        &mut self,
+        member: usize,
+        picture: &Picture,
+        unfinished: Option<Unfinished>,
+        glance: Option<Glance>,
+    ) -> Judged {
         let about = match unfinished {
             None => "picture",
             Some(Unfinished::Preview) => "preview",
@@ -181,7 +198,7 @@ impl Session {
             // What it took to prepare the judge is part of the wait for a verdict.
             Ok(judge) => {
                 let left = patience.saturating_sub(started.elapsed());
-                let asked = Asked { constitution: &constitution, unfinished, patience, left };
+                let asked = Asked { constitution: &constitution, unfinished, glance, patience, left };
                 self.judge_with(judge, picture, &asked, &services.watchdog)
             }
             Err(failure) => Judged::failed(failure),
@@ -204,22 +221,29 @@ impl Session {
         watchdog: &Watchdog,
     ) -> Judged {
         let started = Instant::now();
-        let (copy, unfinished) = (picture.clone(), asked.unfinished);
+        let (copy, unfinished, glance) = (picture.clone(), asked.unfinished, asked.glance.clone());
+        let glanced = glance.is_some();
         let call = self.model_call(asked.left);
         let work = call.clone();
         // A request without words, such as a picture that is to be judged alone, tells nothing of what it was made from.
         let prompt = Some(self.request.prompt.clone()).filter(|prompt| !prompt.trim().is_empty());
         let whole = !self.grounds.policy.prefilter || unfinished.is_some();
-        let answer = watchdog.run(asked.left, move || match unfinished {
-            None if whole => judge.inspect_whole(&copy, prompt.as_deref(), &work),
-            None => judge.inspect(&copy, prompt.as_deref(), &work),
-            Some(kind) => judge.inspect_unfinished(&copy, kind, prompt.as_deref(), &work),
+        let answer = watchdog.run(asked.left, move || match (glance, unfinished) {
+            (Some(glance), _) => judge.glance(&copy, &glance, prompt.as_deref(), &work),
+            (None, None) if whole => judge.inspect_whole(&copy, prompt.as_deref(), &work),
+            (None, None) => judge.inspect(&copy, prompt.as_deref(), &work),
+            (None, Some(kind)) => judge.inspect_unfinished(&copy, kind, prompt.as_deref(), &work),
         });
         // Nobody waits for what is still running.
         call.cancel();
         let result = match answer {
             Ok(Ok(report)) => {
-                let fit = check_fit(picture, &report, asked.constitution.revision(), whole);
+                let revision = asked.constitution.revision();
+                let fit = if glanced {
+                    check_glance(picture, &report, revision)
+                } else {
+                    check_fit(picture, &report, revision, whole)
+                };
                 fit.map(|()| report).map_err(|problem| Failure::new("unfit-verdict", problem))
             }
             Ok(Err(error)) => Err(Failure::from(error)),

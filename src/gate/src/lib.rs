@@ -59,6 +59,7 @@ mod request;
 mod rewriting;
 mod session;
 mod tenant;
+mod thresholds;
 mod watchdog;
 
 pub use constitutions::{ConstitutionText, Constitutions, Folder};
@@ -81,4 +82,5 @@ pub use released::{DrawAgain, HeldPicture, Instruction, MemberOutcome, ReleasedP
 pub use request::RequestInfo;
 pub use session::{Session, SessionReport};
 pub use tenant::{Gate, Replaced};
+pub use thresholds::{PreviewFigures, PreviewThreshold, PreviewThresholds};
 pub use watchdog::Threads;

@@ -312,6 +312,12 @@ pub struct PreviewRecord {
     /// Whether mode `enforce` would have given the attempt up, where mode `shadow` drew on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub would_abort: bool,
+    /// How near it comes to a violation that gives the picture up: the largest margin of a rule at a glance, -1 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// What the score has to be above, where the policy names calibrated thresholds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
     /// What the judge said.
     pub judgment: JudgmentRecord,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cluegate_constitution::{Constitution, Revision};
-use cluegate_judge::Report;
+use cluegate_judge::{Report, Stages};
 use cluegate_perception::Picture;
 use image::RgbImage;
 
@@ -121,6 +121,24 @@ pub(crate) fn check_fit(
     }
     if whole && verdict.prefiltered() {
         return Err("the verdict is a pre-filter's, where the whole method was asked for");
+    }
+    Ok(())
+}
+
+/// Refuses a report that is no glance at `preview` under `revision`, nor a complete verdict on it.
+pub(crate) fn check_glance(
+    preview: &Picture,
+    report: &Report,
+    revision: Revision,
+) -> Result<(), &'static str> {
+    if report.complete().is_none() && report.stages() != Stages::GLANCE {
+        return Err("a stage of the method was switched off that a glance has");
+    }
+    if report.picture() != preview.hash() {
+        return Err("the verdict is about another picture");
+    }
+    if report.revision() != revision {
+        return Err("the verdict was reached under another revision of the constitution");
     }
     Ok(())
 }

@@ -123,6 +123,11 @@ impl Session {
         ] {
             within(what, name.as_ref().map_or(0, |name| name.len() as u64), MAX_NAME_BYTES)?;
         }
+        if let Some(thresholds) = &grounds.thresholds
+            && !thresholds.fits_generator(request.generator.as_deref())
+        {
+            tracing::warn!(tenant = %grounds.policy, "the preview thresholds are for another generator; they give nothing up");
+        }
         let opened = Instant::now();
         // An `Instant` has an end, and a policy may name a time beyond it.
         let latest = opened + limits.request_deadline.min(YEAR);

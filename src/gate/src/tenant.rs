@@ -14,6 +14,7 @@ use crate::policy::{CanaryDecides, Policies, Policy, TenantPolicy};
 use crate::preparing::{Judges, PreparedOptions};
 use crate::request::RequestInfo;
 use crate::session::Session;
+use crate::thresholds::PreviewThresholds;
 use crate::watchdog::Watchdog;
 use crate::{DecisionLog, Extensions, GateError};
 
@@ -35,6 +36,8 @@ struct Tenant {
     policies: Arc<TenantPolicy>,
     /// What each of the policies' pictures are judged by, in the order of [`TenantPolicy::all`].
     rulings: Vec<Rulings>,
+    /// How sure previews must be, in the same order.
+    thresholds: Vec<Option<Arc<PreviewThresholds>>>,
 }
 
 /// What the pictures of one request are judged by. A session keeps it to its end, whatever becomes of the gate's policies
@@ -46,6 +49,8 @@ pub(crate) struct Grounds {
     pub(crate) constitution: Arc<Constitution>,
     /// Where the request falls into a canary's share, the comparison.
     pub(crate) trial: Option<Trial>,
+    /// How sure a preview must be to give a picture up, where the policy says so.
+    pub(crate) thresholds: Option<Arc<PreviewThresholds>>,
 }
 
 /// A request that two constitutions judge.
@@ -191,11 +196,16 @@ impl Gate {
     /// ([`PreparedOptions::kept`]) the first ones are given up again.
     ///
     /// # Errors
-    /// [`GateError::Prepare`] for the first tenant whose judge cannot be made ready.
+    /// [`GateError::Prepare`] for the first tenant whose judge cannot be made ready, [`GateError::PreviewThresholds`] for the
+    /// first whose preview thresholds were chosen with another judge.
     pub fn prepare_all(&self) -> Result<(), GateError> {
         let mut seen = std::collections::HashSet::new();
         for tenant in self.tenants.load_full().by_name.values() {
-            for (policy, rulings) in tenant.policies.all().zip(&tenant.rulings) {
+            let policies = tenant.policies.all().zip(&tenant.rulings).zip(&tenant.thresholds);
+            for ((policy, rulings), thresholds) in policies {
+                if let Some(thresholds) = thresholds {
+                    self.check_thresholds(policy, rulings, thresholds)?;
+                }
                 for constitution in rulings.all() {
                     if !seen.insert(constitution.revision()) {
                         continue;
@@ -209,6 +219,21 @@ impl Gate {
             }
         }
         Ok(())
+    }
+
+    fn check_thresholds(
+        &self,
+        policy: &Policy,
+        rulings: &Rulings,
+        thresholds: &PreviewThresholds,
+    ) -> Result<(), GateError> {
+        // Whatever keeps the judge from being prepared is told where all are.
+        let Ok(judge) = self.services.judges.get(&rulings.stable, &Call::default()) else { return Ok(()) };
+        thresholds.check_models(&judge.models()).map_err(|problem| GateError::PreviewThresholds {
+            tenant: policy.to_string(),
+            path: policy.preview_thresholds.clone().unwrap_or_default(),
+            problem,
+        })
     }
 
     /// Prepares judges in the background, those that most tenants need first, until all are ready or no more are kept.
@@ -273,10 +298,17 @@ impl Tenants {
                 by_name.push((Arc::clone(name), Arc::clone(known)));
                 continue;
             }
-            let rulings = policies.all().map(|policy| resolving.rulings(policy)).collect::<Result<_, _>>()?;
+            let rulings = policies.all().map(|policy| resolving.rulings(policy));
+            let rulings = rulings.collect::<Result<Vec<_>, _>>()?;
+            let thresholds = policies
+                .all()
+                .zip(&rulings)
+                .map(|(policy, rulings)| resolving.thresholds(policy, rulings))
+                .collect::<Result<_, _>>()?;
             let changes = if known.is_some() { &mut replaced.changed } else { &mut replaced.added };
             changes.push(Arc::clone(name));
-            by_name.push((Arc::clone(name), Arc::new(Tenant { policies: Arc::clone(policies), rulings })));
+            let policies = Arc::clone(policies);
+            by_name.push((Arc::clone(name), Arc::new(Tenant { policies, rulings, thresholds })));
         }
         replaced.removed.extend(before.map(|(name, _)| Arc::clone(name)));
         resolving.done();
@@ -301,10 +333,12 @@ impl Tenant {
         let place = self.policies.all().position(|known| Arc::ptr_eq(known, policy))?;
         let Rulings { stable, canary } = self.rulings.get(place)?;
         let tried = policy.canary.as_ref().zip(canary.as_ref());
+        let thresholds = self.thresholds.get(place)?;
         let grounds = |constitution: &Arc<Constitution>, trial| Grounds {
             policy: Arc::clone(policy),
             constitution: Arc::clone(constitution),
             trial,
+            thresholds: thresholds.clone(),
         };
         let Some((canary, constitution)) = tried.filter(|(canary, _)| falls_into(canary.share)) else {
             return Some(grounds(stable, None));

@@ -27,6 +27,8 @@ pub enum Outcome {
     Excepted,
     /// The rule is relevant, and its chain was not asked: the pre-filter cleared the picture.
     Cleared,
+    /// A glance did not ask its chain: it was not told to, or had seen enough. Says nothing about the rule.
+    NotAsked,
 }
 
 /// Which line of Algorithm 1 decided a statement.
@@ -135,6 +137,10 @@ pub struct RuleEvidence {
     /// picture. None for an irrelevant rule and for rules that do not ask for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projection: Option<String>,
+    /// How far the chain is from the line between held and not, -1 to 1 and over 0 where the rule is violated; of a
+    /// [`Glance`](crate::Glance) alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
     /// The chain, in order; empty for an irrelevant rule.
     pub preconditions: Vec<PreconditionEvidence>,
     /// The exception's chain; empty if there is none, or if the chain does not hold.

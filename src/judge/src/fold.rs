@@ -16,6 +16,9 @@ use crate::options::Stages;
 use crate::prepared::{PlannedRule, Prepared};
 use crate::regions::CentralObjects;
 
+/// The score over which a statement holds where no line decides it.
+pub(crate) const ONE_HALF: f64 = 0.5;
+
 /// Which picture a statement is asked of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Look {
@@ -70,14 +73,14 @@ pub(crate) struct Known<'a> {
 /// Answers that could not be found. The fold asks for one as soon as the algorithm reaches it, and not before.
 pub(crate) type Missing = Vec<Question>;
 
-type Folded<T> = Result<T, Missing>;
+pub(crate) type Folded<T> = Result<T, Missing>;
 
 impl Known<'_> {
     fn thresholds(&self) -> &Thresholds {
         self.prepared.constitution.thresholds()
     }
 
-    fn score(&self, statement: usize, look: Look) -> Folded<f64> {
+    pub(crate) fn score(&self, statement: usize, look: Look) -> Folded<f64> {
         self.scores.get(&(statement, look)).copied().ok_or_else(|| vec![Question::Score(statement, look)])
     }
 
@@ -105,6 +108,7 @@ impl Known<'_> {
             relevance_threshold: self.prepared.relevance_threshold,
             outcome,
             projection: self.projection.as_deref().filter(|_| planned.consequence).map(str::to_owned),
+            margin: None,
             preconditions,
             unless,
         })
@@ -178,7 +182,7 @@ impl Known<'_> {
         statement.region.clone_from(&objects.found);
         let difference = score - statement.score_without_image;
         if !self.stages.debias {
-            decide(&mut statement, DecidedBy::Score, score > 0.5);
+            decide(&mut statement, DecidedBy::Score, score > ONE_HALF);
         } else if self.stages.no_image_comparison && difference < statement.alpha1 {
             decide(&mut statement, DecidedBy::BelowAlpha1, false);
         } else if self.stages.no_image_comparison && difference > statement.alpha2 {
@@ -214,7 +218,7 @@ impl Known<'_> {
     /// The last line, which decides either way.
     fn reasoning_line(&self, index: usize, statement: &mut StatementEvidence) -> Folded<()> {
         if !self.stages.reasoning {
-            let yes = statement.score.is_some_and(|score| score > 0.5);
+            let yes = statement.score.is_some_and(|score| score > ONE_HALF);
             decide(statement, DecidedBy::Score, yes);
             return Ok(());
         }

@@ -130,20 +130,36 @@ fn ratio(stage: Stage, answer: &AnswerScore) -> Result<f64, JudgeError> {
 }
 
 /// A rule on its way through the fold.
-struct Pending<'a> {
-    rule: &'a Rule,
-    planned: &'a PlannedRule,
-    relevance: Option<f32>,
+pub(crate) struct Pending<'a> {
+    pub(crate) rule: &'a Rule,
+    pub(crate) planned: &'a PlannedRule,
+    pub(crate) relevance: Option<f32>,
     /// Set when the rule is decided.
-    evidence: Option<RuleEvidence>,
+    pub(crate) evidence: Option<RuleEvidence>,
+}
+
+impl Pending<'_> {
+    /// The evidence of a rule whose chain is not asked.
+    fn without_chain(&self, relevance_threshold: f32, outcome: Outcome) -> RuleEvidence {
+        RuleEvidence {
+            id: self.rule.id.clone(),
+            relevance: self.relevance,
+            relevance_threshold,
+            outcome,
+            projection: None,
+            margin: None,
+            preconditions: Vec::new(),
+            unless: Vec::new(),
+        }
+    }
 }
 
 /// One picture under one constitution.
 pub(crate) struct Inspection<'a> {
     judge: &'a Judge,
     picture: &'a Picture,
-    prepared: &'a Prepared,
-    options: &'a InspectOptions,
+    pub(crate) prepared: &'a Prepared,
+    pub(crate) options: &'a InspectOptions,
     session: Session,
     views: Views<'a>,
     /// Set once the scan has found a relevant consequence rule.
@@ -166,7 +182,7 @@ impl<'a> Inspection<'a> {
         let (mut rules, embeddings) = self.scan()?;
         let prefilter = self.prefilter(&rules, &embeddings)?;
         if prefilter.as_ref().is_some_and(|said| said.cleared) {
-            clear(&mut rules, self.prepared.relevance_threshold);
+            leave_out(&mut rules, self.prepared.relevance_threshold, Outcome::Cleared);
             return self.report(rules, prefilter);
         }
         let asked = first_questions(&rules);
@@ -210,10 +226,14 @@ impl<'a> Inspection<'a> {
     }
 
     /// The relevance scan: an irrelevant rule is decided at once. With the embeddings of the picture's views.
-    fn scan(&mut self) -> Result<(Vec<Pending<'a>>, Vec<Embedding>), JudgeError> {
+    pub(crate) fn scan(&mut self) -> Result<(Vec<Pending<'a>>, Vec<Embedding>), JudgeError> {
         let prepared = self.prepared;
         let embeddings = if self.options.stages.relevance_scan {
-            let views = pictures::views(self.picture);
+            let views = if self.options.stages.views {
+                pictures::views(self.picture)
+            } else {
+                vec![self.picture.clone()]
+            };
             let embeddings = self
                 .session
                 .call(Stage::Relevance, |call| self.judge.encoder.embed_pictures(&views, call))?;
@@ -230,16 +250,9 @@ impl<'a> Inspection<'a> {
                 let relevance = relevance::largest_cosine(&embeddings, rule_embedding)?;
                 let threshold = prepared.relevance_threshold;
                 let irrelevant = relevance.is_some_and(|cosine| cosine < threshold);
-                let evidence = irrelevant.then(|| RuleEvidence {
-                    id: rule.id.clone(),
-                    relevance,
-                    relevance_threshold: threshold,
-                    outcome: Outcome::Irrelevant,
-                    projection: None,
-                    preconditions: Vec::new(),
-                    unless: Vec::new(),
-                });
-                Ok(Pending { rule, planned, relevance, evidence })
+                let mut pending = Pending { rule, planned, relevance, evidence: None };
+                pending.evidence = irrelevant.then(|| pending.without_chain(threshold, Outcome::Irrelevant));
+                Ok(pending)
             })
             .collect();
         Ok((rules?, embeddings))
@@ -311,7 +324,7 @@ impl<'a> Inspection<'a> {
     }
 
     /// Asks `questions`, each kind in one batch, and adds the answers to what is known.
-    fn ask(&mut self, known: &mut Known<'_>, questions: &[Question]) -> Result<(), JudgeError> {
+    pub(crate) fn ask(&mut self, known: &mut Known<'_>, questions: &[Question]) -> Result<(), JudgeError> {
         for (stage, looks) in
             [(Stage::Statements, &[Look::Seen][..]), (Stage::Regions, &[Look::Whole, Look::Removed][..])]
         {
@@ -426,7 +439,7 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    fn report(
+    pub(crate) fn report(
         self,
         rules: Vec<Pending<'a>>,
         prefilter: Option<PrefilterEvidence>,
@@ -460,18 +473,10 @@ impl<'a> Inspection<'a> {
     }
 }
 
-/// Decides every rule that is still open: its chain is not asked.
-fn clear(rules: &mut [Pending<'_>], relevance_threshold: f32) {
+/// Decides every rule that is still open: its chain is not asked, because of `outcome`.
+pub(crate) fn leave_out(rules: &mut [Pending<'_>], relevance_threshold: f32, outcome: Outcome) {
     for pending in rules.iter_mut().filter(|pending| pending.evidence.is_none()) {
-        pending.evidence = Some(RuleEvidence {
-            id: pending.rule.id.clone(),
-            relevance: pending.relevance,
-            relevance_threshold,
-            outcome: Outcome::Cleared,
-            projection: None,
-            preconditions: Vec::new(),
-            unless: Vec::new(),
-        });
+        pending.evidence = Some(pending.without_chain(relevance_threshold, outcome));
     }
 }
 
@@ -500,7 +505,7 @@ fn fold(known: &Known<'_>, rules: &mut [Pending<'_>]) -> Vec<Question> {
     distinct(missing)
 }
 
-fn distinct(questions: impl IntoIterator<Item = Question>) -> Vec<Question> {
+pub(crate) fn distinct(questions: impl IntoIterator<Item = Question>) -> Vec<Question> {
     let mut seen = std::collections::HashSet::new();
     questions.into_iter().filter(|question| seen.insert(*question)).collect()
 }

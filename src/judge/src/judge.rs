@@ -12,7 +12,7 @@ use cluegate_student::Student;
 
 use crate::error::JudgeError;
 use crate::inspect::{Inspection, Session};
-use crate::options::{InspectOptions, JudgeOptions};
+use crate::options::{InspectOptions, JudgeOptions, Stages};
 use crate::pictures::MAX_VIEWS;
 use crate::prepared::{Plan, Prepared};
 use crate::priors::scores_without_image;
@@ -198,6 +198,30 @@ impl Judge {
         Ok(())
     }
 
+    /// Refuses what cannot be judged, and what another judge prepared.
+    pub(crate) fn check(
+        &self,
+        picture: &Picture,
+        prepared: &Prepared,
+        stages: Stages,
+    ) -> Result<(), JudgeError> {
+        self.check_preparation(prepared)?;
+        if picture.width() == 0 || picture.height() == 0 {
+            return Err(JudgeError::InvalidPicture { width: picture.width(), height: picture.height() });
+        }
+        let (long, short) = (picture.width().max(picture.height()), picture.width().min(picture.height()));
+        if stages.relevance_scan && stages.views && long.div_ceil(short) > MAX_VIEWS {
+            let message = format!(
+                "the picture is {} x {} pixels; expected at most {MAX_VIEWS} to 1: cut or pad it",
+                picture.width(),
+                picture.height()
+            );
+            let source = PerceptionError::new(PerceptionErrorKind::Request, message);
+            return Err(JudgeError::Perception { stage: Stage::Relevance, source });
+        }
+        Ok(())
+    }
+
     /// Judges one picture under every rule of a prepared constitution.
     ///
     /// # Errors
@@ -209,20 +233,7 @@ impl Judge {
         prepared: &Prepared,
         options: &InspectOptions,
     ) -> Result<Report, JudgeError> {
-        self.check_preparation(prepared)?;
-        if picture.width() == 0 || picture.height() == 0 {
-            return Err(JudgeError::InvalidPicture { width: picture.width(), height: picture.height() });
-        }
-        let (long, short) = (picture.width().max(picture.height()), picture.width().min(picture.height()));
-        if options.stages.relevance_scan && long.div_ceil(short) > MAX_VIEWS {
-            let message = format!(
-                "the picture is {} x {} pixels; expected at most {MAX_VIEWS} to 1: cut or pad it",
-                picture.width(),
-                picture.height()
-            );
-            let source = PerceptionError::new(PerceptionErrorKind::Request, message);
-            return Err(JudgeError::Perception { stage: Stage::Relevance, source });
-        }
+        self.check(picture, prepared, options.stages)?;
         let judge = || Inspection::new(self, picture, prepared, options).run();
         let Some(verdicts) = &self.verdicts else { return judge() };
         let key = VerdictKey {

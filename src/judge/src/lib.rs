@@ -8,6 +8,8 @@
 //! that of few large batches, and the result that of Algorithm 1 taken rule by rule, question by question: the tests
 //! hold this crate against a second, literal form of it.
 //!
+//! [`Judge::glance`] is a cheaper look at a picture that is still being drawn, whose report releases nothing.
+//!
 //! What does not change is not computed twice: `M(None, c)` is kept in a [`Cache`](cluegate_cache::Cache), on disk if
 //! the judge is given one that is ([`Judge::with_cache`]), and the reports of pictures judged before can be kept in
 //! memory ([`Judge::with_verdicts`]).
@@ -19,6 +21,7 @@ mod evidence;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fakes;
 mod fold;
+mod glance;
 mod inspect;
 mod judge;
 mod options;
@@ -41,6 +44,7 @@ pub use error::{JudgeError, JudgeErrorKind};
 pub use evidence::{
     DecidedBy, FoundRegion, Outcome, PreconditionEvidence, RuleEvidence, StatementEvidence, Verdict,
 };
+pub use glance::Glance;
 pub use judge::Judge;
 pub use options::{InspectOptions, JudgeOptions, Stages};
 pub use pictures::views;

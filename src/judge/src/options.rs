@@ -22,6 +22,14 @@ pub struct Stages {
     pub reasoning: bool,
     /// Off: small objects are looked at in the whole picture.
     pub crop: bool,
+    /// Off: the relevance scan looks at the whole picture alone, not also at the squares that cover one that is not square.
+    #[serde(default = "on")]
+    pub views: bool,
+}
+
+/// Reports of before there was the stage had it.
+fn on() -> bool {
+    true
 }
 
 impl Stages {
@@ -33,7 +41,12 @@ impl Stages {
         region_comparison: true,
         reasoning: true,
         crop: true,
+        views: true,
     };
+
+    /// What is left for a [`Glance`](crate::Glance): one view of the picture, compared with what the model says without it.
+    pub const GLANCE: Self =
+        Self { region_comparison: false, reasoning: false, crop: false, views: false, ..Self::ALL };
 
     /// Whether the detector is needed at all.
     pub(crate) fn detects(self) -> bool {

@@ -115,6 +115,7 @@ fn fold_rule(
             relevance_threshold: threshold,
             outcome: Outcome::Irrelevant,
             projection: None,
+            margin: None,
             preconditions: Vec::new(),
             unless: Vec::new(),
         });

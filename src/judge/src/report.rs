@@ -261,6 +261,12 @@ impl Report {
         })
     }
 
+    /// The largest [margin](RuleEvidence::margin) of the rules that a [`Glance`](crate::Glance) asked; none for a report of
+    /// another kind, and where no rule was asked.
+    pub fn margin(&self) -> Option<f64> {
+        self.rules.iter().filter_map(|rule| rule.margin).max_by(f64::total_cmp)
+    }
+
     /// The verdict as a permission can rest on it; none if a stage of the method was switched off.
     pub fn complete(&self) -> Option<CompleteVerdict> {
         (self.stages == Stages::ALL).then_some(CompleteVerdict {

@@ -209,6 +209,7 @@ impl ShownRule {
                 Outcome::Violated => "violated",
                 Outcome::Excepted => "excepted",
                 Outcome::Cleared => "cleared by the pre-filter",
+                Outcome::NotAsked => "not asked",
             },
             relevance: rule
                 .relevance

@@ -68,6 +68,7 @@ fn judgment(set: &dyn DataSet, at: usize) -> Outcome {
             RuleOutcome::Irrelevant
         },
         projection: None,
+        margin: None,
         preconditions: vec![PreconditionEvidence { satisfied: Some(true), statements: vec![statement(0.7)] }],
         unless: Vec::new(),
     });

@@ -103,6 +103,7 @@ mod tests {
             relevance_threshold: 0.2,
             outcome: Outcome::Violated,
             projection: None,
+            margin: None,
             preconditions: links.into_iter().map(link).collect(),
             unless: Vec::new(),
         }

@@ -6,12 +6,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluegate_constitution::{Setting, Severity};
+use cluegate_constitution::{Constitution, Rule, Setting, Severity};
 
 use super::glob::Glob;
 use super::raw::{
-    Action, AfterTries, OnError, PlaceholderKind, PreviewPoint, RawActions, RawClient, RawThresholds,
-    RedactedObjects, RedactionMethod,
+    Action, AfterTries, OnError, PlaceholderKind, PreviewJudgment, PreviewPoint, RawActions, RawClient,
+    RawThresholds, RedactedObjects, RedactionMethod,
 };
 use super::regenerate::{RawPromptCheck, RawRegenerate};
 use super::service::{CanaryDecides, Mode, RawQuota, RawRetention};
@@ -34,6 +34,20 @@ impl fmt::Display for Policy {
             None => f.write_str(&self.tenant),
             Some(model) => write!(f, "{} (model {model:?})", self.tenant),
         }
+    }
+}
+
+impl Policy {
+    /// Ids of the rules of `constitution` whose violation can give a picture up while it is drawn: those that are blocked or
+    /// drawn again.
+    pub fn rules_that_end(&self, constitution: &Constitution) -> Vec<String> {
+        self.rules_with(&[Action::Block, Action::Regenerate], constitution)
+    }
+
+    /// Ids of the rules of `constitution` that have one of these actions.
+    pub(crate) fn rules_with(&self, actions: &[Action], constitution: &Constitution) -> Vec<String> {
+        let ends = |rule: &&Rule| actions.contains(&self.actions.of(&rule.id, rule.severity));
+        constitution.rules().iter().filter(ends).map(|rule| rule.id.clone()).collect()
     }
 }
 
@@ -66,6 +80,10 @@ pub struct Terms {
     pub prompt_check: RawPromptCheck,
     /// When previews are judged.
     pub previews: PreviewSchedule,
+    /// How previews are judged.
+    pub preview_judgment: PreviewJudgment,
+    /// Path of the file that says how sure a preview must be to give a picture up.
+    pub preview_thresholds: Option<String>,
     /// What stands in for a withheld picture.
     pub placeholder: PlaceholderKind,
     /// Whether the log holds prompts.
@@ -226,10 +244,19 @@ impl PreviewSchedule {
         (1..total).contains(&step)
             && self.0.iter().any(|point| match point {
                 PreviewPoint::Step(at) => *at == step,
-                PreviewPoint::Fraction(share) => {
-                    ((share * f64::from(total)).round() as u32).clamp(1, total - 1) == step
-                }
+                PreviewPoint::Fraction(share) => Self::step_at(*share, total) == step,
             })
+    }
+
+    /// The step after which a preview at `share` of `total` steps is judged: the nearest, but neither before the first
+    /// nor the last.
+    pub fn step_at(share: f64, total: u32) -> u32 {
+        ((share * f64::from(total)).round() as u32).clamp(1, total.saturating_sub(1).max(1))
+    }
+
+    /// The points.
+    pub(crate) fn points(&self) -> &[PreviewPoint] {
+        &self.0
     }
 
     /// Whether no preview is ever judged.

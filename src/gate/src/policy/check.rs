@@ -7,7 +7,9 @@ use cluegate_constitution::Setting;
 
 use super::PolicyError;
 use super::built::{Actions, Canary, ConstitutionSource, Limits, PreviewSchedule, Redaction, Terms};
-use super::raw::{OnError, PreviewPoint, RawLimits, RawPolicy, RawRedaction, RawSetting, RawThresholds};
+use super::raw::{
+    OnError, PreviewJudgment, PreviewPoint, RawLimits, RawPolicy, RawRedaction, RawSetting, RawThresholds,
+};
 use super::regenerate::RawRegenerate;
 use super::service::{Mode, RawCanary, RawQuota, RawRetention};
 
@@ -40,7 +42,7 @@ impl Check<'_> {
         self.holds(!raw.constitution.is_empty(), "constitution", "a shipped name or a path", "empty")?;
         self.between("tries", raw.tries.into(), 1, MAX_TRIES.into(), "from 1 to 100")?;
         self.between("priority", raw.priority.into(), 0, MAX_PRIORITY.into(), "from 0 to 9")?;
-        self.previews(&raw.previews)?;
+        self.previews(&raw)?;
         self.thresholds(&raw.thresholds)?;
         self.quota(&raw.quota)?;
         self.regenerate(&raw.regenerate, &raw.quota)?;
@@ -62,6 +64,8 @@ impl Check<'_> {
             regenerate: raw.regenerate,
             prompt_check: raw.prompt_check,
             previews: PreviewSchedule(raw.previews),
+            preview_judgment: raw.preview_judgment,
+            preview_thresholds: raw.preview_thresholds,
             placeholder: raw.placeholder,
             log_prompts: raw.log_prompts,
             redaction: self.redaction(raw.redact)?,
@@ -79,8 +83,16 @@ impl Check<'_> {
         })
     }
 
-    fn previews(&self, points: &[PreviewPoint]) -> Result<(), PolicyError> {
-        points.iter().try_for_each(|point| match point {
+    fn previews(&self, raw: &RawPolicy) -> Result<(), PolicyError> {
+        if let Some(file) = &raw.preview_thresholds {
+            let key = "preview_thresholds";
+            self.holds(!file.is_empty(), key, "the path of a file", "empty")?;
+            let cheap = raw.preview_judgment == PreviewJudgment::Cheap && !raw.client.previews;
+            let expected = "left out where `preview_judgment` is \"whole\" or `client.previews` is true: the thresholds are \
+                            for cheap judgments, and what requesters see is judged by the whole method";
+            self.holds(cheap || self.template, key, expected, format_args!("{file:?}"))?;
+        }
+        raw.previews.iter().try_for_each(|point| match point {
             PreviewPoint::Step(step) => self.between("previews", (*step).into(), 1, u64::MAX, "steps from 1"),
             PreviewPoint::Fraction(share) => self.holds(
                 *share > 0.0 && *share < 1.0,

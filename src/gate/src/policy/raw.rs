@@ -50,6 +50,12 @@ pub struct RawPolicy {
     /// When to judge a preview: fractions of the steps (numbers with a point, between 0 and 1) or numbers of finished
     /// steps (whole numbers from 1).
     pub previews: Vec<PreviewPoint>,
+    /// How previews are judged. Where the requester may see them (`client.previews`), by the whole method whatever stands here.
+    pub preview_judgment: PreviewJudgment,
+    /// A file that `cluegate calibrate previews` wrote, relative to the policy file: a preview gives a picture up only if its
+    /// score is above the threshold for its step. Every point of `previews` must then be a fraction that the file names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preview_thresholds: Option<String>,
     /// What stands in for a withheld picture.
     pub placeholder: PlaceholderKind,
     /// Whether the decision log holds the prompt itself beside its hash.
@@ -99,6 +105,8 @@ impl Default for RawPolicy {
             regenerate: RawRegenerate::default(),
             prompt_check: RawPromptCheck::default(),
             previews: Vec::new(),
+            preview_judgment: PreviewJudgment::Cheap,
+            preview_thresholds: None,
             placeholder: PlaceholderKind::Picture,
             log_prompts: false,
             redact: RawRedaction::default(),
@@ -147,6 +155,17 @@ pub enum PreviewPoint {
     Step(u32),
     /// After this fraction of the steps, rounded to the nearest step.
     Fraction(f64),
+}
+
+/// How a preview is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PreviewJudgment {
+    /// At a glance: one view, no reasoning, no region comparison; only the rules whose violation gives the picture up, those
+    /// first that were violated before.
+    Cheap,
+    /// By the whole method, as finished pictures are.
+    Whole,
 }
 
 /// What stands in for a withheld picture.

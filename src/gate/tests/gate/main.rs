@@ -13,6 +13,7 @@ mod ladder;
 mod logging;
 mod merging;
 mod prefilter;
+mod previews;
 mod prompts;
 mod properties;
 mod records;

@@ -93,15 +93,16 @@ fn judgment() -> impl Strategy<Value = JudgmentRecord> {
 }
 
 fn preview() -> impl Strategy<Value = PreviewRecord> {
-    (any::<[u32; 2]>(), any::<[bool; 2]>(), judgment()).prop_map(
-        |([step, total], [aborted, would_abort], judgment)| PreviewRecord {
+    (any::<[u32; 2]>(), any::<[bool; 2]>(), [option::of(amount()), option::of(amount())], judgment())
+        .prop_map(|([step, total], [aborted, would_abort], [score, threshold], judgment)| PreviewRecord {
             step,
             total,
             aborted,
             would_abort,
+            score,
+            threshold,
             judgment,
-        },
-    )
+        })
 }
 
 fn finding() -> impl Strategy<Value = FindingRecord> {

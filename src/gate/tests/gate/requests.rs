@@ -101,7 +101,7 @@ fn the_judge_is_told_what_each_picture_was_made_from() {
         [("a ladder on a wet floor", Some("a ladder on a wet floor")), ("", None), (" \n", None)]
     {
         let world = World::new([]);
-        let (gate, _) = gate(&world, "previews = [0.5]", "");
+        let (gate, _) = gate(&world, "previews = [0.5]\npreview_judgment = \"whole\"", "");
         let mut session = gate.session(RequestInfo::new("t", prompt, 7, 1)).unwrap();
         session.preview(0, 10, 20, &picture(&[], 0)).unwrap();
         session.finished(0, picture(&[], 0)).unwrap();

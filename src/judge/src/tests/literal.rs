@@ -37,6 +37,7 @@ impl Literal<'_> {
             relevance_threshold: threshold,
             outcome: Outcome::Irrelevant,
             projection: None,
+            margin: None,
             preconditions: vec![],
             unless: vec![],
         };

@@ -3,6 +3,7 @@
 mod caches;
 mod consequences;
 mod failures;
+mod glance;
 mod lines;
 mod literal;
 mod prefilter;

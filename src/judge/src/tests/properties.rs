@@ -36,14 +36,15 @@ fn any_rules() -> impl Strategy<Value = Vec<(SaidChain, SaidChain, bool)>> {
 
 fn stages() -> impl Strategy<Value = Stages> {
     let one = prop::bool::weighted(0.85);
-    [one, one, one, one, one, one].prop_map(
-        |[relevance_scan, debias, no_image_comparison, region_comparison, reasoning, crop]| Stages {
+    [one, one, one, one, one, one, one].prop_map(
+        |[relevance_scan, debias, no_image_comparison, region_comparison, reasoning, crop, views]| Stages {
             relevance_scan,
             debias,
             no_image_comparison,
             region_comparison,
             reasoning,
             crop,
+            views,
         },
     )
 }

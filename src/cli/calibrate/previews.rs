@@ -1,0 +1,369 @@
+//! `cluegate calibrate previews`: when to look at previews, and how sure each must be to give a picture up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail, ensure};
+use cluegate::{CandleGenerator, Engine, EngineOptions};
+use cluegate_constitution::Constitution;
+use cluegate_eval::journal::Journal;
+use cluegate_eval::previews::{self, Bounds, Watched};
+use cluegate_gate::policy::PreviewSchedule;
+use cluegate_gate::{
+    ConstitutionRecord, DrawJob, DrawOptions, Drawn, Generator as _, Inspector, JudgeProvider as _, Policies,
+    PreviewThresholds, Step, StepHook,
+};
+use cluegate_perception::{Call, Picture};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::args::PreviewsArgs;
+use super::prompts;
+use crate::cli::args::Format;
+use crate::cli::drawing::{generator, plain_options};
+use crate::cli::generate::shipped_policies;
+use crate::cli::{Exit, engine_options, progress, say, say_json, write_file};
+
+/// What is written: the thresholds, and what they were chosen on.
+const THRESHOLDS_FILE: &str = "thresholds.json";
+const WATCHED_FILE: &str = "watched.jsonl";
+
+/// One picture, as it is kept. Nothing of the picture itself is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    /// Hash of all that the scores depend on but the prompt and the seed.
+    about: String,
+    prompt: String,
+    seed: u64,
+    #[serde(flatten)]
+    watched: Watched,
+    seconds: Seconds,
+}
+
+/// What a picture took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Seconds {
+    /// Its drawing without previews.
+    drawing: f64,
+    /// A preview's decoding.
+    decoding: f64,
+    /// A preview's judgment.
+    judging: f64,
+}
+
+/// What all pictures share.
+struct Setting {
+    generator: CandleGenerator,
+    options: Arc<DrawOptions>,
+    inspector: Arc<dyn Inspector>,
+    rules: Vec<String>,
+    at: Vec<f64>,
+    /// What the file will say of them, without thresholds yet.
+    thresholds: PreviewThresholds,
+}
+
+impl Setting {
+    fn open(
+        arguments: &PreviewsArgs,
+        constitution: &Constitution,
+        rules: Vec<String>,
+    ) -> anyhow::Result<Self> {
+        // Every judgment is to cost what it costs.
+        let options = engine_options(&arguments.judging.models.compute)?;
+        let options = EngineOptions { verdicts: None, ..options };
+        let engine = Engine::open_with(arguments.judging.models.models.as_deref(), &options)?;
+        let inspector = engine.judges(arguments.judging.force).inspector(constitution.clone())?;
+        let generator = generator(&arguments.drawing, &engine)?;
+        let options = plain_options(&arguments.drawing);
+        generator.check(&options)?;
+        let thresholds = PreviewThresholds {
+            generator: generator.fingerprint().to_owned(),
+            drawn: generator.in_words(&options),
+            constitution: ConstitutionRecord {
+                name: constitution.name().to_owned(),
+                revision: constitution.revision().to_hex(),
+            },
+            rules: rules.clone(),
+            models: inspector.models(),
+            templates: engine.judge().templates().hash(),
+            thresholds: Vec::new(),
+            measured: cluegate_gate::PreviewFigures::default(),
+        };
+        let options = Arc::new(options);
+        Ok(Self { generator, options, inspector, rules, at: arguments.at.clone(), thresholds })
+    }
+
+    /// Hash of all that a score depends on but the prompt and the seed.
+    fn about(&self) -> anyhow::Result<String> {
+        let text = serde_json::to_string(&(&self.thresholds, &self.at))?;
+        Ok(blake3::hash(text.as_bytes()).to_hex().to_string())
+    }
+
+    /// Draws a prompt, looks at its previews, and judges the picture.
+    fn watch(&self, prompt: &str, seed: u64) -> anyhow::Result<(Watched, Seconds)> {
+        let job = DrawJob {
+            member: 0,
+            attempt: 1,
+            prompt: Arc::from(prompt),
+            seed,
+            avoid: Vec::new(),
+            options: Arc::clone(&self.options),
+        };
+        let mut hook = Watching::new(self);
+        let drawn = self.generator.draw(std::slice::from_ref(&job), &mut hook).into_iter().next();
+        let picture = match drawn.context("the generator gave no answer")?? {
+            Drawn::Finished(picture) => picture,
+            Drawn::Stopped => bail!("the generator stopped without being asked to"),
+        };
+        let seconds = hook.seconds();
+        let report = self.inspector.inspect_whole(&picture, None, &Call::default())?;
+        let violating = previews::violates(&report, &self.rules);
+        Ok((Watched { violating, scores: hook.scores }, seconds))
+    }
+}
+
+/// Scores previews while a picture is drawn, and takes the time of its steps.
+struct Watching<'a> {
+    setting: &'a Setting,
+    scores: Vec<Option<f64>>,
+    /// Since when the step lasts.
+    since: Instant,
+    /// Whether it has a preview.
+    wanted: bool,
+    /// Seconds and number of steps without a preview, and with one.
+    steps: [(f64, u32); 2],
+    judging: f64,
+}
+
+impl<'a> Watching<'a> {
+    fn new(setting: &'a Setting) -> Self {
+        let scores = vec![None; setting.at.len()];
+        Self { setting, scores, since: Instant::now(), wanted: false, steps: [(0.0, 0); 2], judging: 0.0 }
+    }
+
+    /// Ends a step, and begins the next.
+    fn next(&mut self) {
+        let (seconds, count) = &mut self.steps[usize::from(self.wanted)];
+        *seconds += self.since.elapsed().as_secs_f64();
+        *count += 1;
+        (self.since, self.wanted) = (Instant::now(), false);
+    }
+
+    fn seconds(&mut self) -> Seconds {
+        // The last step, with the picture's own decoding.
+        self.next();
+        let [(without, plain), (with, previews)] = self.steps;
+        let mean = |seconds: f64, count: u32| seconds / f64::from(count.max(1));
+        let decoding = (mean(with, previews) - mean(without, plain)).max(0.0);
+        Seconds {
+            drawing: without + with - decoding * f64::from(previews),
+            decoding,
+            judging: mean(self.judging, previews),
+        }
+    }
+}
+
+impl StepHook for Watching<'_> {
+    fn wants_preview(&mut self, _: usize, step: u32, total: u32) -> bool {
+        self.next();
+        self.wanted = self.setting.at.iter().any(|at| PreviewSchedule::step_at(*at, total) == step);
+        self.wanted
+    }
+
+    fn preview(&mut self, _: usize, step: u32, total: u32, preview: &Picture) -> Step {
+        let begun = Instant::now();
+        let score = previews::score(self.setting.inspector.as_ref(), &self.setting.rules, preview);
+        for (at, slot) in self.setting.at.iter().zip(&mut self.scores) {
+            if PreviewSchedule::step_at(*at, total) == step {
+                *slot = score;
+            }
+        }
+        // Not the step's time.
+        let judging = begun.elapsed();
+        self.since += judging;
+        self.judging += judging.as_secs_f64();
+        Step::Continue
+    }
+}
+
+pub(super) fn run(arguments: &PreviewsArgs) -> anyhow::Result<Exit> {
+    check(arguments)?;
+    let policies = match &arguments.policy {
+        Some(file) => Policies::load(file)?,
+        None => shipped_policies()?,
+    };
+    let policy = policies.require(&arguments.tenant)?;
+    let constitution = policies.constitution(policy)?;
+    let rules = policy.rules_that_end(&constitution);
+    ensure!(
+        !rules.is_empty(),
+        "the policy of {} blocks and draws again for no rule: no preview would ever give a picture up",
+        arguments.tenant
+    );
+    let prompts = match &arguments.prompts {
+        Some(file) => prompts::read(file)?,
+        None => prompts::embedded(&constitution, arguments.per_rule as usize, arguments.seed)?,
+    };
+    let setting = Setting::open(arguments, &constitution, rules)?;
+    let (lines, failed) = watch_all(&setting, &prompts, arguments)?;
+    let costs = Costs::of(&lines, arguments.judge_elsewhere);
+    let watched: Vec<Watched> = lines.into_iter().map(|line| line.watched).collect();
+    let thresholds = choose(&setting, &watched, &costs, arguments)?;
+    let path = arguments.out.join(THRESHOLDS_FILE);
+    write_file(&path, (serde_json::to_string_pretty(&thresholds)? + "\n").as_bytes())?;
+    match arguments.judging.format {
+        Format::Json => say_json(&json!({
+            "file": path, "failed": failed, "cost_of_a_preview": costs.share, "seconds": costs.mean,
+            "thresholds": thresholds,
+        }))?,
+        Format::Text => say(in_words(&thresholds, &costs, failed, &path.display().to_string()))?,
+    }
+    Ok(Exit::Clean)
+}
+
+fn check(arguments: &PreviewsArgs) -> anyhow::Result<()> {
+    let within = |share: &f64| *share > 0.0 && *share < 1.0;
+    ensure!(
+        arguments.at.iter().all(within) && arguments.at.is_sorted_by(|a, b| a < b),
+        "--at: expected ascending shares between 0 and 1, found {:?}",
+        arguments.at
+    );
+    for (name, share) in [("--false-aborts", arguments.false_aborts), ("--confidence", arguments.confidence)]
+    {
+        ensure!(within(&share), "{name}: expected a share between 0 and 1, found {share}");
+    }
+    Ok(())
+}
+
+/// Draws and watches every prompt that is not known yet. Also how many could not be drawn or judged; they are tried again
+/// when the command is.
+fn watch_all(
+    setting: &Setting,
+    prompts: &[String],
+    arguments: &PreviewsArgs,
+) -> anyhow::Result<(Vec<Line>, usize)> {
+    let (mut journal, known) = Journal::open::<Line>(&arguments.out, WATCHED_FILE)?;
+    let about = setting.about()?;
+    ensure!(
+        known.iter().all(|line| line.about == about),
+        "{} was begun with another generator, constitution, policy, judge or --at: name another folder, or remove it",
+        arguments.out.join(WATCHED_FILE).display()
+    );
+    let mut known: BTreeMap<(String, u64), Line> =
+        known.into_iter().map(|line| ((line.prompt.clone(), line.seed), line)).collect();
+    let mut lines = Vec::with_capacity(prompts.len());
+    let mut failed = 0;
+    let bar = progress::bar(prompts.len() as u64, "watching");
+    for (number, prompt) in prompts.iter().enumerate() {
+        let seed = arguments.seed.wrapping_add(number as u64) & 0xFFFF_FFFF;
+        match known.remove(&(prompt.clone(), seed)) {
+            Some(line) => lines.push(line),
+            None => match setting.watch(prompt, seed) {
+                Ok((watched, seconds)) => {
+                    let line = Line { about: about.clone(), prompt: prompt.clone(), seed, watched, seconds };
+                    lines.push(journal.add(&line)?);
+                }
+                Err(error) => {
+                    tracing::warn!(prompt, seed, error = format!("{error:#}"), "left out");
+                    failed += 1;
+                }
+            },
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok((lines, failed))
+}
+
+/// What previews cost.
+struct Costs {
+    mean: Seconds,
+    /// As a share of a picture's drawing.
+    share: f64,
+}
+
+impl Costs {
+    fn of(lines: &[Line], judge_elsewhere: bool) -> Self {
+        let count = lines.len().max(1) as f64;
+        let mean = |of: fn(&Seconds) -> f64| lines.iter().map(|line| of(&line.seconds)).sum::<f64>() / count;
+        let mean = Seconds {
+            drawing: mean(|seconds| seconds.drawing),
+            decoding: mean(|seconds| seconds.decoding),
+            judging: mean(|seconds| seconds.judging),
+        };
+        let preview = mean.decoding + if judge_elsewhere { 0.0 } else { mean.judging };
+        Self { mean, share: if mean.drawing > 0.0 { preview / mean.drawing } else { 0.0 } }
+    }
+}
+
+/// Chooses on one half, counts on the other.
+fn choose(
+    setting: &Setting,
+    watched: &[Watched],
+    costs: &Costs,
+    arguments: &PreviewsArgs,
+) -> anyhow::Result<PreviewThresholds> {
+    let bounds = Bounds {
+        false_aborts: arguments.false_aborts,
+        confidence: arguments.confidence,
+        most: arguments.most as usize,
+        cost: costs.share,
+    };
+    let [chosen_on, counted_on] = previews::halves(watched);
+    let chosen = previews::choose(&chosen_on, &setting.at, &bounds).with_context(|| {
+        let violating = watched.iter().filter(|one| one.violating).count();
+        format!(
+            "no previews save anything within {} % false aborts: of {} pictures {violating} violate a rule; draw more of \
+             both kinds (--per-rule, --prompts), or allow more (--false-aborts). {WATCHED_FILE} keeps what was seen",
+            100.0 * arguments.false_aborts,
+            watched.len()
+        )
+    })?;
+    Ok(PreviewThresholds {
+        thresholds: previews::thresholds(&chosen, &setting.at),
+        measured: previews::count(&counted_on, &setting.at, &bounds, &chosen, chosen_on.len()),
+        ..setting.thresholds.clone()
+    })
+}
+
+fn in_words(thresholds: &PreviewThresholds, costs: &Costs, failed: usize, path: &str) -> String {
+    let measured = &thresholds.measured;
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let mut lines: Vec<String> = thresholds
+        .thresholds
+        .iter()
+        .map(|point| format!("after {} of the steps: above {:.4}", percent(point.at), point.above))
+        .collect();
+    let safe = measured.counted_on - measured.violating;
+    lines.push(format!(
+        "chosen on {} pictures; of {} others it stops {} of {} that violate a rule ({}), after {} of their steps in the mean, \
+         and saves {} of their drawing (a preview costs {})",
+        measured.chosen_on,
+        measured.counted_on,
+        measured.stopped,
+        measured.violating,
+        percent(measured.recall),
+        percent(measured.stopped_at),
+        percent(measured.saved),
+        percent(costs.share)
+    ));
+    lines.push(format!(
+        "false aborts: {} of {safe} ({}), at most {} with a confidence of {}",
+        measured.false_aborts,
+        percent(measured.false_abort_rate),
+        percent(measured.false_abort_rate_at_most),
+        percent(measured.confidence)
+    ));
+    if failed > 0 {
+        lines.push(format!(
+            "{failed} pictures could not be drawn or judged; the same command tries them again"
+        ));
+    }
+    let at: Vec<String> = thresholds.thresholds.iter().map(|point| point.at.to_string()).collect();
+    lines.push(format!("wrote {path}; in the policy, with the path as seen from its folder:"));
+    lines.push(format!("previews = [{}]\npreview_thresholds = \"{path}\"", at.join(", ")));
+    lines.join("\n")
+}
