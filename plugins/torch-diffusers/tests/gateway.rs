@@ -131,18 +131,15 @@ impl Drop for Gateway {
 
 impl Gateway {
     fn start(setup: &Setup) -> Self {
-        let mut child = cluegate()
-            .args(["serve", "--config"])
-            .arg(setup.config())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = cluegate();
+        command.args(["serve", "--config"]).arg(setup.config()).stderr(Stdio::piped());
+        let mut gateway = Self { child: command.spawn().unwrap(), address: String::new() };
         let mut words = Vec::new();
-        for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        for line in BufReader::new(gateway.child.stderr.take().unwrap()).lines() {
             let line = line.unwrap();
             if let Some(url) = line.strip_prefix("listening on http://") {
-                let address = url.trim().to_owned();
-                return Self { child, address };
+                gateway.address = url.trim().to_owned();
+                return gateway;
             }
             words.push(line);
         }
