@@ -58,6 +58,7 @@ mod released;
 mod request;
 mod rewriting;
 mod session;
+mod stamp;
 mod tenant;
 mod watchdog;
 
@@ -80,5 +81,6 @@ pub use redaction::PixelBox;
 pub use released::{DrawAgain, HeldPicture, Instruction, MemberOutcome, ReleasedPicture, Withheld};
 pub use request::RequestInfo;
 pub use session::{Session, SessionReport};
+pub use stamp::Stamp;
 pub use tenant::{Gate, Replaced};
 pub use watchdog::Threads;

@@ -63,6 +63,7 @@ impl Check<'_> {
             prompt_check: raw.prompt_check,
             previews: PreviewSchedule(raw.previews),
             placeholder: raw.placeholder,
+            provenance: raw.provenance,
             log_prompts: raw.log_prompts,
             redaction: self.redaction(raw.redact)?,
             actions: Actions::new(raw.action),

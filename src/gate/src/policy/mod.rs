@@ -25,7 +25,7 @@ pub use glob::Glob;
 pub use keys::{UnknownKey, find_unknown as find_unknown_key};
 pub use policies::Policies;
 pub use raw::{
-    Action, AfterTries, OnError, PlaceholderKind, PreviewPoint, RawActions, RawClient, RawLimits,
+    Action, AfterTries, OnError, PlaceholderKind, PreviewPoint, Provenance, RawActions, RawClient, RawLimits,
     RawPolicies, RawPolicy, RawRedaction, RawSetting, RawSeverityActions, RawThresholds, RedactedObjects,
     RedactionMethod,
 };

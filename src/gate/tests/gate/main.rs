@@ -15,6 +15,7 @@ mod merging;
 mod prefilter;
 mod prompts;
 mod properties;
+mod provenance;
 mod records;
 mod replacing;
 mod requests;
