@@ -1,7 +1,11 @@
 """The client, and a loop of one's own, over a real gateway: what comes out, and the ways around it."""
 
+import base64
+import io
+import json
 import pathlib
 import sys
+import urllib.request
 
 import pytest
 from cluegate_client import DrawAgain, GateError, HttpGate, Release, Request, Withhold, judge
@@ -21,6 +25,8 @@ tries = 2
 action.default = "regenerate"
 regenerate.strategies = ["rewrite"]
 client.evidence = true
+[tenant.stated]
+provenance = "text"
 [tenant.slow]
 constitution = "no-cats.toml"
 limits.judge_deadline_ms = 1
@@ -81,6 +87,25 @@ def test_a_judge_that_is_too_slow_and_a_gate_that_is_withhold(gateway, cat):
     assert shown is None or shown.tobytes() != unseen.tobytes()
     [(shown, outcome)] = judge(gateway.gate("open", timeout=0.0001), [cat])
     assert shown is None and outcome.reason == "gate-error"
+
+
+def test_a_released_file_states_its_decision_if_the_policy_says_so(gateway, cat):
+    """Read by a library that is not the gate's, which checks the checksums too."""
+    file = io.BytesIO()
+    cat.save(file, "PNG")
+    image = base64.b64encode(file.getvalue()).decode()
+    for tenant, kind in (("stated", "png"), ("stated", "jpeg"), ("open", "png")):
+        key = {"authorization": f"Bearer {gateway.keys[tenant]}", "content-type": "application/json"}
+        asked = json.dumps({"image": image, "return_image": True, "format": kind}).encode()
+        request = urllib.request.Request(f"{gateway.url}/v1/judge", asked, key)
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            told = json.loads(answer.read())
+        shown = Image.open(io.BytesIO(base64.b64decode(told["image"])))
+        shown.load()
+        stated = shown.info.get("comment", b"").decode() if kind == "jpeg" else shown.info.get("cluegate", "")
+        assert stated.endswith(f"; decision={told['decision_id']}") == (tenant == "stated"), (kind, shown.info)
+        assert stated.startswith("gate=cluegate ") == (tenant == "stated")
+        assert kind == "jpeg" or shown.convert("RGB").tobytes() == cat.tobytes()
 
 
 def test_another_tenants_session_and_no_key_lead_nowhere(gateway, cat):

@@ -241,7 +241,7 @@ impl Session {
         let mut record = self.record_without_attempts(member, Outcome::Released, verdict);
         record.released_picture = Some(permit.picture().hash().to_hex());
         match Logged::write(record, Some(preview), Some(permit.picture()), self.log_of()) {
-            Ok(logged) => Some(permit.release(logged)),
+            Ok(logged) => Some(permit.release(logged, &self.grounds.policy)),
             Err(failed) => {
                 tracing::error!(error = %failed.1, "a preview could not be logged; it is not shown");
                 None

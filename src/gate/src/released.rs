@@ -9,7 +9,8 @@ use image::RgbImage;
 
 use crate::picture::encode_png;
 use crate::placeholder::Placeholder;
-use crate::policy::{Action, Actions, CanaryDecides, Mode, OnError, Policy, Strategy};
+use crate::policy::{Action, Actions, CanaryDecides, Mode, OnError, Policy, Provenance, Strategy};
+use crate::stamp::Stamp;
 use crate::tenant::{Grounds, Services};
 use crate::{Decision, DecisionRecord, GateError, LogError, Reason};
 
@@ -97,9 +98,12 @@ impl Permit {
         &self.picture
     }
 
-    /// Releases the picture, once its decision is in the log.
-    pub(crate) fn release(self, logged: Logged) -> ReleasedPicture {
-        ReleasedPicture { picture: self.picture, decision: logged.0 }
+    /// Releases the picture, once its decision is in the log. Only a picture that a verdict lets out says where it comes from.
+    pub(crate) fn release(self, logged: Logged, policy: &Policy) -> ReleasedPicture {
+        let by_verdict = matches!(self.reason, Reason::Safe | Reason::Allowed | Reason::Redacted);
+        let stamped = by_verdict && policy.provenance == Provenance::Text;
+        let stamp = stamped.then(|| Stamp::of(&logged.0));
+        ReleasedPicture { picture: self.picture, decision: logged.0, stamp }
     }
 }
 
@@ -191,6 +195,7 @@ impl Logged {
 pub struct ReleasedPicture {
     picture: Picture,
     decision: Arc<DecisionRecord>,
+    stamp: Option<Stamp>,
 }
 
 impl ReleasedPicture {
@@ -230,12 +235,23 @@ impl ReleasedPicture {
         &self.decision
     }
 
-    /// A PNG file of the pixels, with none of the metadata that the generator may have written ([`Picture::png`]).
+    /// What its file is to say of where it comes from; none unless the policy says so (`provenance`), and none for a preview
+    /// or a picture without a verdict that lets it out.
+    pub fn stamp(&self) -> Option<&Stamp> {
+        self.stamp.as_ref()
+    }
+
+    /// A PNG file of the pixels, with none of the metadata that the generator may have written ([`Picture::png`]), and with
+    /// the [`ReleasedPicture::stamp`] if there is one.
     ///
     /// # Errors
     /// If the encoder fails.
     pub fn encode_png(&self) -> Result<Vec<u8>, GateError> {
-        encode_png(&self.picture)
+        let png = encode_png(&self.picture)?;
+        match &self.stamp {
+            Some(stamp) => stamp.on_png(&png),
+            None => Ok(png),
+        }
     }
 }
 

@@ -492,7 +492,7 @@ impl Session {
         record.fidelity = self.fidelity(member, permit.picture(), redacted);
         record.released_picture = Some(permit.picture().hash().to_hex());
         match self.log(member, record, Some(permit.picture())) {
-            Ok(logged) => Instruction::Release(permit.release(logged)),
+            Ok(logged) => Instruction::Release(permit.release(logged, &self.grounds.policy)),
             Err(withheld) => Instruction::Withhold(withheld),
         }
     }

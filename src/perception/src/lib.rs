@@ -21,6 +21,7 @@ mod language;
 mod picture;
 mod plain;
 mod relevance;
+mod text;
 
 pub use call::Call;
 pub use classifier::{ClassLabel, Classification, PictureClassifier};
@@ -34,6 +35,7 @@ pub use language::{
 };
 pub use picture::{ContentHash, Picture};
 pub use relevance::{Embedding, RelevanceEncoder, TextLength};
+pub use text::{jpeg_with_comment, png_with_text};
 
 /// Identity of a model for caches and logs: a hash over its weights, configuration and tokenizer, as lower-case
 /// hexadecimal. Two models with the same fingerprint give the same answers.

@@ -43,7 +43,8 @@ impl Format {
 }
 
 /// An encoded picture that a client may have: made from what a session released, or from what stands in for a picture
-/// that it did not. Pixels only: no text and no profile ([`cluegate_perception::Picture::png`]).
+/// that it did not. Pixels only: no text and no profile ([`cluegate_perception::Picture::png`]), but for the stamp of a released
+/// picture whose policy wants one.
 #[derive(Debug, Clone)]
 pub(crate) struct Shown {
     bytes: Bytes,
@@ -57,7 +58,15 @@ impl Shown {
     /// # Errors
     /// `Internal` if the encoder fails.
     pub(crate) fn released(picture: &ReleasedPicture, format: Format) -> Result<Self, Problem> {
-        Self::encode(picture.pixels(), format, || picture.picture().png())
+        let shown = Self::encode(picture.pixels(), format, || picture.picture().png())?;
+        let Some(stamp) = picture.stamp() else { return Ok(shown) };
+        let stamped = match format {
+            Format::Png => stamp.on_png(&shown.bytes),
+            Format::Jpeg(_) => stamp.on_jpeg(&shown.bytes),
+            Format::WebP => return Ok(shown),
+        };
+        let bytes = stamped.map_err(|e| Problem::new(ProblemKind::Internal, e.to_string()))?.into();
+        Ok(Self { bytes, ..shown })
     }
 
     /// Encodes what stands in for a picture.

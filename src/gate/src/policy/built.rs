@@ -10,8 +10,8 @@ use cluegate_constitution::{Constitution, Rule, Setting, Severity};
 
 use super::glob::Glob;
 use super::raw::{
-    Action, AfterTries, OnError, PlaceholderKind, PreviewJudgment, PreviewPoint, RawActions, RawClient,
-    RawThresholds, RedactedObjects, RedactionMethod,
+    Action, AfterTries, OnError, PlaceholderKind, PreviewJudgment, PreviewPoint, Provenance, RawActions,
+    RawClient, RawThresholds, RedactedObjects, RedactionMethod,
 };
 use super::regenerate::{RawPromptCheck, RawRegenerate};
 use super::service::{CanaryDecides, Mode, RawQuota, RawRetention};
@@ -86,6 +86,8 @@ pub struct Terms {
     pub preview_thresholds: Option<String>,
     /// What stands in for a withheld picture.
     pub placeholder: PlaceholderKind,
+    /// What the file of a released picture says of where it comes from.
+    pub provenance: Provenance,
     /// Whether the log holds prompts.
     pub log_prompts: bool,
     /// How objects are hidden.

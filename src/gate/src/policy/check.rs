@@ -67,6 +67,7 @@ impl Check<'_> {
             preview_judgment: raw.preview_judgment,
             preview_thresholds: raw.preview_thresholds,
             placeholder: raw.placeholder,
+            provenance: raw.provenance,
             log_prompts: raw.log_prompts,
             redaction: self.redaction(raw.redact)?,
             actions: Actions::new(raw.action),

@@ -25,9 +25,9 @@ pub use glob::Glob;
 pub use keys::{UnknownKey, find_unknown as find_unknown_key};
 pub use policies::Policies;
 pub use raw::{
-    Action, AfterTries, OnError, PlaceholderKind, PreviewJudgment, PreviewPoint, RawActions, RawClient,
-    RawLimits, RawPolicies, RawPolicy, RawRedaction, RawSetting, RawSeverityActions, RawThresholds,
-    RedactedObjects, RedactionMethod,
+    Action, AfterTries, OnError, PlaceholderKind, PreviewJudgment, PreviewPoint, Provenance, RawActions,
+    RawClient, RawLimits, RawPolicies, RawPolicy, RawRedaction, RawSetting, RawSeverityActions,
+    RawThresholds, RedactedObjects, RedactionMethod,
 };
 pub use regenerate::{
     Fidelity, PromptCheck, PromptReader, RawPromptCheck, RawRegenerate, SafetyGuidance, Strategy,

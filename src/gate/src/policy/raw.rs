@@ -58,6 +58,8 @@ pub struct RawPolicy {
     pub preview_thresholds: Option<String>,
     /// What stands in for a withheld picture.
     pub placeholder: PlaceholderKind,
+    /// What the file of a released picture says of where it comes from.
+    pub provenance: Provenance,
     /// Whether the decision log holds the prompt itself beside its hash.
     pub log_prompts: bool,
     /// How violating objects are hidden.
@@ -108,6 +110,7 @@ impl Default for RawPolicy {
             preview_judgment: PreviewJudgment::Cheap,
             preview_thresholds: None,
             placeholder: PlaceholderKind::Picture,
+            provenance: Provenance::None,
             log_prompts: false,
             redact: RawRedaction::default(),
             action: RawActions::default(),
@@ -176,6 +179,17 @@ pub enum PlaceholderKind {
     Picture,
     /// Nothing: the caller gets the reason only.
     None,
+}
+
+/// What the file of a released picture says of where it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provenance {
+    /// Nothing: pixels only.
+    None,
+    /// PNG and JPEG files state the gate, the revision of the constitution and the decision's id, as a text that anybody can
+    /// read and remove.
+    Text,
 }
 
 /// What happens to a picture that violates a rule, from the mildest to the strictest.

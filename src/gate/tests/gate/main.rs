@@ -16,6 +16,7 @@ mod prefilter;
 mod previews;
 mod prompts;
 mod properties;
+mod provenance;
 mod records;
 mod replacing;
 mod requests;

@@ -139,6 +139,29 @@ async fn the_gate_writes_the_format_that_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_released_file_states_where_it_comes_from_if_the_policy_says_so() {
+    let gateway = gateway(&[1], Setup { head: "provenance = \"text\"", ..Setup::default() }).await;
+    for format in ["png", "jpeg", "webp"] {
+        let asked = json!({ "prompt": "p", "n": 2, "output_format": format });
+        let (status, body) = told(post(&gateway, GENERATIONS, asked).await).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        let files: Vec<Vec<u8>> = [0, 1]
+            .map(|index| BASE64_STANDARD.decode(body["data"][index]["b64_json"].as_str().unwrap()).unwrap())
+            .into();
+        let id = body["data"][0]["cluegate"]["decision_id"].as_str().unwrap();
+        let states =
+            |file: &[u8], words: &str| file.windows(words.len()).any(|seen| seen == words.as_bytes());
+        let stated = format!("; decision={id}");
+        assert_eq!(states(&files[0], &stated), format != "webp", "{format}");
+        // What stands in for the other was released by nobody.
+        assert!(!states(&files[1], "decision="), "{format}");
+        let seen = image::load_from_memory(&files[0]).unwrap().into_rgb8();
+        assert_eq!(seen.dimensions(), (64, 64));
+        assert!(format == "jpeg" || seen == *picture(&[3], 0).pixels());
+    }
+}
+
+#[tokio::test]
 async fn an_address_leads_the_same_tenant_to_the_released_file_and_nobody_else() {
     let gateway = gateway(&[1], Setup::default()).await;
     let body = json!({ "prompt": "p", "n": 2, "response_format": "url", "output_format": "webp" });
