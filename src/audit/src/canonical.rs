@@ -101,8 +101,10 @@ pub(crate) fn digest_of(text: &str) -> Option<Digest> {
 
 fn write_string(text: &str, to: &mut Vec<u8>) {
     to.push(b'"');
-    for byte in text.bytes() {
-        match byte {
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0x00..=0x1f)) {
+        to.extend_from_slice(&rest[..at]);
+        match rest[at] {
             b'"' => to.extend_from_slice(b"\\\""),
             b'\\' => to.extend_from_slice(b"\\\\"),
             0x08 => to.extend_from_slice(b"\\b"),
@@ -110,13 +112,14 @@ fn write_string(text: &str, to: &mut Vec<u8>) {
             0x0a => to.extend_from_slice(b"\\n"),
             0x0c => to.extend_from_slice(b"\\f"),
             0x0d => to.extend_from_slice(b"\\r"),
-            0x00..=0x1f => {
+            control => {
                 to.extend_from_slice(b"\\u00");
-                to.extend_from_slice(hex(&[byte]).as_bytes());
+                to.extend_from_slice(hex(&[control]).as_bytes());
             }
-            _ => to.push(byte),
         }
+        rest = &rest[at + 1..];
     }
+    to.extend_from_slice(rest);
     to.push(b'"');
 }
 
@@ -136,30 +139,49 @@ fn write_float(value: f64, to: &mut Vec<u8>) {
         to.push(b'0');
         return;
     }
-    // The fewest digits that give the value back: "-1.2345e-7".
-    let shortest = format!("{value:e}");
-    let (mantissa, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or_default();
-    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
-    if mantissa.starts_with('-') {
+    // The fewest digits that give the value back: "-1.2345e-7". They are 17 at most, and the exponent has three.
+    let mut shortest = [0_u8; 32];
+    let mut left = &mut shortest[..];
+    let _ = write!(left, "{value:e}");
+    let length = 32 - left.len();
+    let mut parts = shortest[..length].split(|byte| *byte == b'e');
+    let (mantissa, exponent) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let exponent: i32 =
+        std::str::from_utf8(exponent).ok().and_then(|digits| digits.parse().ok()).unwrap_or_default();
+    let mut kept = [0_u8; 32];
+    let mut count = 0;
+    for digit in mantissa.iter().filter(|byte| byte.is_ascii_digit()) {
+        kept[count] = *digit;
+        count += 1;
+    }
+    let digits = &kept[..count];
+    if mantissa.first() == Some(&b'-') {
         to.push(b'-');
     }
     // The value is 0.DIGITS times ten to the power of `point`.
     let point = exponent + 1;
-    let count = i32::try_from(digits.len()).unwrap_or(i32::MAX);
-    let text = if count <= point && point <= 21 {
-        digits.clone() + &"0".repeat((point - count).unsigned_abs() as usize)
+    let places = point.unsigned_abs() as usize;
+    if (0..=21).contains(&point) && count <= places {
+        to.extend_from_slice(digits);
+        to.extend(std::iter::repeat_n(b'0', places - count));
     } else if 0 < point && point <= 21 {
-        let (whole, rest) = digits.split_at(point.unsigned_abs() as usize);
-        format!("{whole}.{rest}")
+        let (whole, rest) = digits.split_at(places);
+        to.extend_from_slice(whole);
+        to.push(b'.');
+        to.extend_from_slice(rest);
     } else if -6 < point && point <= 0 {
-        format!("0.{}{digits}", "0".repeat(point.unsigned_abs() as usize))
+        to.extend_from_slice(b"0.");
+        to.extend(std::iter::repeat_n(b'0', places));
+        to.extend_from_slice(digits);
     } else {
         let (first, rest) = digits.split_at(1);
-        let dot = if rest.is_empty() { "" } else { "." };
-        format!("{first}{dot}{rest}e{exponent:+}")
-    };
-    to.extend_from_slice(text.as_bytes());
+        to.extend_from_slice(first);
+        if !rest.is_empty() {
+            to.push(b'.');
+            to.extend_from_slice(rest);
+        }
+        let _ = write!(to, "e{exponent:+}");
+    }
 }
 
 #[cfg(test)]

@@ -309,10 +309,18 @@ impl Entry {
     }
 
     /// Commits to the erasable parts and hashes the rest.
-    pub(crate) fn draft(self) -> Result<Draft> {
+    pub(crate) fn draft(mut self) -> Result<Draft> {
         let unwritten = |source: serde_json::Error| AuditError::Entry(source.to_string());
         let index = self.index();
+        // Moved, because they are nearly all of it and every decision waits for this.
+        let moved =
+            [("input", std::mem::take(&mut self.input)), ("result", std::mem::take(&mut self.result))];
         let mut whole = self.to_value()?;
+        for (key, value) in moved {
+            if let Some(place) = whole.get_mut(key) {
+                *place = value;
+            }
+        }
         take(&mut whole, "/chain");
         let (mut commitments, mut open) = (Map::new(), Map::new());
         for (part, salt) in salts(PARTS.into_iter().filter(|part| whole.pointer(part).is_some()))? {
