@@ -158,7 +158,10 @@ fn the_pictures_of_a_request_share_its_bounds_and_unknown_steps_end_it() {
 }
 
 /// Keeps back, in its own way, the pictures in which nobody else finds anything.
-struct Screener(fn(Region) -> Result<Screening, InspectionError>);
+struct Screener(Way);
+
+/// What is said of a picture with this region.
+type Way = fn(Region) -> Result<Screening, InspectionError>;
 
 impl Extensions for Screener {
     fn screen(&self, picture: &Picture, _: &Call) -> Result<Screening, InspectionError> {
@@ -177,7 +180,7 @@ fn pictures_that_only_a_plugin_keeps_back_count_too() {
     let redact = |region| Ok(Screening { redact: why(), regions: vec![region], ..Screening::default() });
     let note = |region| Ok(Screening { regions: vec![region], ..Screening::default() });
     let fail = |_| Err(InspectionError::new("broken", "it is"));
-    let ways: [(fn(Region) -> _, f64, f64); 4] =
+    let ways: [(Way, f64, f64); 4] =
         [(withhold, 0.0, 3.0), (redact, 0.0, 3.0), (note, 3.0, 0.0), (fail, 0.0, 0.0)];
     for (way, passed, kept_back) in ways {
         let (gate, _) = gate(&World::new([]), "tries = 2", &with("strategies = [\"reseed\"]"));
