@@ -118,7 +118,8 @@ fn unknown_keys_are_refused_with_the_nearest() {
         refused("[tenant.t]\nprevews = []"),
         "policy.toml: unknown key `tenant.t.prevews` (did you mean `previews`?); known here: extends, constitution, rules, \
          mode, on_error, tries, after_tries, regenerate, prompt_check, previews, preview_judgment, \
-         preview_thresholds, placeholder, provenance, log_prompts, redact, action, thresholds, parameter, limits, client, canary, retention, quota, prefilter, priority, suspended, model"
+         preview_thresholds, placeholder, provenance, log_prompts, redact, action, thresholds, parameter, limits, client, \
+         canary, retention, quota, prefilter, priority, suspended, model"
     );
     assert!(refused("[tenants.t]").contains("unknown key `tenants` (did you mean `tenant`?)"));
     assert!(
