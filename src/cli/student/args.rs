@@ -25,12 +25,12 @@ pub(crate) struct LabelArgs {
 /// Arguments of `distill`.
 #[derive(Debug, Args)]
 pub(crate) struct DistillArgs {
-    /// A folder that `cluegate label` wrote.
+    /// A folder that `cluegate label` wrote; may be given more than once, for pictures that were labelled apart.
+    #[arg(long, value_name = "FOLDER", required = true)]
+    pub(crate) labels: Vec<PathBuf>,
+    /// The folder of the pictures, one for each --labels; default: those that were labelled.
     #[arg(long, value_name = "FOLDER")]
-    pub(crate) labels: PathBuf,
-    /// The folder of the pictures; default: the one that was labelled.
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) pictures: Option<PathBuf>,
+    pub(crate) pictures: Vec<PathBuf>,
     /// The folder to write student.json and student.safetensors to; made if need be.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out: PathBuf,
@@ -49,9 +49,12 @@ pub(crate) struct DistillArgs {
     /// Hidden units to try, 0 for a logistic regression.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [0, 128])]
     pub(crate) hidden: Vec<usize>,
-    /// Passes over the pictures.
+    /// Passes over the pictures for the first look.
     #[arg(long, value_name = "N", default_value_t = 30)]
     pub(crate) epochs: usize,
+    /// Passes for the closer look, at nine parts of each picture; 0: it has none, and embeds no parts.
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    pub(crate) closer_epochs: usize,
     /// Seed of the split, the first weights and the order.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,

@@ -210,7 +210,7 @@ impl<'a> Inspection<'a> {
 
     /// Asks the pre-filter, if there is one, the whole method runs, and a rule is relevant.
     fn prefilter(
-        &self,
+        &mut self,
         rules: &[Pending<'_>],
         embeddings: &[Embedding],
     ) -> Result<Option<PrefilterEvidence>, JudgeError> {
@@ -219,10 +219,20 @@ impl<'a> Inspection<'a> {
         let Some(student) = self.judge.prefilter.as_ref().filter(|_| asked && relevant) else {
             return Ok(None);
         };
-        let score = student.score(embeddings.iter().map(Embedding::values))?;
-        let threshold = student.threshold();
-        let student = student.fingerprint().to_owned();
-        Ok(Some(PrefilterEvidence { student, score, threshold, cleared: score < threshold }))
+        let (encoder, session, picture) = (&self.judge.encoder, &mut self.session, self.picture);
+        let said = student.say(embeddings, || {
+            let parts = pictures::parts(&pictures::views(picture));
+            let embeddings = session.call(Stage::Relevance, |call| encoder.embed_pictures(&parts, call))?;
+            relevance::check_embeddings(&embeddings, parts.len())?;
+            Ok::<_, JudgeError>(embeddings)
+        })?;
+        Ok(Some(PrefilterEvidence {
+            student: student.fingerprint().to_owned(),
+            score: said.score,
+            threshold: said.threshold,
+            closer: said.closer,
+            cleared: said.cleared(),
+        }))
     }
 
     /// The relevance scan: an irrelevant rule is decided at once. With the embeddings of the picture's views.

@@ -47,7 +47,7 @@ pub use evidence::{
 pub use glance::Glance;
 pub use judge::Judge;
 pub use options::{InspectOptions, JudgeOptions, Stages};
-pub use pictures::views;
+pub use pictures::{parts, views};
 pub use prepared::Prepared;
 pub use reading::PromptReport;
 pub use refold::{Refolded, refold};

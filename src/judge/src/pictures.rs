@@ -74,6 +74,30 @@ pub fn views(picture: &Picture) -> Vec<Picture> {
     views
 }
 
+/// Windows on each side of a view for [`parts`].
+const WINDOWS: u32 = 3;
+
+/// What a closer look sees: of each square view of a picture (the whole of a square one) nine windows of half its width and
+/// height, evenly spaced, so that each reaches to the middle of the next. An encoder sees in them what is small at twice the
+/// size.
+pub fn parts(views: &[Picture]) -> Vec<Picture> {
+    // The squares come after the whole, and cover it.
+    let squares = if views.len() > 1 { &views[1..] } else { views };
+    let windows = |view: &Picture| {
+        let (width, height) = (view.width().div_ceil(2), view.height().div_ceil(2));
+        let start = |room: u32, index: u32| room * index / (WINDOWS - 1);
+        let at = |index: u32| {
+            let (left, top) = (
+                start(view.width() - width, index % WINDOWS),
+                start(view.height() - height, index / WINDOWS),
+            );
+            Picture::new(imageops::crop_imm(view.pixels(), left, top, width, height).to_image())
+        };
+        (0..WINDOWS * WINDOWS).map(at).collect::<Vec<_>>()
+    };
+    squares.iter().flat_map(windows).collect()
+}
+
 /// The part of `picture` that `region` covers, each side widened around its middle to at least `min_side` pixels where
 /// the picture is large enough.
 pub(crate) fn crop(picture: &Picture, region: &Region, min_side: u32) -> Picture {

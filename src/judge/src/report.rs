@@ -140,10 +140,12 @@ pub struct Models {
 pub struct PrefilterEvidence {
     /// Fingerprint of the student.
     pub student: Fingerprint,
-    /// Its score of the most suspicious view, a logit.
+    /// Its score, a logit, of the look that decided: the first, at the picture's views, or a closer one, at parts of it.
     pub score: f64,
-    /// The score from which a picture goes on to the whole method.
+    /// The score from which a picture goes on to the whole method, in that look.
     pub threshold: f64,
+    /// Whether it took a closer look.
+    pub closer: bool,
     /// Whether the picture was cleared: then no chain was asked, and the verdict is the pre-filter's.
     pub cleared: bool,
 }

@@ -27,6 +27,12 @@ impl Embedding {
     }
 }
 
+impl AsRef<[f32]> for Embedding {
+    fn as_ref(&self) -> &[f32] {
+        self.values()
+    }
+}
+
 /// How long a text is for an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextLength {

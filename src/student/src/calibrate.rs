@@ -46,10 +46,13 @@ pub struct Calibration {
 /// the score of the unsafe picture before which as many lie as may be missed; the share of unsafe pictures below such an
 /// order statistic has a beta distribution whatever the scores are, whose bound is that of Clopper and Pearson.
 ///
+/// A score of minus infinity is a picture that is cleared whatever the threshold, and of infinity one that goes on. None if
+/// more unsafe ones are cleared so than may be missed.
+///
 /// # Errors
 /// `Labels` if there are too few unsafe pictures to be so sure; `NotANumber` for a score that is none.
-pub fn calibrate(scores: &[(f64, bool)], goal: Goal) -> Result<Calibration> {
-    if let Some((score, _)) = scores.iter().find(|(score, _)| !score.is_finite()) {
+pub fn calibrate(scores: &[(f64, bool)], goal: Goal) -> Result<Option<Calibration>> {
+    if let Some((score, _)) = scores.iter().find(|(score, _)| score.is_nan()) {
         let message = format!("expected a score, got {score}; the encoder or the head is broken");
         return Err(StudentError::new(StudentErrorKind::NotANumber, message));
     }
@@ -68,9 +71,16 @@ pub fn calibrate(scores: &[(f64, bool)], goal: Goal) -> Result<Calibration> {
         return Err(StudentError::new(StudentErrorKind::Labels, message));
     };
     let threshold = positives.get(usize::try_from(allowed).unwrap_or(usize::MAX)).copied();
-    // Not above the score that it is.
-    let threshold = nine_digits(threshold.unwrap_or(f64::NEG_INFINITY));
-    Ok(count_at(scores, threshold, goal.confidence))
+    let threshold = match threshold.unwrap_or(f64::NEG_INFINITY) {
+        f64::NEG_INFINITY => return Ok(None),
+        // Every picture that goes on does so whatever the threshold: any over all other scores will do.
+        f64::INFINITY => {
+            1.0 + scores.iter().map(|(score, _)| *score).filter(|score| score.is_finite()).fold(0.0, f64::max)
+        }
+        // Not above the score that it is.
+        score => score,
+    };
+    Ok(Some(count_at(scores, nine_digits(threshold), goal.confidence)))
 }
 
 /// With nine digits behind the point and never more than it was, so that a card that is read says what was written.
@@ -116,6 +126,24 @@ mod tests {
         assert_eq!(calibrate(&nan, Goal::default()).unwrap_err().kind(), StudentErrorKind::NotANumber);
     }
 
+    #[test]
+    fn what_was_decided_before_bounds_the_threshold() {
+        let of = |count: usize, score: f64, is_unsafe: bool| vec![(score, is_unsafe); count];
+        let goal = Goal { recall: 0.9, confidence: 0.9 };
+        // 100 unsafe pictures may miss five.
+        let cleared = |count: usize| {
+            [of(count, f64::NEG_INFINITY, true), of(100 - count, 2.0, true), of(9, 1.0, false)]
+        };
+        let found = calibrate(&cleared(5).concat(), goal).unwrap().unwrap();
+        assert_eq!((found.threshold, found.missed), (2.0, 5));
+        assert!(calibrate(&cleared(6).concat(), goal).unwrap().is_none());
+        // All unsafe ones go on anyway.
+        let sent =
+            [of(100, f64::INFINITY, true), of(5, 3.0, false), of(5, f64::NEG_INFINITY, false)].concat();
+        let found = calibrate(&sent, goal).unwrap().unwrap();
+        assert_eq!((found.threshold, found.missed, found.sent_on), (4.0, 0, nine_digits(100.0 / 110.0)));
+    }
+
     proptest! {
         #[test]
         fn the_goal_is_reached_and_more_of_it_clears_less(
@@ -125,8 +153,8 @@ mod tests {
         ) {
             let mut scores: Vec<(f64, bool)> = positives.into_iter().map(|score| (score.sqrt(), true)).collect();
             scores.extend(negatives.into_iter().map(|score| (score, false)));
-            let strict = calibrate(&scores, Goal::default()).unwrap();
-            let loose = calibrate(&scores, Goal { recall: less, confidence: 0.95 }).unwrap();
+            let strict = calibrate(&scores, Goal::default()).unwrap().unwrap();
+            let loose = calibrate(&scores, Goal { recall: less, confidence: 0.95 }).unwrap().unwrap();
             prop_assert!(strict.recall_lower_bound >= 0.99 && strict.recall >= 0.99);
             prop_assert!(loose.recall_lower_bound >= less);
             prop_assert!(loose.threshold >= strict.threshold && loose.sent_on <= strict.sent_on);

@@ -1,15 +1,14 @@
 //! A student on disk: `student.safetensors` with its numbers, and `student.json` with what it is for and what it costs.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::Calibration;
 use crate::error::{Result, StudentError, StudentErrorKind};
-use crate::head::{Head, Member};
+use crate::looks::{Band, Look, Looks};
 use crate::train::{Choice, Distilled, TrainOptions};
+use crate::weights::{parse, weights};
 
 /// Name of the card in a student's folder.
 pub const CARD_FILE: &str = "student.json";
@@ -18,13 +17,10 @@ pub const CARD_FILE: &str = "student.json";
 pub const WEIGHTS_FILE: &str = "student.safetensors";
 
 /// Version of the format.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Most bytes of either file.
 const MAX_BYTES: u64 = 256 << 20;
-
-/// Most members of a head.
-const MAX_MEMBERS: usize = 64;
 
 /// A constitution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +46,7 @@ pub struct Counts {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Card {
-    /// Version of the format, 2. In the first, a last output stood for any rule and decided alone.
+    /// Version of the format, 3.
     pub format: u32,
     /// What pictures it learned from, in words.
     pub domain: String,
@@ -72,13 +68,43 @@ pub struct Card {
     pub cross_validation: Vec<Choice>,
     /// Its threshold, and what that does to the pictures that were held out.
     pub held_out: Calibration,
+    /// When it looks closer; none if it never does.
+    pub closer: Option<CloserCard>,
 }
 
-/// A head with its card.
+/// When a student looks closer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CloserCard {
+    /// Scores of the first look that are looked at closer.
+    pub band: Band,
+    /// Share of the held-out pictures that were, 0 to 1.
+    pub looked_closer: f64,
+}
+
+/// What a student says of a picture.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Said {
+    /// A logit, of the look that decided.
+    pub score: f64,
+    /// The score from which a picture goes on to the judge, in that look.
+    pub threshold: f64,
+    /// Whether it took a closer look.
+    pub closer: bool,
+}
+
+impl Said {
+    /// Whether the picture need not go on to the judge.
+    pub fn cleared(&self) -> bool {
+        self.score < self.threshold
+    }
+}
+
+/// Looks with their card.
 #[derive(Debug, Clone)]
 pub struct Student {
     card: Card,
-    head: Head,
+    looks: Looks,
     fingerprint: String,
 }
 
@@ -86,7 +112,7 @@ impl Student {
     /// From what distillation gave. `rules` are the ids of the outputs.
     ///
     /// # Errors
-    /// `Malformed` if the head cannot be written.
+    /// `Malformed` if the looks cannot be written.
     pub fn new(
         distilled: &Distilled,
         options: &TrainOptions,
@@ -102,20 +128,25 @@ impl Student {
             constitution,
             labels,
             outputs: rules,
-            weights: blake3::hash(&weights(&distilled.head)?).to_hex().to_string(),
+            weights: blake3::hash(&weights(&distilled.looks)?).to_hex().to_string(),
             training: options.clone(),
             trained_on: Counts { pictures, unsafe_pictures },
             cross_validation: distilled.choices.clone(),
             held_out: distilled.calibration,
+            closer: distilled
+                .looks
+                .closer
+                .as_ref()
+                .map(|closer| CloserCard { band: closer.band, looked_closer: distilled.looked_closer }),
         };
-        Self::build(card, distilled.head.clone())
+        Self::build(card, distilled.looks.clone())
     }
 
-    fn build(card: Card, head: Head) -> Result<Self> {
+    fn build(card: Card, looks: Looks) -> Result<Self> {
         let json = serde_json::to_vec(&card).map_err(|error| {
             StudentError::new(StudentErrorKind::Malformed, format!("the card cannot be written: {error}"))
         })?;
-        Ok(Self { fingerprint: blake3::hash(&json).to_hex().to_string(), card, head })
+        Ok(Self { fingerprint: blake3::hash(&json).to_hex().to_string(), card, looks })
     }
 
     /// Reads a student from its folder.
@@ -131,9 +162,10 @@ impl Student {
         if card.format != FORMAT {
             return Err(malformed(format!("format {}, expected {FORMAT}: distill again", card.format)));
         }
-        let threshold = card.held_out.threshold;
-        if !threshold.is_finite() {
-            return Err(malformed(format!("a threshold of {threshold}, expected a number")));
+        let band = card.closer.map(|closer| closer.band);
+        let cuts = band.map(|band| [Some(band.send_from), band.clear_below]).into_iter().flatten().flatten();
+        if let Some(cut) = cuts.chain([card.held_out.threshold]).find(|cut| !cut.is_finite()) {
+            return Err(malformed(format!("a threshold of {cut}, expected a number")));
         }
         let bytes = read(&weights_path)?;
         let hash = blake3::hash(&bytes).to_hex().to_string();
@@ -144,12 +176,13 @@ impl Student {
                 weights_path.display()
             )));
         }
-        let head = parse(&weights_path, &bytes)?;
-        if head.outputs() != card.outputs.len() {
+        let looks = parse(&weights_path, &bytes, band)?;
+        let heads = looks.closer.iter().flat_map(|closer| [&closer.whole, &closer.parts]);
+        if let Some(head) = heads.chain([&looks.first]).find(|head| head.outputs() != card.outputs.len()) {
             let detail = format!("{} outputs, the weights have {}", card.outputs.len(), head.outputs());
             return Err(malformed(detail));
         }
-        Self::build(card, head)
+        Self::build(card, looks)
     }
 
     /// Writes the student into a folder, which is made if need be.
@@ -161,7 +194,8 @@ impl Student {
         let card = serde_json::to_string_pretty(&self.card).map_err(|error| {
             StudentError::new(StudentErrorKind::Malformed, format!("the card cannot be written: {error}"))
         })?;
-        for (name, bytes) in [(WEIGHTS_FILE, weights(&self.head)?), (CARD_FILE, (card + "\n").into_bytes())] {
+        for (name, bytes) in [(WEIGHTS_FILE, weights(&self.looks)?), (CARD_FILE, (card + "\n").into_bytes())]
+        {
             let path = folder.join(name);
             std::fs::write(&path, bytes).map_err(|error| StudentError::file("write", &path, &error))?;
         }
@@ -173,9 +207,9 @@ impl Student {
         &self.card
     }
 
-    /// The head.
-    pub fn head(&self) -> &Head {
-        &self.head
+    /// The looks.
+    pub fn looks(&self) -> &Looks {
+        &self.looks
     }
 
     /// Hash over the card, and through it over the weights.
@@ -183,19 +217,24 @@ impl Student {
         &self.fingerprint
     }
 
-    /// The score from which a picture goes on to the judge.
-    pub fn threshold(&self) -> f64 {
-        self.card.held_out.threshold
-    }
-
-    /// The score of a picture, by the features of its views: that of the most suspicious one.
+    /// What it says of a picture, by the features of its views. `parts` is asked for those of its parts, if it looks closer.
     ///
     /// # Errors
-    /// Features of another number; a score that is no number; no view at all.
-    pub fn score<'a>(&self, views: impl IntoIterator<Item = &'a [f32]>) -> Result<f64> {
-        let scores = views.into_iter().map(|view| self.head.score(view)).collect::<Result<Vec<f64>>>()?;
-        scores.into_iter().reduce(f64::max).ok_or_else(|| {
-            StudentError::new(StudentErrorKind::NotANumber, "expected features of a picture, got none")
+    /// Features of another number; a score that is no number; no view or no part at all; what `parts` answers.
+    pub fn say<V: AsRef<[f32]>, P: AsRef<[f32]>, E: From<StudentError>>(
+        &self,
+        views: &[V],
+        parts: impl FnOnce() -> std::result::Result<Vec<P>, E>,
+    ) -> std::result::Result<Said, E> {
+        let said = |score, threshold, closer| Said { score, threshold, closer };
+        let last = self.card.held_out.threshold;
+        let band = self.looks.closer.as_ref().map(|closer| closer.band);
+        Ok(match (self.looks.look(views, parts)?, band) {
+            (Look::Clear(score), Some(Band { clear_below: Some(below), .. })) => said(score, below, false),
+            (Look::Send(score), Some(Band { send_from, .. })) => said(score, send_from, false),
+            (Look::Clear(score) | Look::Send(score) | Look::Score(score), band) => {
+                said(score, last, band.is_some())
+            }
         })
     }
 
@@ -243,96 +282,4 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         ));
     }
     std::fs::read(path).map_err(refused)
-}
-
-/// The weights as safetensors.
-fn weights(head: &Head) -> Result<Vec<u8>> {
-    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-    let mut add = |name: String, shape: Vec<usize>, values: &[f32]| {
-        tensors.push((name, shape, values.iter().flat_map(|value| value.to_le_bytes()).collect()));
-    };
-    let (width, outputs) = (head.width(), head.outputs());
-    add("mean".to_owned(), vec![width], &head.mean);
-    add("deviation".to_owned(), vec![width], &head.deviation);
-    for (index, member) in head.members.iter().enumerate() {
-        let inner = if let Some((weight, bias)) = &member.hidden {
-            add(format!("members.{index}.hidden.weight"), vec![bias.len(), width], weight);
-            add(format!("members.{index}.hidden.bias"), vec![bias.len()], bias);
-            bias.len()
-        } else {
-            width
-        };
-        add(format!("members.{index}.output.weight"), vec![outputs, inner], &member.output);
-        add(format!("members.{index}.output.bias"), vec![outputs], &member.bias);
-    }
-    let failed = |error: String| {
-        StudentError::new(StudentErrorKind::Malformed, format!("the weights cannot be written: {error}"))
-    };
-    let views = tensors
-        .iter()
-        .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-        .collect::<std::result::Result<Vec<_>, safetensors::SafeTensorError>>();
-    let views = views.map_err(|error| failed(error.to_string()))?;
-    safetensors::serialize(views, None::<HashMap<String, String>>).map_err(|error| failed(error.to_string()))
-}
-
-/// Reads weights strictly: every tensor there, of its shape, of finite numbers, and no other.
-fn parse(path: &Path, bytes: &[u8]) -> Result<Head> {
-    let malformed = |detail: String| StudentError::malformed(path, detail);
-    let file = SafeTensors::deserialize(bytes).map_err(|error| malformed(error.to_string()))?;
-    let mut left: std::collections::BTreeSet<String> = file.names().into_iter().map(str::to_owned).collect();
-    let mut take = |name: &str, shape: &[Option<usize>]| -> Result<(Vec<usize>, Vec<f32>)> {
-        let tensor = file.tensor(name).map_err(|_| malformed(format!("no tensor `{name}`")))?;
-        left.remove(name);
-        let fits = tensor.shape().len() == shape.len()
-            && tensor
-                .shape()
-                .iter()
-                .zip(shape)
-                .all(|(own, wanted)| wanted.is_none_or(|wanted| wanted == *own));
-        if !fits || tensor.dtype() != Dtype::F32 {
-            let (dtype, own) = (tensor.dtype(), tensor.shape());
-            return Err(malformed(format!(
-                "tensor `{name}` is {dtype:?} of shape {own:?}, expected F32 of {shape:?}"
-            )));
-        }
-        let values: Vec<f32> =
-            tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        if values.iter().any(|value| !value.is_finite()) {
-            return Err(malformed(format!("tensor `{name}` holds what is no number")));
-        }
-        Ok((tensor.shape().to_vec(), values))
-    };
-    let (shape, mean) = take("mean", &[None])?;
-    let width = shape[0];
-    let (_, deviation) = take("deviation", &[Some(width)])?;
-    let mut members: Vec<Member> = Vec::new();
-    let mut outputs = None;
-    while members.len() < MAX_MEMBERS {
-        let index = members.len();
-        let name = |part: &str| format!("members.{index}.{part}");
-        if file.tensor(&name("output.weight")).is_err() {
-            break;
-        }
-        let hidden = if file.tensor(&name("hidden.weight")).is_ok() {
-            let (shape, weight) = take(&name("hidden.weight"), &[None, Some(width)])?;
-            Some((weight, take(&name("hidden.bias"), &[Some(shape[0])])?.1))
-        } else {
-            None
-        };
-        let inner = hidden.as_ref().map_or(width, |(_, bias)| bias.len());
-        let (shape, output) = take(&name("output.weight"), &[outputs, Some(inner)])?;
-        outputs = Some(shape[0]);
-        members.push(Member { hidden, output, bias: take(&name("output.bias"), &[outputs])?.1 });
-    }
-    let positive = deviation.iter().all(|value| *value > 0.0);
-    if let Some(unknown) = left.first() {
-        return Err(malformed(format!("a tensor `{unknown}` that a student has no place for")));
-    }
-    if members.is_empty() || width == 0 || outputs == Some(0) || !positive {
-        return Err(malformed(
-            "no member, no feature, no output, or a deviation that is not positive".to_owned(),
-        ));
-    }
-    Ok(Head { mean, deviation, members })
 }

@@ -74,13 +74,11 @@ impl Head {
         scaled.map(|(value, (mean, deviation))| (value - mean) / deviation).collect()
     }
 
-    /// The largest of the rules' logits, each the mean of the members': the larger, the likelier unsafe. An output for "any
-    /// rule", trained beside them, orders pictures worse: the rules' own labels say more (docs/student.md).
+    /// A logit for each output, the mean of the members'.
     ///
     /// # Errors
-    /// Features of another number, or a logit that is not a number.
-    pub fn score(&self, features: &[f32]) -> Result<f64> {
-        let error = |message: String| StudentError::new(StudentErrorKind::NotANumber, message);
+    /// Features of another number, or one that is not a number.
+    pub(crate) fn logits(&self, features: &[f32]) -> Result<Vec<f64>> {
         if features.len() != self.width() {
             let message = format!(
                 "{} features, expected {}; take the encoder of the student",
@@ -91,9 +89,8 @@ impl Head {
         }
         // A rectified unit would make 0 of what is no number, and a score of that.
         if let Some(value) = features.iter().find(|value| !value.is_finite()) {
-            return Err(error(format!(
-                "a feature of the picture is {value}: no answer; the encoder is broken"
-            )));
+            let message = format!("a feature of the picture is {value}: no answer; the encoder is broken");
+            return Err(StudentError::new(StudentErrorKind::NotANumber, message));
         }
         let x = self.standardise(features);
         let mut sums = vec![0.0; self.outputs()];
@@ -101,14 +98,7 @@ impl Head {
             let logits = member.logits(&x);
             sums.iter_mut().zip(logits).for_each(|(sum, logit)| *sum += f64::from(logit));
         }
-        let score = largest(sums.into_iter().map(|sum| sum / self.members.len() as f64));
-        if score.is_finite() {
-            Ok(score)
-        } else {
-            Err(error(format!(
-                "the student's score came out as {score}: no answer; the encoder or the head is broken"
-            )))
-        }
+        Ok(sums.into_iter().map(|sum| sum / self.members.len() as f64).collect())
     }
 }
 

@@ -5,6 +5,9 @@
 //! that is bounded before it is used: the threshold is an order statistic of the scores of unsafe pictures that were held
 //! out, which bounds the share of unsafe pictures under it whatever their distribution ([`calibrate`]).
 //!
+//! It looks at most pictures once, by the embedding that the relevance scan has anyway, and closer, at parts of them, only
+//! where that says too little ([`Looks`]).
+//!
 //! Plain arithmetic in one order from a fixed seed: the same labels give the same bytes.
 
 mod bound;
@@ -12,11 +15,15 @@ mod calibrate;
 mod card;
 mod error;
 mod head;
+mod looks;
+mod network;
 mod train;
+mod weights;
 
 pub use bound::{misses_allowed, recall_lower_bound};
 pub use calibrate::{Calibration, Goal, calibrate};
-pub use card::{CARD_FILE, Card, ConstitutionName, Counts, Student, WEIGHTS_FILE};
+pub use card::{CARD_FILE, Card, CloserCard, ConstitutionName, Counts, Said, Student, WEIGHTS_FILE};
 pub use error::{StudentError, StudentErrorKind};
 pub use head::{Head, Member};
-pub use train::{Choice, Distilled, Example, TrainOptions, distill, is_held_out};
+pub use looks::{Band, Closer, Looks};
+pub use train::{Choice, CloserOptions, Distilled, Example, PartsOf, TrainOptions, distill, is_held_out};

@@ -1,16 +1,18 @@
-//! From labelled features to a head: members by cross-validation, then a threshold on what was held out.
+//! From labelled features to the looks of a student: members by cross-validation, then a threshold on what was held out.
 //!
-//! Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), a cosine schedule, and dropout on hidden units,
-//! all from one seed. Every output has the same weight on its two sides, however rare one of them is.
+//! A cosine schedule of rates, and everything random from one seed. Every output has the same weight on its two sides, however
+//! rare one of them is.
 
+use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::calibrate::{Calibration, Goal, calibrate, count_at};
+use crate::calibrate::{Calibration, Goal, calibrate, count_at, nine_digits};
 use crate::error::{Result, StudentError, StudentErrorKind};
 use crate::head::{Head, Member, largest};
+use crate::looks::{Band, Closer, Look, Looks};
+use crate::network::{Network, Pass};
 
 /// A labelled picture.
 #[derive(Debug, Clone)]
@@ -29,7 +31,10 @@ impl Example {
     }
 }
 
-/// How a head is trained.
+/// Gives the features of the parts of examples, one list for each of the places that it is given.
+pub type PartsOf<'a, E> = &'a mut dyn FnMut(&[usize]) -> std::result::Result<Vec<Vec<Vec<f32>>>, E>;
+
+/// How a student is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainOptions {
@@ -41,15 +46,46 @@ pub struct TrainOptions {
     pub folds: usize,
     /// Hidden units to try, 0 for a logistic regression; the best by cross-validation is taken.
     pub hidden: Vec<usize>,
-    /// Passes over the pictures.
+    /// Passes over the pictures for the first look.
     pub epochs: usize,
+    /// The closer look, if it is to have one.
+    pub closer: CloserOptions,
     /// What has to be kept.
     pub goal: Goal,
 }
 
 impl Default for TrainOptions {
     fn default() -> Self {
-        Self { seed: 1, held_out: 0.35, folds: 4, hidden: vec![0, 128], epochs: 30, goal: Goal::default() }
+        Self {
+            seed: 1,
+            held_out: 0.35,
+            folds: 4,
+            hidden: vec![0, 128],
+            epochs: 30,
+            closer: CloserOptions::default(),
+            goal: Goal::default(),
+        }
+    }
+}
+
+/// How the closer look is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CloserOptions {
+    /// Hidden units.
+    pub hidden: usize,
+    /// Passes over the pictures: ten times as long as one of the first look.
+    pub epochs: usize,
+    /// Part of the unsafe pictures that may be missed which the first look may miss alone, 0 to 1, exclusive.
+    pub share_of_misses: f64,
+    /// Share of the safe pictures that the first look may send on, 0 to 1, exclusive.
+    pub safe_sent: f64,
+}
+
+impl Default for CloserOptions {
+    /// What made a fifth of the pictures worth a closer look and cost nothing of what it gains (docs/student.md).
+    fn default() -> Self {
+        Self { hidden: 128, epochs: 12, share_of_misses: 0.2, safe_sent: 0.02 }
     }
 }
 
@@ -63,13 +99,17 @@ pub struct Choice {
     pub sent_on: f64,
 }
 
-/// A head, its threshold, and how they were found.
+/// The looks, their threshold, and how they were found.
 #[derive(Debug, Clone)]
 pub struct Distilled {
-    /// The head.
-    pub head: Head,
-    /// Its threshold and what it does on the held-out pictures.
+    /// The looks.
+    pub looks: Looks,
+    /// Share of the held-out pictures that a closer look is taken at, 0 to 1.
+    pub looked_closer: f64,
+    /// The threshold and what it does on the held-out pictures.
     pub calibration: Calibration,
+    /// The held-out pictures by their place among the examples, and whether each goes on to the judge.
+    pub held_out: Vec<(usize, bool)>,
     /// What cross-validation said.
     pub choices: Vec<Choice>,
     /// Pictures that were trained on, and those of them that are unsafe.
@@ -78,10 +118,10 @@ pub struct Distilled {
 
 const BATCH: usize = 64;
 const RATE: f32 = 1e-3;
-const DECAY: f32 = 1e-2;
-const DROPOUT: f64 = 0.2;
 /// Features that never vary are divided by this.
 const LEAST_DEVIATION: f32 = 1e-6;
+/// A score that none exceeds.
+const MOST_SCORE: f64 = 1e9;
 /// Most that a rare side of an output weighs over a common one.
 const MOST_WEIGHT: f32 = 20.0;
 
@@ -100,40 +140,127 @@ fn share_of(key: &str, seed: u64) -> f64 {
     first as f64 / (1_u64 << 48) as f64
 }
 
-/// Trains a head on `examples` of one width, with a label for each of the rules.
+/// Trains a student on `examples` of one width, with a label for each of the rules.
+///
+/// `parts` gives the features of the parts of examples, by their places, for a closer look; without it there is none. It is
+/// asked for those that the first look does not clear, from which alone the closer look learns, and for the held-out ones
+/// that are looked at closer.
 ///
 /// # Errors
-/// `Labels` if there are too few pictures, or too few unsafe ones, for the folds or the goal.
-pub fn distill(examples: &[Example], options: &TrainOptions) -> Result<Distilled> {
-    let (held_out, training): (Vec<&Example>, Vec<&Example>) =
-        examples.iter().partition(|example| is_held_out(&example.key, options));
-    let head = standardised(&training)?;
-    let folds: Vec<usize> = training
-        .iter()
-        .map(|example| (share_of(&example.key, options.seed ^ 0xf01d) * options.folds as f64) as usize)
-        .collect();
+/// `Labels` if there are too few pictures, or too few unsafe ones, for the folds or the goal; what `parts` answers.
+pub fn distill<E: From<StudentError>>(
+    examples: &[Example],
+    options: &TrainOptions,
+    mut parts: Option<PartsOf<'_, E>>,
+) -> std::result::Result<Distilled, E> {
+    let (held_out, training): (Vec<usize>, Vec<usize>) =
+        (0..examples.len()).partition(|index| is_held_out(&examples[*index].key, options));
+    let fold = |index: &usize| {
+        (share_of(&examples[*index].key, options.seed ^ 0xf01d) * options.folds as f64) as usize
+    };
+    let folds: Vec<usize> = training.iter().map(fold).collect();
+    let shown: Vec<&Example> = training.iter().map(|index| &examples[*index]).collect();
+    check(&shown, &folds, options)?;
+    let (first, scores, choices) = first_look(&shown, &folds, options)?;
+    let mut looks = Looks { first, closer: None };
+    if let Some(parts) = &mut parts {
+        let band = band(&scores, options);
+        let clears = |score: f64| band.clear_below.is_some_and(|below| score < below);
+        let unclear: Vec<usize> = (0..training.len()).filter(|at| !clears(scores[*at].0)).collect();
+        let of_parts = parts(&unclear.iter().map(|at| training[*at]).collect::<Vec<usize>>())?;
+        let folds: Vec<usize> = unclear.iter().map(|at| folds[*at]).collect();
+        let unclear: Vec<&Example> = unclear.iter().map(|at| shown[*at]).collect();
+        check(&unclear, &folds, options)?;
+        looks.closer = Some(closer_look(&unclear, &of_parts, &folds, band, options)?);
+    }
+    let (calibration, held) = hold_against(&mut looks, examples, &held_out, options, parts)?;
+    let unsure = held.iter().filter(|look| looks.closer.is_some() && matches!(look, Look::Score(_))).count();
+    let looked_closer = nine_digits(unsure as f64 / held.len().max(1) as f64);
+    let goes_on = |look: &Look| look.rank() >= calibration.threshold;
+    let held_out = held_out.into_iter().zip(held.iter().map(goes_on)).collect();
+    let trained = (shown.len() as u64, shown.iter().filter(|example| example.is_unsafe()).count() as u64);
+    Ok(Distilled { looks, looked_closer, calibration, held_out, choices, trained })
+}
+
+/// Finds the threshold on the held-out pictures, and what the looks make of each.
+fn hold_against<E: From<StudentError>>(
+    looks: &mut Looks,
+    examples: &[Example],
+    held_out: &[usize],
+    options: &TrainOptions,
+    mut parts: Option<PartsOf<'_, E>>,
+) -> std::result::Result<(Calibration, Vec<Look>), E> {
+    loop {
+        let mut unsure = Vec::new();
+        for index in held_out {
+            if looks.looks_closer(&examples[*index].views)? {
+                unsure.push(*index);
+            }
+        }
+        let of_parts = match &mut parts {
+            Some(parts) => parts(&unsure)?,
+            None => Vec::new(),
+        };
+        let mut of_parts = of_parts.into_iter();
+        let look = |index: &usize| {
+            let parts = || Ok::<_, StudentError>(of_parts.next().unwrap_or_default());
+            looks.look(&examples[*index].views, parts)
+        };
+        let held = held_out.iter().map(look).collect::<Result<Vec<Look>>>()?;
+        let ranks: Vec<(f64, bool)> = held
+            .iter()
+            .zip(held_out)
+            .map(|(look, index)| (look.rank(), examples[*index].is_unsafe()))
+            .collect();
+        match (calibrate(&ranks, options.goal)?, &mut looks.closer) {
+            (Some(calibration), _) => return Ok((calibration, held)),
+            // The first look alone would miss too much here: it clears nothing.
+            (None, Some(Closer { band: Band { clear_below: below @ Some(_), .. }, .. })) => *below = None,
+            (None, _) => return Err(no_threshold().into()),
+        }
+    }
+}
+
+fn no_threshold() -> StudentError {
+    StudentError::new(StudentErrorKind::Labels, "no threshold reaches the goal: label more pictures")
+}
+
+/// Refuses what no fold could be trained on.
+fn check(training: &[&Example], folds: &[usize], options: &TrainOptions) -> Result<()> {
     let enough = |fold: usize| {
-        let own = training.iter().zip(&folds).filter(|(_, own)| **own != fold).map(|(example, _)| example);
+        let own = training.iter().zip(folds).filter(|(_, own)| **own != fold).map(|(example, _)| example);
         let (is, is_not): (Vec<bool>, Vec<bool>) = own.map(|example| example.is_unsafe()).partition(|is| *is);
         is.len() >= 2 && is_not.len() >= 2
     };
-    if options.folds < 2 || options.hidden.is_empty() || !(0..options.folds).all(enough) {
-        let message = format!(
-            "{} pictures to train on, {} of them unsafe; expected some of both in each of {} folds: label more pictures",
-            training.len(),
-            training.iter().filter(|example| example.is_unsafe()).count(),
-            options.folds
-        );
-        return Err(StudentError::new(StudentErrorKind::Labels, message));
+    if options.folds >= 2 && !options.hidden.is_empty() && (0..options.folds).all(enough) {
+        return Ok(());
     }
-    let rows: Vec<Row> = training.iter().map(|example| Row::new(&head, example)).collect();
-    let mut best: Option<(f64, Vec<Member>)> = None;
+    let message = format!(
+        "{} pictures to train on, {} of them unsafe; expected some of both in each of {} folds: label more pictures",
+        training.len(),
+        training.iter().filter(|example| example.is_unsafe()).count(),
+        options.folds
+    );
+    Err(StudentError::new(StudentErrorKind::Labels, message))
+}
+
+/// The first look, the score that it gives each picture by the member that was not trained on it, and how its number of
+/// hidden units was chosen.
+fn first_look(
+    training: &[&Example],
+    folds: &[usize],
+    options: &TrainOptions,
+) -> Result<(Head, Vec<(f64, bool)>, Vec<Choice>)> {
+    let head = standardised(training.iter().filter_map(|example| example.views.first()), training.len())?;
+    let rows: Vec<Row> = training.iter().map(|example| Row::new(example, &head)).collect();
+    let mut best: Option<(f64, Vec<Member>, Vec<(f64, bool)>)> = None;
     let mut choices = Vec::new();
     for hidden in &options.hidden {
-        let members = members(&rows, &folds, *hidden, options);
+        let plan = Plan { hidden: *hidden, epochs: options.epochs, seed: options.seed };
+        let members: Vec<Member> = members(&rows, folds, plan).into_iter().map(|(whole, _)| whole).collect();
         let scores: Vec<(f64, bool)> = rows
             .iter()
-            .zip(&folds)
+            .zip(folds)
             .map(|(row, fold)| {
                 let logits = members[*fold].logits(&row.x);
                 (largest(logits.into_iter().map(f64::from)), row.is_unsafe())
@@ -141,24 +268,63 @@ pub fn distill(examples: &[Example], options: &TrainOptions) -> Result<Distilled
             .collect();
         let sent_on = sent_at(&scores, options.goal.recall);
         choices.push(Choice { hidden: *hidden, sent_on });
-        if best.as_ref().is_none_or(|(least, _)| sent_on < *least) {
-            best = Some((sent_on, members));
+        if best.as_ref().is_none_or(|(least, ..)| sent_on < *least) {
+            best = Some((sent_on, members, scores));
         }
     }
-    let head = Head { members: best.map(|(_, members)| members).unwrap_or_default(), ..head };
-    let scores = held_out
-        .iter()
-        .map(|example| Ok((score(&head, &example.views)?, example.is_unsafe())))
-        .collect::<Result<Vec<_>>>()?;
-    let calibration = calibrate(&scores, options.goal)?;
-    let trained =
-        (training.len() as u64, training.iter().filter(|example| example.is_unsafe()).count() as u64);
-    Ok(Distilled { head, calibration, choices, trained })
+    let (members, scores) = best.map(|(_, members, scores)| (members, scores)).unwrap_or_default();
+    Ok((Head { members, ..head }, scores, choices))
 }
 
-/// The score of a picture: that of its most suspicious view.
-pub(crate) fn score(head: &Head, views: &[Vec<f32>]) -> Result<f64> {
-    views.iter().try_fold(f64::NEG_INFINITY, |most, view| Ok(most.max(head.score(view)?)))
+/// Which scores of the first look are to decide, by those that it gave pictures that it was not trained on.
+fn band(scores: &[(f64, bool)], options: &TrainOptions) -> Band {
+    let sorted = |side: bool| {
+        let mut scores: Vec<f64> =
+            scores.iter().filter(|(_, is)| *is == side).map(|(score, _)| *score).collect();
+        scores.sort_by(f64::total_cmp);
+        scores
+    };
+    let (positives, negatives) = (sorted(true), sorted(false));
+    let CloserOptions { share_of_misses, safe_sent, .. } = options.closer;
+    let missed = ((1.0 - options.goal.recall) * share_of_misses * positives.len() as f64) as usize;
+    let below = (missed > 0).then(|| positives.get(missed).copied()).flatten();
+    let from = negatives.get(((1.0 - safe_sent) * negatives.len() as f64) as usize).copied();
+    Band { clear_below: below.map(nine_digits), send_from: nine_digits(from.unwrap_or(MOST_SCORE)) }
+}
+
+/// The closer look, from examples and their parts.
+fn closer_look(
+    training: &[&Example],
+    of_parts: &[Vec<Vec<f32>>],
+    folds: &[usize],
+    band: Band,
+    options: &TrainOptions,
+) -> Result<Closer> {
+    if of_parts.len() != training.len() || of_parts.iter().any(Vec::is_empty) {
+        let message =
+            format!("parts of {} pictures, expected some of each of {}", of_parts.len(), training.len());
+        return Err(StudentError::new(StudentErrorKind::Labels, message));
+    }
+    let whole = standardised(training.iter().filter_map(|example| example.views.first()), training.len())?;
+    let count = of_parts.iter().map(Vec::len).sum();
+    let parts = standardised(of_parts.iter().flatten(), count)?;
+    let rows: Vec<Row> = training
+        .iter()
+        .zip(of_parts)
+        .map(|(example, own)| {
+            let own = own.iter().map(|part| parts.standardise(part)).collect();
+            Row { parts: own, ..Row::new(example, &whole) }
+        })
+        .collect();
+    let CloserOptions { hidden, epochs, .. } = options.closer;
+    let plan = Plan { hidden, epochs, seed: options.seed ^ 0xc105 };
+    let (of_whole, of_parts): (Vec<Member>, Vec<Option<Member>>) =
+        members(&rows, folds, plan).into_iter().unzip();
+    Ok(Closer {
+        whole: Head { members: of_whole, ..whole },
+        parts: Head { members: of_parts.into_iter().flatten().collect(), ..parts },
+        band,
+    })
 }
 
 /// The share of pictures at or over the highest threshold that keeps this share of the unsafe ones.
@@ -170,11 +336,11 @@ fn sent_at(scores: &[(f64, bool)], recall: f64) -> f64 {
     count_at(scores, threshold, 0.5).sent_on
 }
 
-/// A head without members, by the mean and the deviation of the features.
-fn standardised(training: &[&Example]) -> Result<Head> {
-    let rows: Vec<&Vec<f32>> = training.iter().filter_map(|example| example.views.first()).collect();
+/// A head without members, by the mean and the deviation of `expected` rows of features.
+fn standardised<'a>(rows: impl Iterator<Item = &'a Vec<f32>>, expected: usize) -> Result<Head> {
+    let rows: Vec<&Vec<f32>> = rows.collect();
     let width = rows.first().map_or(0, |row| row.len());
-    if width == 0 || rows.len() != training.len() || rows.iter().any(|row| row.len() != width) {
+    if width == 0 || rows.len() != expected || rows.iter().any(|row| row.len() != width) {
         let message = "expected pictures with features of one number; label some pictures first";
         return Err(StudentError::new(StudentErrorKind::Labels, message));
     }
@@ -198,14 +364,17 @@ fn standardised(training: &[&Example]) -> Result<Head> {
 /// Standardised features and a target for each rule.
 struct Row {
     x: Vec<f32>,
+    /// Of each part; none for the first look.
+    parts: Vec<Vec<f32>>,
     targets: Vec<f32>,
 }
 
 impl Row {
-    fn new(head: &Head, example: &Example) -> Self {
-        let x = example.views.first().map(|view| head.standardise(view)).unwrap_or_default();
+    fn new(example: &Example, whole: &Head) -> Self {
+        let x = example.views.first().map(|view| whole.standardise(view)).unwrap_or_default();
         let target = |is: bool| f32::from(u8::from(is));
-        Self { x, targets: example.violated.iter().map(|violated| target(*violated)).collect() }
+        let targets = example.violated.iter().map(|violated| target(*violated)).collect();
+        Self { x, parts: Vec::new(), targets }
     }
 
     fn is_unsafe(&self) -> bool {
@@ -213,16 +382,26 @@ impl Row {
     }
 }
 
-/// One member for each fold, trained on the others; at the same time, each on its own from its own seed.
-fn members(rows: &[Row], folds: &[usize], hidden: usize, options: &TrainOptions) -> Vec<Member> {
+/// How one look's members are trained.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    hidden: usize,
+    epochs: usize,
+    seed: u64,
+}
+
+/// One member for each fold, trained on the others; at the same time, each on its own from its own seed. With one for the
+/// parts, where the rows have some.
+fn members(rows: &[Row], folds: &[usize], plan: Plan) -> Vec<(Member, Option<Member>)> {
     let train = |fold: usize| {
         let own: Vec<&Row> =
             rows.iter().zip(folds).filter(|(_, own)| **own != fold).map(|(row, _)| row).collect();
-        let seed = options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ((hidden as u64) << 32) ^ fold as u64;
-        Trainer::new(&own, hidden, seed).train(&own, options.epochs)
+        let seed = plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ((plan.hidden as u64) << 32) ^ fold as u64;
+        Trainer::new(&own, plan.hidden, seed).train(&own, plan.epochs)
     };
+    let count = folds.iter().max().map_or(0, |last| last + 1);
     std::thread::scope(|scope| {
-        let running: Vec<_> = (0..options.folds).map(|fold| scope.spawn(move || train(fold))).collect();
+        let running: Vec<_> = (0..count).map(|fold| scope.spawn(move || train(fold))).collect();
         // A thread that panics is a bug, which is not to be passed over.
         running
             .into_iter()
@@ -231,46 +410,10 @@ fn members(rows: &[Row], folds: &[usize], hidden: usize, options: &TrainOptions)
     })
 }
 
-/// A block of numbers with what Adam knows of them.
-struct Block {
-    values: Vec<f32>,
-    gradient: Vec<f32>,
-    first: Vec<f32>,
-    second: Vec<f32>,
-    decays: bool,
-}
-
-impl Block {
-    fn new(values: Vec<f32>, decays: bool) -> Self {
-        let zeros = vec![0.0; values.len()];
-        Self { gradient: zeros.clone(), first: zeros.clone(), second: zeros, values, decays }
-    }
-
-    /// A step of AdamW, and a new gradient of zeros.
-    fn step(&mut self, rate: f32, number: i32) {
-        const FIRST: f32 = 0.9;
-        const SECOND: f32 = 0.999;
-        let (fix_first, fix_second) = (1.0 - FIRST.powi(number), 1.0 - SECOND.powi(number));
-        let decay = if self.decays { 1.0 - rate * DECAY } else { 1.0 };
-        let state = self.first.iter_mut().zip(&mut self.second);
-        for ((value, gradient), (first, second)) in self.values.iter_mut().zip(&mut self.gradient).zip(state)
-        {
-            *first = FIRST * *first + (1.0 - FIRST) * *gradient;
-            *second = SECOND * *second + (1.0 - SECOND) * *gradient * *gradient;
-            *value = *value * decay - rate * (*first / fix_first) / ((*second / fix_second).sqrt() + 1e-8);
-            *gradient = 0.0;
-        }
-    }
-}
-
 struct Trainer {
     random: ChaCha8Rng,
-    width: usize,
-    outputs: usize,
-    /// Weights and biases of the hidden layer.
-    hidden: Option<(Block, Block)>,
-    output: Block,
-    bias: Block,
+    whole: Network,
+    parts: Option<Network>,
     /// For each output what a picture of each side weighs, the negative side first.
     weights: Vec<[f32; 2]>,
 }
@@ -278,34 +421,20 @@ struct Trainer {
 impl Trainer {
     fn new(rows: &[&Row], hidden: usize, seed: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let (width, outputs) = (rows[0].x.len(), rows[0].targets.len());
-        let inner = if hidden == 0 { width } else { hidden };
-        let layer = (hidden > 0).then(|| {
-            (
-                Block::new(uniform(&mut random, hidden * width, width), true),
-                Block::new(vec![0.0; hidden], false),
-            )
-        });
-        let output = Block::new(uniform(&mut random, outputs * inner, inner), true);
+        let outputs = rows[0].targets.len();
+        let whole = Network::new(&mut random, rows[0].x.len(), hidden, outputs);
+        let part = rows[0].parts.first();
+        let parts = part.map(|part| Network::new(&mut random, part.len(), hidden, outputs));
         let count = rows.len() as f32;
         let weight = |output: usize| {
             let positive: f32 = rows.iter().map(|row| row.targets[output]).sum();
             let side = |own: f32| (count / (2.0 * own.max(1.0))).min(MOST_WEIGHT);
             [side(count - positive), side(positive)]
         };
-        let weights = (0..outputs).map(weight).collect();
-        Self {
-            random,
-            width,
-            outputs,
-            hidden: layer,
-            output,
-            bias: Block::new(vec![0.0; outputs], false),
-            weights,
-        }
+        Self { random, whole, parts, weights: (0..outputs).map(weight).collect() }
     }
 
-    fn train(mut self, rows: &[&Row], epochs: usize) -> Member {
+    fn train(mut self, rows: &[&Row], epochs: usize) -> (Member, Option<Member>) {
         let mut order: Vec<usize> = (0..rows.len()).collect();
         let batches = rows.len().div_ceil(BATCH);
         let steps = (epochs * batches).max(1) as f32;
@@ -318,63 +447,47 @@ impl Trainer {
                 }
                 number += 1;
                 let rate = RATE * 0.5 * (1.0 + (std::f32::consts::PI * number as f32 / steps).cos());
-                let layer = self.hidden.iter_mut().flat_map(|(weights, bias)| [weights, bias]);
-                layer.chain([&mut self.output, &mut self.bias]).for_each(|block| block.step(rate, number));
+                self.whole.step(rate, number);
+                self.parts.iter_mut().for_each(|parts| parts.step(rate, number));
             }
         }
-        Member {
-            hidden: self.hidden.map(|(weights, bias)| (weights.values, bias.values)),
-            output: self.output.values,
-            bias: self.bias.values,
-        }
+        (self.whole.into_member(), self.parts.map(Network::into_member))
     }
 
     /// Adds the gradient of one picture's loss, the mean of its outputs' weighted cross-entropies.
     fn learn(&mut self, row: &Row, share: f32) {
-        let mut inner = Vec::new();
-        if let Some((weights, bias)) = &self.hidden {
-            crate::head::affine(&weights.values, &bias.values, &row.x, &mut inner);
-            let keep = (1.0 - DROPOUT) as f32;
-            for value in &mut inner {
-                let kept = self.random.random_bool(1.0 - DROPOUT);
-                *value = if kept { value.max(0.0) / keep } else { 0.0 };
-            }
-        }
-        let x = if self.hidden.is_some() { &inner } else { &row.x };
-        let mut logits = Vec::new();
-        crate::head::affine(&self.output.values, &self.bias.values, x, &mut logits);
-        let mut back = vec![0.0; inner.len()];
-        for (output, logit) in logits.iter().enumerate() {
-            let target = row.targets[output];
-            let weight = self.weights[output][usize::from(target > 0.5)];
-            let error = weight * share * (1.0 / (1.0 + (-logit).exp()) - target) / self.outputs as f32;
-            self.bias.gradient[output] += error;
-            let at = output * x.len()..(output + 1) * x.len();
-            add(&mut self.output.gradient[at.clone()], x, error);
-            if !back.is_empty() {
-                add(&mut back, &self.output.values[at], error);
-            }
-        }
-        if let Some((weights, bias)) = &mut self.hidden {
-            for (unit, (value, error)) in inner.iter().zip(&back).enumerate() {
-                if *value > 0.0 {
-                    let error = error / (1.0 - DROPOUT) as f32;
-                    bias.gradient[unit] += error;
-                    add(&mut weights.gradient[unit * self.width..(unit + 1) * self.width], &row.x, error);
-                }
+        let whole = self.whole.forward(&row.x, &mut self.random);
+        let parts: Vec<Pass> = match &self.parts {
+            Some(network) => row.parts.iter().map(|part| network.forward(part, &mut self.random)).collect(),
+            None => Vec::new(),
+        };
+        let outputs = whole.logits.len();
+        // The most suspicious part of each output, the only one that learns from it.
+        let most: Vec<usize> = (0..outputs)
+            .map(|output| {
+                let logit = |part: &usize| parts[*part].logits[output];
+                (0..parts.len()).max_by(|a, b| logit(a).total_cmp(&logit(b))).unwrap_or_default()
+            })
+            .collect();
+        let errors: Vec<f32> = (0..outputs)
+            .map(|output| {
+                let of_part = parts.get(most[output]).map_or(0.0, |pass| pass.logits[output]);
+                let (logit, target) = (whole.logits[output] + of_part, row.targets[output]);
+                let weight = self.weights[output][usize::from(target > 0.5)];
+                weight * share * (1.0 / (1.0 + (-logit).exp()) - target) / outputs as f32
+            })
+            .collect();
+        self.whole.backward(&row.x, &whole, &errors);
+        let Some(network) = &mut self.parts else { return };
+        for (index, pass) in parts.iter().enumerate() {
+            let own: Vec<f32> = most
+                .iter()
+                .zip(&errors)
+                .map(|(most, error)| if *most == index { *error } else { 0.0 })
+                .collect();
+            if own.iter().any(|error| *error != 0.0) {
+                network.backward(&row.parts[index], pass, &own);
             }
         }
     }
-}
-
-fn add(sum: &mut [f32], values: &[f32], factor: f32) {
-    for (sum, value) in sum.iter_mut().zip(values) {
-        *sum += factor * value;
-    }
-}
-
-/// Numbers of a layer with so many inputs, as PyTorch's `Linear` begins with.
-fn uniform(random: &mut impl Rng, count: usize, inputs: usize) -> Vec<f32> {
-    let most = 1.0 / (inputs as f32).sqrt();
-    (0..count).map(|_| random.random_range(-most..most)).collect()
 }

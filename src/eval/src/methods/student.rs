@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use cluegate_judge::views;
-use cluegate_perception::{Call, Embedding, RelevanceEncoder};
+use cluegate_judge::{parts, views};
+use cluegate_perception::{Call, Embedding, Picture, RelevanceEncoder};
 use cluegate_student::Student;
 
 use super::{Method, MethodError, Subject, revision};
@@ -39,17 +39,23 @@ impl Method for StudentAlone {
 
     fn judge(&self, subject: &Subject<'_>, call: &Call) -> Result<Outcome, MethodError> {
         let views = views(subject.picture);
-        let embeddings = self.encoder.embed_pictures(&views, call)?;
-        if embeddings.len() != views.len() {
-            return Err(MethodError::AnswerCount { expected: views.len(), came: embeddings.len() });
-        }
-        let score = self.student.score(embeddings.iter().map(Embedding::values))?;
-        let threshold = self.student.threshold();
+        let mut passes = 0;
+        let mut embed = |pictures: &[Picture]| -> Result<Vec<Embedding>, MethodError> {
+            let embeddings = self.encoder.embed_pictures(pictures, call)?;
+            passes += pictures.len() as u64;
+            if embeddings.len() == pictures.len() {
+                Ok(embeddings)
+            } else {
+                Err(MethodError::AnswerCount { expected: pictures.len(), came: embeddings.len() })
+            }
+        };
+        let embeddings = embed(&views)?;
+        let said = self.student.say(&embeddings, || embed(&parts(&views)))?;
         Ok(Outcome::Judged(Judgment {
-            flagged: score >= threshold,
+            flagged: !said.cleared(),
             violated: None,
-            score: Some(1.0 / (1.0 + (threshold - score).exp())),
-            passes: views.len() as u64,
+            score: Some(1.0 / (1.0 + (said.threshold - said.score).exp())),
+            passes,
             words: None,
             evidence: Vec::new(),
         }))

@@ -9,7 +9,9 @@ use cluegate_gate::{
 use cluegate_judge::Verdict;
 use cluegate_judge::fakes::{self, FakeDetector};
 use cluegate_perception::Call;
-use cluegate_student::{Calibration, ConstitutionName, Distilled, Head, Member, Student, TrainOptions};
+use cluegate_student::{
+    Calibration, ConstitutionName, Distilled, Head, Looks, Member, Student, TrainOptions,
+};
 
 /// A student that clears every picture of the scripted encoder under `revision`.
 fn student(revision: String) -> Arc<Student> {
@@ -24,7 +26,9 @@ fn student(revision: String) -> Arc<Student> {
         recall_lower_bound: 0.0,
         sent_on: 1.0,
     };
-    let distilled = Distilled { head, calibration, choices: Vec::new(), trained: (1, 1) };
+    let looks = Looks { first: head, closer: None };
+    let (choices, held_out, looked_closer) = (Vec::new(), Vec::new(), 0.0);
+    let distilled = Distilled { looks, calibration, looked_closer, held_out, choices, trained: (1, 1) };
     let name = ConstitutionName { name: "world".to_owned(), revision };
     let about = (String::new(), "fake-encoder".to_owned(), name, String::new());
     Arc::new(Student::new(&distilled, &TrainOptions::default(), Vec::new(), about).unwrap())

@@ -3,16 +3,25 @@
 use std::sync::Arc;
 
 use cluegate_student::{
-    Calibration, ConstitutionName, Distilled, Head, Member, Student, StudentErrorKind, TrainOptions,
+    Band, Calibration, Closer, ConstitutionName, Distilled, Head, Looks, Member, Student, StudentErrorKind,
+    TrainOptions,
 };
 
 use super::support::{Script, one_statement, picture};
 use crate::{InspectOptions, Judge, JudgeError, JudgeErrorKind, Outcome, Stages, Verdict};
 
+/// A head that gives every picture of the scripted encoder `score`.
+fn head(score: f32) -> Head {
+    let member = Member { hidden: None, output: vec![score, 0.0, score, 0.0], bias: vec![0.0, 0.0] };
+    Head { mean: vec![0.0; 2], deviation: vec![1.0; 2], members: vec![member] }
+}
+
 /// A student of the scripted encoder whose score of every picture is `score`, with the threshold 0.
 fn student(score: f32, revision: &str, encoder: &str) -> Arc<Student> {
-    let member = Member { hidden: None, output: vec![score, 0.0, score, 0.0], bias: vec![0.0, 0.0] };
-    let head = Head { mean: vec![0.0; 2], deviation: vec![1.0; 2], members: vec![member] };
+    student_of(Looks { first: head(score), closer: None }, revision, encoder)
+}
+
+fn student_of(looks: Looks, revision: &str, encoder: &str) -> Arc<Student> {
     let calibration = Calibration {
         threshold: 0.0,
         pictures: 2,
@@ -22,7 +31,8 @@ fn student(score: f32, revision: &str, encoder: &str) -> Arc<Student> {
         recall_lower_bound: 0.0,
         sent_on: 0.5,
     };
-    let distilled = Distilled { head, calibration, choices: Vec::new(), trained: (2, 1) };
+    let (choices, held_out, looked_closer) = (Vec::new(), Vec::new(), 0.5);
+    let distilled = Distilled { looks, calibration, looked_closer, held_out, choices, trained: (2, 1) };
     let name = ConstitutionName { name: "test".to_owned(), revision: revision.to_owned() };
     let about = (String::new(), encoder.to_owned(), name, String::new());
     let options = TrainOptions::default();
@@ -71,6 +81,30 @@ fn what_it_does_not_clear_is_judged_as_without_it() {
     let plain = Script { prior: 0.1, whole: 0.95, ..Script::default() }.report(Stages::ALL);
     assert_eq!(report.rules(), plain.rules());
     assert!(plain.prefilter().is_none() && !plain.complete().expect("complete").prefiltered());
+}
+
+#[test]
+fn a_closer_look_is_taken_where_the_first_says_too_little() {
+    // The first look's score is 1 throughout; the closer one adds a part's to the whole's.
+    let asked = |clear_below: f64, send_from: f64, part: f32| {
+        let band = Band { clear_below: Some(clear_below), send_from };
+        let closer = Closer { whole: head(1.0), parts: head(part), band };
+        let looks = Looks { first: head(1.0), closer: Some(closer) };
+        let script = Script { prior: 0.1, whole: 0.95, ..Script::default() };
+        let revision = one_statement().revision().to_string();
+        let judge =
+            script.judge().with_prefilter(student_of(looks, &revision, "fake-encoder")).expect("a judge");
+        let report = inspect(&judge, &InspectOptions::default());
+        let said = report.prefilter().expect("what it said").clone();
+        (report.verdict(), report.passes().stages.relevance, said.score, said.closer, said.cleared)
+    };
+    // Below the band, above it, between: then the nine parts of the picture are embedded too.
+    let before = asked(2.0, 3.0, -5.0);
+    assert_eq!((before.0, before.2, before.3, before.4), (Verdict::Safe, 1.0, false, true));
+    let above = asked(0.0, 1.0, -5.0);
+    assert_eq!((above.0, above.2, above.3, above.4), (Verdict::Unsafe, 1.0, false, false));
+    assert_eq!(asked(0.0, 3.0, -5.0), (Verdict::Safe, before.1 + 9, -4.0, true, true));
+    assert_eq!(asked(0.0, 3.0, 2.0), (Verdict::Unsafe, above.1 + 9, 3.0, true, false));
 }
 
 #[test]

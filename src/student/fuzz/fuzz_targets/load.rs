@@ -3,7 +3,7 @@
 //! HASH. Run with `cargo +nightly fuzz run load` in `src/student`.
 #![no_main]
 
-use cluegate_student::{CARD_FILE, Student, WEIGHTS_FILE};
+use cluegate_student::{CARD_FILE, Student, StudentError, WEIGHTS_FILE};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -16,7 +16,10 @@ fuzz_target!(|bytes: &[u8]| {
     std::fs::write(folder.path().join(CARD_FILE), card).expect("written");
     std::fs::write(folder.path().join(WEIGHTS_FILE), weights).expect("written");
     if let Ok(student) = Student::load(folder.path()) {
-        assert_eq!(student.head().outputs(), student.card().outputs.len());
-        let _ = student.score([&vec![0.5; student.head().width()][..]]);
+        let looks = student.looks();
+        assert_eq!(looks.first.outputs(), student.card().outputs.len());
+        let width = looks.closer.as_ref().map_or(0, |closer| closer.parts.width());
+        let _ = student
+            .say(&[vec![0.5; looks.first.width()]], || Ok::<_, StudentError>(vec![vec![0.5; width]; 2]));
     }
 });
