@@ -81,7 +81,9 @@ fn labels_become_a_student_that_clears_pictures() {
     let mut cleared = 0;
     for line in &lines {
         let Some(said) = line.get("prefilter") else { continue };
-        assert_eq!(said["cleared"], Value::from(said["score"].as_f64().expect("a score") < threshold));
+        let number = |name: &str| said[name].as_f64().expect("a number");
+        assert_eq!(said["cleared"], Value::from(number("score") < number("threshold")));
+        assert!(said["closer"] == false || number("threshold") == threshold, "{said}");
         if said["cleared"] == true {
             cleared += 1;
             assert_eq!(line["verdict"], "safe");

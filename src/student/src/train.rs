@@ -166,11 +166,19 @@ pub fn distill<E: From<StudentError>>(
     if let Some(parts) = &mut parts {
         let band = band(&scores, options);
         let clears = |score: f64| band.clear_below.is_some_and(|below| score < below);
-        let unclear: Vec<usize> = (0..training.len()).filter(|at| !clears(scores[*at].0)).collect();
+        let of = |places: &[usize]| {
+            let examples: Vec<&Example> = places.iter().map(|at| shown[*at]).collect();
+            let folds: Vec<usize> = places.iter().map(|at| folds[*at]).collect();
+            (examples, folds)
+        };
+        let mut unclear: Vec<usize> = (0..shown.len()).filter(|at| !clears(scores[*at].0)).collect();
+        let (few, of_few) = of(&unclear);
+        if check(&few, &of_few, options).is_err() {
+            // Too few to learn from alone.
+            unclear = (0..shown.len()).collect();
+        }
         let of_parts = parts(&unclear.iter().map(|at| training[*at]).collect::<Vec<usize>>())?;
-        let folds: Vec<usize> = unclear.iter().map(|at| folds[*at]).collect();
-        let unclear: Vec<&Example> = unclear.iter().map(|at| shown[*at]).collect();
-        check(&unclear, &folds, options)?;
+        let (unclear, folds) = of(&unclear);
         looks.closer = Some(closer_look(&unclear, &of_parts, &folds, band, options)?);
     }
     let (calibration, held) = hold_against(&mut looks, examples, &held_out, options, parts)?;
