@@ -116,6 +116,9 @@ pub struct Distilled {
     pub trained: (u64, u64),
 }
 
+/// Scores of pictures, and whether the judge calls each unsafe.
+type Scores = Vec<(f64, bool)>;
+
 const BATCH: usize = 64;
 const RATE: f32 = 1e-3;
 /// Features that never vary are divided by this.
@@ -258,15 +261,15 @@ fn first_look(
     training: &[&Example],
     folds: &[usize],
     options: &TrainOptions,
-) -> Result<(Head, Vec<(f64, bool)>, Vec<Choice>)> {
+) -> Result<(Head, Scores, Vec<Choice>)> {
     let head = standardised(training.iter().filter_map(|example| example.views.first()), training.len())?;
     let rows: Vec<Row> = training.iter().map(|example| Row::new(example, &head)).collect();
-    let mut best: Option<(f64, Vec<Member>, Vec<(f64, bool)>)> = None;
+    let mut best: Option<(f64, Vec<Member>, Scores)> = None;
     let mut choices = Vec::new();
     for hidden in &options.hidden {
         let plan = Plan { hidden: *hidden, epochs: options.epochs, seed: options.seed };
         let members: Vec<Member> = members(&rows, folds, plan).into_iter().map(|(whole, _)| whole).collect();
-        let scores: Vec<(f64, bool)> = rows
+        let scores: Scores = rows
             .iter()
             .zip(folds)
             .map(|(row, fold)| {
