@@ -224,6 +224,7 @@ impl<'a> Inspection<'a> {
             let parts = pictures::parts(&pictures::views(picture));
             let embeddings = session.call(Stage::Relevance, |call| encoder.embed_pictures(&parts, call))?;
             relevance::check_embeddings(&embeddings, parts.len())?;
+            session.count(Stage::Relevance, parts.len());
             Ok::<_, JudgeError>(embeddings)
         })?;
         Ok(Some(PrefilterEvidence {
