@@ -109,7 +109,7 @@ impl Studio {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         // The gate counts steps, whether they are carried out or known.
         for step in 1..=self.steps {
-            hook.wants_preview(index, step, self.steps);
+            hook.step(index, step, self.steps, None);
         }
         if let Some(picture) = kept {
             return Ok(Drawn::Finished(picture));
@@ -146,7 +146,7 @@ impl StepHook for Unwatched {
         false
     }
 
-    fn preview(&mut self, _: usize, _: u32, _: u32, _: &Picture) -> Step {
+    fn step(&mut self, _: usize, _: u32, _: u32, _: Option<&Picture>) -> Step {
         Step::Continue
     }
 }

@@ -54,7 +54,8 @@ impl StepHook for Watching<'_> {
         AT.iter().any(|at| PreviewSchedule::step_at(*at, total) == step)
     }
 
-    fn preview(&mut self, _: usize, step: u32, total: u32, preview: &Picture) -> Step {
+    fn step(&mut self, _: usize, step: u32, total: u32, preview: Option<&Picture>) -> Step {
+        let Some(preview) = preview else { return Step::Continue };
         let begun = Instant::now();
         let glance = previews::score(self.inspector, self.rules, preview);
         let glanced = begun.elapsed().as_secs_f64();

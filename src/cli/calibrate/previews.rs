@@ -173,7 +173,8 @@ impl StepHook for Watching<'_> {
         self.wanted
     }
 
-    fn preview(&mut self, _: usize, step: u32, total: u32, preview: &Picture) -> Step {
+    fn step(&mut self, _: usize, step: u32, total: u32, preview: Option<&Picture>) -> Step {
+        let Some(preview) = preview else { return Step::Continue };
         let begun = Instant::now();
         let score = previews::score(self.setting.inspector.as_ref(), &self.setting.rules, preview);
         for (at, slot) in self.setting.at.iter().zip(&mut self.scores) {
