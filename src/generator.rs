@@ -191,8 +191,8 @@ impl cluegate_candle_diffusion::StepHook for JobHook<'_> {
     }
 
     fn on_step(&mut self, step: cluegate_candle_diffusion::Step) -> Control {
-        let Some(preview) = step.preview else { return Control::Continue };
-        match self.hook.preview(self.job, step.index as u32 + 1, step.total as u32, &Picture::new(preview)) {
+        let preview = step.preview.map(Picture::new);
+        match self.hook.step(self.job, step.index as u32 + 1, step.total as u32, preview.as_ref()) {
             Step::Continue => Control::Continue,
             Step::Stop => Control::Abort,
         }
@@ -251,8 +251,9 @@ mod tests {
                 false
             }
 
-            fn preview(&mut self, _: usize, _: u32, _: u32, _: &Picture) -> Step {
-                panic!("no preview was asked for")
+            fn step(&mut self, _: usize, _: u32, _: u32, preview: Option<&Picture>) -> Step {
+                assert!(preview.is_none(), "no preview was asked for");
+                Step::Continue
             }
         }
         let draw = |avoid: &[String], safety: SafetyGuidance| {

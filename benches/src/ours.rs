@@ -31,10 +31,12 @@ impl Ours {
     }
 
     /// The same, keeping as many reports as `reports` says: the others keep none, so that a picture that is judged again
-    /// costs what it costs.
-    pub(crate) fn open_remembering(suite: &Path, reports: usize) -> anyhow::Result<Self> {
+    /// costs what it costs. None of `callers` is refused a place.
+    pub(crate) fn open_remembering(suite: &Path, reports: usize, callers: usize) -> anyhow::Result<Self> {
         let verdicts = Some(Bound { entries: reports, ..Judge::VERDICTS });
-        Self::open_within(suite, &EngineOptions { verdicts, ..EngineOptions::default() })
+        let limit = callers.max(AdmissionOptions::default().limit);
+        let pictures = AdmissionOptions { limit, per_tenant: limit };
+        Self::open_within(suite, &EngineOptions { verdicts, pictures, ..EngineOptions::default() })
     }
 
     fn open_with(suite: &Path, options: EngineOptions) -> anyhow::Result<Self> {

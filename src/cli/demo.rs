@@ -181,11 +181,11 @@ impl StepHook for RecordingHook<'_> {
         self.hook.wants_preview(job, step, total)
     }
 
-    fn preview(&mut self, job: usize, step: u32, total: u32, preview: &Picture) -> Step {
-        if let Some(job) = self.jobs.get(job) {
+    fn step(&mut self, job: usize, step: u32, total: u32, preview: Option<&Picture>) -> Step {
+        if let (Some(job), Some(preview)) = (self.jobs.get(job), preview) {
             let mut drawings = self.drawings.lock().unwrap_or_else(PoisonError::into_inner);
             drawings.previews.insert(job.attempt, preview.clone());
         }
-        self.hook.preview(job, step, total, preview)
+        self.hook.step(job, step, total, preview)
     }
 }

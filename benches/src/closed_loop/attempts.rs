@@ -10,7 +10,7 @@ use cluegate::gate::{
 };
 
 use super::drawing::Studio;
-use super::{Figures, SCENE, Setting, mean, share};
+use super::{Figures, Prices, SCENE, Setting, mean, share};
 use crate::page::Page;
 use crate::table::{Table, times};
 
@@ -85,47 +85,56 @@ fn policies() -> anyhow::Result<Policies> {
     Ok(Policies::from_toml(&text, "the benchmark's policies")?)
 }
 
-pub(super) fn run(setting: &Setting, page: &mut Page, figures: &mut Figures) -> anyhow::Result<()> {
+pub(super) fn run(
+    setting: &Setting,
+    prices: &Prices,
+    page: &mut Page,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
     let log = Arc::new(MemoryLog::new(1));
     let gate = Gate::new(&policies()?, setting.engine.judges(), log)?;
     let prompts: Vec<_> =
         setting.asked.iter().filter(|asked| asked.situation == Situation::Violating).collect();
     let mut rows = Vec::new();
-    let mut judging = Vec::new();
     for (index, (name, _)) in LADDERS.iter().enumerate() {
         crate::page::doing(name);
-        let mut row = Row::default();
-        for asked in &prompts {
-            let request = RequestInfo::new(format!("l{index}"), asked.text.as_str(), asked.seed, 1);
+        let tenant = format!("l{index}");
+        let guidance = gate.policy(&tenant).context("a tenant")?.regenerate.guidance;
+        let outcomes = setting.side_by_side("prompts", &prompts, |asked| {
+            let request = RequestInfo::new(tenant.as_str(), asked.text.as_str(), asked.seed, 1);
             let outcomes = gate.drive(setting.studio.as_ref(), request, setting.studio.options())?;
             let outcome = outcomes.into_iter().next().context("the gate gave no outcome")?;
+            let violating = match &outcome {
+                MemberOutcome::Released(picture) => setting.violations(picture.picture())?,
+                MemberOutcome::Withheld(_) | MemberOutcome::Held(_) => 0,
+            };
+            Ok((outcome, violating))
+        })?;
+        let mut row = Row::default();
+        for (outcome, violating) in &outcomes {
             let decision = outcome.decision();
-            let guidance = gate.policy(&format!("l{index}")).context("a tenant")?.regenerate.guidance;
             row.add(decision, setting.studio.steps(), guidance);
-            // A report that was remembered took no time.
-            let fresh =
-                decision.judgments().filter(|one| one.passes.is_some_and(|passes| passes.total() > 0));
-            judging.extend(fresh.map(|one| one.ms / 1e3));
-            if let MemberOutcome::Released(picture) = &outcome {
-                if let Some(slot) = row.released.get_mut(decision.attempts.len().saturating_sub(1)) {
-                    *slot += 1;
-                }
-                row.violating += setting.violations(picture.picture())?;
+            if let MemberOutcome::Released(_) = outcome
+                && let Some(slot) = row.released.get_mut(decision.attempts.len().saturating_sub(1))
+            {
+                *slot += 1;
             }
+            row.violating += violating;
         }
         rows.push(row);
     }
-    tell(setting, &rows, (prompts.len(), mean(judging)), page, figures)
+    tell(setting, &rows, (prompts.len(), prices), page, figures)
 }
 
 fn tell(
     setting: &Setting,
     rows: &[Row],
-    (prompts, judgment): (usize, f64),
+    (prompts, prices): (usize, &Prices),
     page: &mut Page,
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
-    let prediction = setting.studio.seconds_of_prediction();
+    let predictions = u64::from(setting.studio.steps()) * Studio::predictions(false);
+    let (prediction, judgment) = (prices.drawing / predictions as f64, prices.finished);
     page.heading("Further attempts")?;
     page.text(&format!(
         "{prompts} prompts that ask for a violation, one picture each, at most {TRIES} attempts, every attempt judged by the whole \

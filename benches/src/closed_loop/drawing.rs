@@ -1,4 +1,4 @@
-//! The generator, drawing each picture once however many ladders come to it, with its time taken.
+//! The generator, drawing each picture once however many ladders come to it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -34,24 +34,16 @@ impl Key {
     }
 }
 
-/// Seconds, and predictions of the denoiser in them.
-#[derive(Debug, Clone, Copy, Default)]
-struct Taken {
-    seconds: f64,
-    predictions: u64,
-}
-
 /// The generator with what it has drawn.
 pub(super) struct Studio {
     generator: CandleGenerator,
     steps: u32,
     kept: Mutex<HashMap<Key, Picture>>,
-    taken: Mutex<Taken>,
 }
 
 impl Studio {
     pub(super) fn new(generator: CandleGenerator, steps: u32) -> Self {
-        Self { generator, steps, kept: Mutex::default(), taken: Mutex::default() }
+        Self { generator, steps, kept: Mutex::default() }
     }
 
     /// Denoising steps of a picture.
@@ -68,17 +60,6 @@ impl Studio {
     /// kept out by guidance for that.
     pub(super) fn predictions(guided: bool) -> u64 {
         if guided { 3 } else { 2 }
-    }
-
-    /// Whether `job` is drawn with guidance that predicts a third time.
-    fn guided(job: &DrawJob) -> bool {
-        !job.avoid.is_empty() && job.options.safety != SafetyGuidance::NegativePrompt
-    }
-
-    /// Seconds of a prediction, over all pictures that nobody watched.
-    pub(super) fn seconds_of_prediction(&self) -> f64 {
-        let taken = *self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.predictions == 0 { 0.0 } else { taken.seconds / taken.predictions as f64 }
     }
 
     /// Draws a picture that nobody watches. What it took, in seconds.
@@ -109,18 +90,13 @@ impl Studio {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         // The gate counts steps, whether they are carried out or known.
         for step in 1..=self.steps {
-            hook.wants_preview(index, step, self.steps);
+            hook.step(index, step, self.steps, None);
         }
         if let Some(picture) = kept {
             return Ok(Drawn::Finished(picture));
         }
-        let begun = Instant::now();
         let drawn = self.generator.draw(std::slice::from_ref(job), &mut Unwatched).into_iter().next();
         let drawn = drawn.unwrap_or_else(|| Err(GeneratorError::new("it gave no answer")))?;
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.seconds += begun.elapsed().as_secs_f64();
-        taken.predictions += u64::from(self.steps) * Self::predictions(Self::guided(job));
-        drop(taken);
         if let Drawn::Finished(picture) = &drawn {
             self.keep(key, picture);
         }
@@ -146,7 +122,7 @@ impl StepHook for Unwatched {
         false
     }
 
-    fn preview(&mut self, _: usize, _: u32, _: u32, _: &Picture) -> Step {
+    fn step(&mut self, _: usize, _: u32, _: u32, _: Option<&Picture>) -> Step {
         Step::Continue
     }
 }

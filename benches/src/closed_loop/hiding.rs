@@ -36,16 +36,25 @@ pub(super) fn run(
     let policies = Policies::from_toml(&text, "the benchmark's policy")?;
     let gate = Gate::new(&policies, setting.engine.judges(), Arc::new(MemoryLog::new(1)))?;
     let mut hidden = Hidden::default();
-    for one in watched.iter().filter(|one| one.violating) {
-        hidden.pictures += 1;
+    let violating: Vec<&Watched> = watched.iter().filter(|one| one.violating).collect();
+    let told = setting.side_by_side("pictures", &violating, |one| {
         let mut session = gate.session(RequestInfo::new("hides", one.prompt.as_str(), 0, 1))?;
-        match session.finished(0, one.picture.clone())? {
+        let told = session.finished(0, one.picture.clone())?;
+        let violates = match &told {
+            Instruction::Release(released) => setting.violations(released.picture())?,
+            _ => 0,
+        };
+        Ok((told, violates))
+    })?;
+    for (one, (told, violates)) in violating.into_iter().zip(told) {
+        hidden.pictures += 1;
+        hidden.violating += violates;
+        match told {
             Instruction::Release(released) => {
                 let rounds =
                     released.decision().attempts.last().map_or(0, |attempt| attempt.redactions.len());
                 hidden.released[usize::from(rounds > 1)] += 1;
                 hidden.changed.push(changed(&one.picture, released.picture()));
-                hidden.violating += setting.violations(released.picture())?;
             }
             Instruction::Withhold(withheld) if withheld.reason() == Reason::RedactionFailed => {
                 hidden.withheld += 1;

@@ -2,6 +2,7 @@
 //! attempt costs and gains, and what is left of a picture that is redacted. Everything goes through the gate as it ships; only its policies differ.
 
 mod attempts;
+mod beside;
 mod drawing;
 mod hiding;
 mod previews;
@@ -9,12 +10,14 @@ mod prompts;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context as _;
 use clap::Args;
 use cluegate::constitution::Constitution;
 use cluegate::eval::build::{Seeds, Situation, shipped};
 use cluegate::gate::Inspector;
+use cluegate::models::Cores;
 use cluegate::perception::{Call, Picture};
 use serde::Serialize;
 
@@ -29,6 +32,8 @@ const SCENE: &str = "scene";
 const SEED: u64 = 12;
 /// Prompts a rule with `--quick`, of so many rules.
 const QUICK: (usize, usize) = (1, 3);
+/// How many pieces of work are done before it is said how far it is.
+const EVERY: usize = 8;
 /// Reports that are remembered: a picture that several ladders come to is judged once.
 const REPORTS: usize = 16_384;
 
@@ -43,6 +48,9 @@ pub(crate) struct LoopArgs {
     /// Denoising steps.
     #[arg(long, value_name = "N", default_value_t = 20)]
     steps: u32,
+    /// Pictures in work at a time, each on one core, wherever no time is taken; default: as many as there are cores.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
     /// Look at previews alone.
     #[arg(long)]
     only_previews: bool,
@@ -60,6 +68,10 @@ struct Figures {
     stopped: f64,
     /// Share of the violating pictures' denoising that is saved, less what previews cost.
     denoising_saved: f64,
+    /// Time of a picture's denoising with three previews that are glanced at, over that without previews: in its way, and
+    /// beside it.
+    glanced_in_the_way: f64,
+    glanced_beside: f64,
     /// Share of the violating prompts of which a picture is released within four attempts.
     released_within_4: f64,
     /// Cost of a released picture, as a share of what it costs by new seeds alone.
@@ -83,11 +95,26 @@ struct Setting {
     studio: Arc<Studio>,
     inspector: Arc<dyn Inspector>,
     asked: Vec<Asked>,
+    cores: Cores,
+}
+
+/// What things take on a machine that does nothing else, in seconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Prices {
+    /// A picture that nobody watches.
+    drawing: f64,
+    /// A preview's decoding.
+    decoding: f64,
+    /// A glance at a preview, and its judgment by the whole method.
+    judging: [f64; 2],
+    /// A finished picture's judgment.
+    finished: f64,
 }
 
 impl Setting {
     fn open(arguments: &LoopArgs) -> anyhow::Result<Self> {
-        let engine = Ours::open_remembering(&arguments.common.suite, REPORTS)?;
+        let cores = Cores::of(arguments.threads);
+        let engine = Ours::open_remembering(&arguments.common.suite, REPORTS, cores.count())?;
         let constitution = Constitution::shipped(SCENE)?;
         let inspector = engine.inspector(&constitution)?;
         let (rules, per_rule) =
@@ -103,7 +130,26 @@ impl Setting {
             }
         }
         let studio = Arc::new(Studio::new(engine.generator()?, arguments.steps));
-        Ok(Self { engine, studio, inspector, asked })
+        Ok(Self { engine, studio, inspector, asked, cores })
+    }
+
+    /// `work` of every item, in their order, on all cores, and how far it is.
+    fn side_by_side<T: Sync, R: Send>(
+        &self,
+        what: &str,
+        items: &[T],
+        work: impl Fn(&T) -> anyhow::Result<R> + Sync,
+    ) -> anyhow::Result<Vec<R>> {
+        let done = AtomicUsize::new(0);
+        let results = self.cores.map(items, |item| {
+            let result = work(item);
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            if done.is_multiple_of(EVERY) || done == items.len() {
+                doing(&format!("{done} of {} {what}", items.len()));
+            }
+            result
+        });
+        results.into_iter().collect()
     }
 
     /// The rules that a released picture violates, asked of the whole method, which remembers nothing of it.
@@ -122,7 +168,9 @@ pub(crate) fn run(arguments: &LoopArgs) -> anyhow::Result<()> {
     let setting = Setting::open(arguments)?;
     let mut figures = Figures::default();
     doing("previews");
-    let watched = previews::run(&setting, &mut page, &mut figures)?;
+    let (watched, prices) = previews::run(&setting, &mut page, &mut figures)?;
+    doing("previews judged in the way of the drawing and beside it");
+    beside::run(&setting, arguments, &mut page, &mut figures)?;
     if arguments.only_previews {
         page.write(Path::new(&arguments.common.out), "loop")?;
         return say(&serde_json::to_string(&figures)?);
@@ -130,7 +178,7 @@ pub(crate) fn run(arguments: &LoopArgs) -> anyhow::Result<()> {
     doing("prompts");
     prompts::run(&setting, &watched, &mut page)?;
     doing("further attempts");
-    attempts::run(&setting, &mut page, &mut figures)?;
+    attempts::run(&setting, &prices, &mut page, &mut figures)?;
     doing("redaction");
     hiding::run(&setting, &watched, &mut page, &mut figures)?;
     page.write(Path::new(&arguments.common.out), "loop")?;

@@ -11,7 +11,7 @@ use cluegate::gate::policy::PreviewSchedule;
 use cluegate::gate::{DrawJob, Inspector, Policies, Step, StepHook, Unfinished};
 use cluegate::perception::{Call, Picture};
 
-use super::{Asked, Figures, SCENE, Setting, mean, percent, share};
+use super::{Asked, Figures, Prices, SCENE, Setting, mean, percent, share};
 use crate::page::Page;
 use crate::plot::{Line, Plot};
 use crate::table::{Table, ms};
@@ -20,6 +20,8 @@ use crate::table::{Table, ms};
 const AT: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
 /// Pictures that are drawn without previews, to see what a picture takes.
 const PLAIN: usize = 4;
+/// Pictures that are watched in turn, to see what previews take; the others come side by side.
+const ALONE: usize = 8;
 /// Most previews of one picture.
 const MOST: usize = 3;
 /// Largest share of false aborts.
@@ -54,7 +56,8 @@ impl StepHook for Watching<'_> {
         AT.iter().any(|at| PreviewSchedule::step_at(*at, total) == step)
     }
 
-    fn preview(&mut self, _: usize, step: u32, total: u32, preview: &Picture) -> Step {
+    fn step(&mut self, _: usize, step: u32, total: u32, preview: Option<&Picture>) -> Step {
+        let Some(preview) = preview else { return Step::Continue };
         let begun = Instant::now();
         let glance = previews::score(self.inspector, self.rules, preview);
         let glanced = begun.elapsed().as_secs_f64();
@@ -78,16 +81,8 @@ struct Taken {
     drawing: f64,
     /// The glances at its previews, and their judgments by the whole method.
     judging: [f64; 2],
-}
-
-/// What previews take, in seconds.
-struct Prices {
-    /// A picture that nobody watches.
-    drawing: f64,
-    /// A preview's decoding.
-    decoding: f64,
-    /// A glance at a preview, and its judgment by the whole method.
-    judging: [f64; 2],
+    /// Its own judgment.
+    finished: f64,
 }
 
 impl Prices {
@@ -97,7 +92,11 @@ impl Prices {
     }
 }
 
-pub(super) fn run(setting: &Setting, page: &mut Page, figures: &mut Figures) -> anyhow::Result<Vec<Watched>> {
+pub(super) fn run(
+    setting: &Setting,
+    page: &mut Page,
+    figures: &mut Figures,
+) -> anyhow::Result<(Vec<Watched>, Prices)> {
     let plain = setting.asked.iter().take(PLAIN).map(|asked| {
         // Another seed: a picture that is drawn twice is drawn once.
         Ok(setting.studio.unwatched(&job(setting, asked, asked.seed + 1))?)
@@ -105,24 +104,24 @@ pub(super) fn run(setting: &Setting, page: &mut Page, figures: &mut Figures) -> 
     let drawing = mean(plain.collect::<anyhow::Result<Vec<f64>>>()?);
     let policies = Policies::shipped_default()?;
     let rules = policies.require("default")?.rules_that_end(setting.inspector.constitution());
-    let mut taken = Vec::new();
-    let mut watched = Vec::new();
-    for number in 0..setting.asked.len() {
-        let (one, took) = watch(setting, &rules, number)?;
-        taken.push(took);
-        watched.extend(one);
-        if number % 8 == 7 {
-            crate::page::doing(&format!("{} of {} prompts", number + 1, setting.asked.len()));
-        }
-    }
+    let (alone, others) = setting.asked.split_at(ALONE.min(setting.asked.len()));
+    let alone = alone.iter().map(|asked| watch(setting, &rules, asked));
+    let mut seen = alone.collect::<anyhow::Result<Vec<_>>>()?;
+    let taken = |of: fn(&Taken) -> f64| mean(seen.iter().map(|(_, taken)| of(taken)));
     let count = AT.len() as f64;
-    let decoding = ((mean(taken.iter().map(|taken: &Taken| taken.drawing)) - drawing) / count).max(0.0);
-    let judging = [0, 1].map(|way| mean(taken.iter().map(|taken| taken.judging[way])) / count);
-    tell(setting, &watched, &Prices { drawing, decoding, judging }, page, figures)?;
-    Ok(watched)
+    let prices = Prices {
+        drawing,
+        decoding: ((taken(|taken| taken.drawing) - drawing) / count).max(0.0),
+        judging: [taken(|taken| taken.judging[0]) / count, taken(|taken| taken.judging[1]) / count],
+        finished: taken(|taken| taken.finished),
+    };
+    seen.extend(setting.side_by_side("prompts", others, |asked| watch(setting, &rules, asked))?);
+    let watched: Vec<Watched> = seen.into_iter().filter_map(|(watched, _)| watched).collect();
+    tell(setting, &watched, &prices, page, figures)?;
+    Ok((watched, prices))
 }
 
-fn job(setting: &Setting, asked: &Asked, seed: u64) -> DrawJob {
+pub(super) fn job(setting: &Setting, asked: &Asked, seed: u64) -> DrawJob {
     DrawJob {
         member: 0,
         attempt: 1,
@@ -135,8 +134,7 @@ fn job(setting: &Setting, asked: &Asked, seed: u64) -> DrawJob {
 
 /// Draws a prompt and judges its previews and the finished picture, which is left out if it cannot be judged, and what that
 /// took.
-fn watch(setting: &Setting, rules: &[String], number: usize) -> anyhow::Result<(Option<Watched>, Taken)> {
-    let asked = &setting.asked[number];
+fn watch(setting: &Setting, rules: &[String], asked: &Asked) -> anyhow::Result<(Option<Watched>, Taken)> {
     let job = job(setting, asked, asked.seed);
     let none = vec![None; AT.len()];
     let inspector = setting.inspector.as_ref();
@@ -144,8 +142,10 @@ fn watch(setting: &Setting, rules: &[String], number: usize) -> anyhow::Result<(
     let begun = Instant::now();
     let picture = setting.studio.watched(&job, &mut hook)?.context("a watched picture is finished")?;
     let drawing = begun.elapsed().as_secs_f64() - hook.judging.iter().sum::<f64>();
-    let finished = setting.inspector.inspect(&picture, None, &Call::default()).ok();
-    let watched = finished.map(|report| {
+    let begun = Instant::now();
+    let report = setting.inspector.inspect(&picture, None, &Call::default()).ok();
+    let finished = begun.elapsed().as_secs_f64();
+    let watched = report.map(|report| {
         let violating = previews::violates(&report, rules);
         Watched {
             picture,
@@ -155,7 +155,7 @@ fn watch(setting: &Setting, rules: &[String], number: usize) -> anyhow::Result<(
             whole: previews::Watched { violating, scores: hook.whole },
         }
     });
-    Ok((watched, Taken { drawing, judging: hook.judging }))
+    Ok((watched, Taken { drawing, judging: hook.judging, finished }))
 }
 
 fn tell(

@@ -23,8 +23,7 @@ struct Read {
 
 pub(super) fn run(setting: &Setting, watched: &[Watched], page: &mut Page) -> anyhow::Result<()> {
     let constitution = setting.inspector.constitution();
-    let read =
-        watched.iter().map(|one| read(setting, constitution, one)).collect::<anyhow::Result<Vec<_>>>()?;
+    let read = setting.side_by_side("prompts", watched, |one| read(setting, constitution, one))?;
     page.heading("Reading the prompt")?;
     page.text(
         "Whether the rules, asked of the prompt alone, say the same of it as the judge says of the first picture drawn from it, over \

@@ -99,7 +99,7 @@ const REPORTS: usize = 128;
 
 /// Judges many pictures, each seen once, from four callers, and looks at the memory between.
 pub(super) fn soak(setting: &Setting<'_>, page: &mut Page) -> anyhow::Result<()> {
-    let ours = Ours::open_remembering(&setting.arguments.common.suite, REPORTS)?;
+    let ours = Ours::open_remembering(&setting.arguments.common.suite, REPORTS, 1)?;
     let prepared = ours.prepare(&Constitution::shipped("scene")?)?;
     let each = setting.arguments.soak.div_ceil(STEPS);
     let mut points = Vec::with_capacity(STEPS);

@@ -58,6 +58,10 @@ pub(crate) struct PreviewsArgs {
     /// Count a preview's decoding alone as its price: the judge computes elsewhere than the generator.
     #[arg(long)]
     pub(crate) judge_elsewhere: bool,
+    /// Pictures in work at a time, each on one core. Default: as many as there are cores for the embedded generator; 1 for
+    /// another, which uses all cores and has its memory once.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
     /// Seed of the prompts and of the first drawing; the others follow.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,

@@ -1,7 +1,7 @@
 //! `cluegate calibrate previews`: when to look at previews, and how sure each must be to give a picture up.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
@@ -14,7 +14,9 @@ use cluegate_gate::{
     ConstitutionRecord, DrawJob, DrawOptions, Drawn, Generator as _, Inspector, JudgeProvider as _, Policies,
     PreviewThresholds, Step, StepHook,
 };
+use cluegate_models::Cores;
 use cluegate_perception::{Call, Picture};
+use cluegate_workers::AdmissionOptions;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -28,6 +30,8 @@ use crate::cli::{Exit, engine_options, progress, say, say_json, write_file};
 /// What is written: the thresholds, and what they were chosen on.
 const THRESHOLDS_FILE: &str = "thresholds.json";
 const WATCHED_FILE: &str = "watched.jsonl";
+/// Pictures that are watched in turn, to see what a preview takes; the others come side by side.
+const ALONE: usize = 8;
 
 /// One picture, as it is kept. Nothing of the picture itself is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,7 +43,9 @@ struct Line {
     seed: u64,
     #[serde(flatten)]
     watched: Watched,
-    seconds: Seconds,
+    /// Of those that had the machine to themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seconds: Option<Seconds>,
 }
 
 /// What a picture took.
@@ -61,6 +67,7 @@ struct Setting {
     inspector: Arc<dyn Inspector>,
     rules: Vec<String>,
     at: Vec<f64>,
+    cores: Cores,
     /// What the file will say of them, without thresholds yet.
     thresholds: PreviewThresholds,
 }
@@ -71,9 +78,13 @@ impl Setting {
         constitution: &Constitution,
         rules: Vec<String>,
     ) -> anyhow::Result<Self> {
-        // Every judgment is to cost what it costs.
+        let embedded = arguments.drawing.generator.is_none();
+        let cores = Cores::of(arguments.threads.map(usize::from).or((!embedded).then_some(1)));
+        // Every judgment is to cost what it costs, and none is refused a place.
         let options = engine_options(&arguments.judging.models.compute)?;
-        let options = EngineOptions { verdicts: None, ..options };
+        let limit = cores.count().max(options.pictures.limit);
+        let pictures = AdmissionOptions { limit, per_tenant: limit };
+        let options = EngineOptions { verdicts: None, pictures, ..options };
         let engine = Engine::open_with(arguments.judging.models.models.as_deref(), &options)?;
         let inspector = engine.judges(arguments.judging.force).inspector(constitution.clone())?;
         let generator = generator(&arguments.drawing, &engine)?;
@@ -93,7 +104,7 @@ impl Setting {
             measured: cluegate_gate::PreviewFigures::default(),
         };
         let options = Arc::new(options);
-        Ok(Self { generator, options, inspector, rules, at: arguments.at.clone(), thresholds })
+        Ok(Self { generator, options, inspector, rules, at: arguments.at.clone(), cores, thresholds })
     }
 
     /// Hash of all that a score depends on but the prompt and the seed.
@@ -173,7 +184,8 @@ impl StepHook for Watching<'_> {
         self.wanted
     }
 
-    fn preview(&mut self, _: usize, step: u32, total: u32, preview: &Picture) -> Step {
+    fn step(&mut self, _: usize, step: u32, total: u32, preview: Option<&Picture>) -> Step {
+        let Some(preview) = preview else { return Step::Continue };
         let begun = Instant::now();
         let score = previews::score(self.setting.inspector.as_ref(), &self.setting.rules, preview);
         for (at, slot) in self.setting.at.iter().zip(&mut self.scores) {
@@ -245,7 +257,7 @@ fn watch_all(
     prompts: &[String],
     arguments: &PreviewsArgs,
 ) -> anyhow::Result<(Vec<Line>, usize)> {
-    let (mut journal, known) = Journal::open::<Line>(&arguments.out, WATCHED_FILE)?;
+    let (journal, known) = Journal::open::<Line>(&arguments.out, WATCHED_FILE)?;
     let about = setting.about()?;
     ensure!(
         known.iter().all(|line| line.about == about),
@@ -255,27 +267,52 @@ fn watch_all(
     let mut known: BTreeMap<(String, u64), Line> =
         known.into_iter().map(|line| ((line.prompt.clone(), line.seed), line)).collect();
     let mut lines = Vec::with_capacity(prompts.len());
-    let mut failed = 0;
-    let bar = progress::bar(prompts.len() as u64, "watching");
+    let mut due = Vec::new();
     for (number, prompt) in prompts.iter().enumerate() {
         let seed = arguments.seed.wrapping_add(number as u64) & 0xFFFF_FFFF;
         match known.remove(&(prompt.clone(), seed)) {
-            Some(line) => lines.push(line),
-            None => match setting.watch(prompt, seed) {
-                Ok((watched, seconds)) => {
-                    let line = Line { about: about.clone(), prompt: prompt.clone(), seed, watched, seconds };
-                    lines.push(journal.add(&line)?);
-                }
-                Err(error) => {
-                    tracing::warn!(prompt, seed, error = format!("{error:#}"), "left out");
-                    failed += 1;
-                }
-            },
+            Some(line) => lines.push((number, line)),
+            None => due.push((number, prompt, seed)),
         }
+    }
+    let bar = progress::bar(prompts.len() as u64, "watching");
+    bar.inc(lines.len() as u64);
+    let journal = Mutex::new(journal);
+    let keep = |(number, prompt, seed): (usize, &String, u64), alone: bool| {
+        let watched = setting.watch(prompt, seed);
         bar.inc(1);
+        let (watched, seconds) = match watched {
+            Ok(watched) => watched,
+            Err(error) => {
+                tracing::warn!(prompt, seed, error = format!("{error:#}"), "left out");
+                return Ok(None);
+            }
+        };
+        let (about, prompt, seconds) = (about.clone(), prompt.clone(), alone.then_some(seconds));
+        let line = Line { about, prompt, seed, watched, seconds };
+        let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+        anyhow::Ok(Some((number, journal.add(&line)?)))
+    };
+    // What previews take is seen of pictures that have the machine to themselves.
+    let mut failed = 0;
+    let mut due = due.into_iter();
+    while lines.iter().filter(|(_, line)| line.seconds.is_some()).count() < ALONE {
+        let Some(next) = due.next() else { break };
+        match keep(next, true)? {
+            Some(line) => lines.push(line),
+            None => failed += 1,
+        }
+    }
+    let due: Vec<_> = due.collect();
+    for line in setting.cores.map(&due, |next| keep(*next, false)) {
+        match line? {
+            Some(line) => lines.push(line),
+            None => failed += 1,
+        }
     }
     bar.finish_and_clear();
-    Ok((lines, failed))
+    lines.sort_by_key(|(number, _)| *number);
+    Ok((lines.into_iter().map(|(_, line)| line).collect(), failed))
 }
 
 /// What previews cost.
@@ -287,8 +324,9 @@ struct Costs {
 
 impl Costs {
     fn of(lines: &[Line], judge_elsewhere: bool) -> Self {
-        let count = lines.len().max(1) as f64;
-        let mean = |of: fn(&Seconds) -> f64| lines.iter().map(|line| of(&line.seconds)).sum::<f64>() / count;
+        let taken: Vec<&Seconds> = lines.iter().filter_map(|line| line.seconds.as_ref()).collect();
+        let count = taken.len().max(1) as f64;
+        let mean = |of: fn(&Seconds) -> f64| taken.iter().copied().map(of).sum::<f64>() / count;
         let mean = Seconds {
             drawing: mean(|seconds| seconds.drawing),
             decoding: mean(|seconds| seconds.decoding),

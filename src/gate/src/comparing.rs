@@ -1,7 +1,7 @@
 //! Canaries: a share of the requests is judged under two constitutions, of which one decides.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluegate_perception::Picture;
 
@@ -26,14 +26,12 @@ impl Session {
             return None;
         }
         let _span = tracing::info_span!(target: "cluegate::trace", "compare", member).entered();
-        let asked = Asked { constitution: &other, unfinished: None, glance: None, patience, left: patience };
+        let began = Instant::now();
+        let asked = Asked { constitution: &other, unfinished: None, glance: None, patience, began };
         let services = Arc::clone(&self.services);
-        let call = self.model_call(patience);
-        let prepared = services.judges.get(&other, &call);
-        let judged = prepared.map_or_else(Judged::failed, |judge| {
-            self.judge_with(judge, picture, &asked, &services.comparing)
-        });
-        let Judged { mut record, result } = judged;
+        let prepared = services.judges.get(&other, &self.model_call(patience));
+        let judging = self.begin_to_judge_with(prepared, picture, asked, &services.comparing);
+        let Judged { mut record, result } = judging.wait();
         if let Some(state) = self.members.get_mut(member) {
             state.timings.judging += record.ms;
         }

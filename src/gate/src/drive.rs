@@ -105,14 +105,14 @@ pub enum Step {
 }
 
 /// Called by a generator while it draws. `job` is the index into the jobs of the call, `step` the number of finished
-/// steps out of `total`.
+/// steps out of `total`. Neither call waits for a judge: what a preview shows may end the job at a later step.
 pub trait StepHook {
-    /// Whether the gate wants to see a preview after this step. Cheap; called after every step of every job.
+    /// Whether the gate wants to see a preview after this step. Cheap; asked before or after the step is computed.
     fn wants_preview(&mut self, job: usize, step: u32, total: u32) -> bool;
 
-    /// Shows the gate a decoded preview. On [`Step::Stop`] the generator gives the job up and answers
-    /// [`Drawn::Stopped`] for it.
-    fn preview(&mut self, job: usize, step: u32, total: u32, preview: &Picture) -> Step;
+    /// Tells of a finished step, with a decoded preview if one is wanted. Called after every step of every job. On
+    /// [`Step::Stop`] the generator gives the job up and answers [`Drawn::Stopped`] for it.
+    fn step(&mut self, job: usize, step: u32, total: u32, preview: Option<&Picture>) -> Step;
 }
 
 /// A text-to-image model that the gate can drive.
@@ -279,13 +279,12 @@ struct SessionHook<'a> {
 
 impl StepHook for SessionHook<'_> {
     fn wants_preview(&mut self, job: usize, step: u32, total: u32) -> bool {
-        let running = self.stopped.get(job).is_some_and(Option::is_none);
-        let Some(job) = self.jobs.get(job).filter(|_| running) else { return false };
-        self.session.drew(job.member, step, total);
-        self.session.wants_preview(job.member, step, total)
+        let running = self.stopped.get(job).is_some_and(Option::is_none) && !self.session.is_over();
+        let job = self.jobs.get(job).filter(|_| running);
+        job.is_some_and(|job| self.session.wants_preview(job.member, step, total))
     }
 
-    fn preview(&mut self, job: usize, step: u32, total: u32, preview: &Picture) -> Step {
+    fn step(&mut self, job: usize, step: u32, total: u32, preview: Option<&Picture>) -> Step {
         let (Some(member), Some(slot)) =
             (self.jobs.get(job).map(|job| job.member), self.stopped.get_mut(job))
         else {
@@ -294,12 +293,17 @@ impl StepHook for SessionHook<'_> {
         if slot.is_some() {
             return Step::Stop;
         }
-        match self.session.preview(member, step, total, preview) {
-            Ok(PreviewInstruction::Continue(_)) => Step::Continue,
-            Ok(PreviewInstruction::Abort(then)) => {
+        self.session.drew(member, step, total);
+        let told = match preview {
+            Some(preview) => self.session.begin_preview(member, step, total, preview),
+            None => self.session.poll_preview(member),
+        };
+        match told {
+            Ok(Some(PreviewInstruction::Abort(then))) => {
                 *slot = Some(then);
                 Step::Stop
             }
+            Ok(Some(PreviewInstruction::Continue(_)) | None) => Step::Continue,
             // The member is decided or does not exist: there is nothing to draw for.
             Err(_) => Step::Stop,
         }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -146,9 +147,73 @@ pub struct World {
     pub prompts: Arc<Mutex<Vec<Option<String>>>>,
     /// What the detector answers the gate.
     locate: Find,
+    /// What keeps verdicts on previews back.
+    hold: Option<Arc<Mutex<Hold>>>,
+}
+
+/// Says when the judge of a [`World`] reaches its verdicts on previews, one after the other.
+pub struct Held {
+    begun: Receiver<()>,
+    go: Sender<()>,
+    ended: Receiver<bool>,
+}
+
+/// The judge's side of it.
+struct Hold {
+    begun: Sender<()>,
+    go: Receiver<()>,
+    ended: Sender<bool>,
+}
+
+/// Longest wait for what a test is sure of.
+const SURE: Duration = Duration::from_secs(60);
+
+impl Held {
+    /// Waits until the judge looks at a preview.
+    pub fn begun(&self) {
+        self.begun.recv_timeout(SURE).unwrap();
+    }
+
+    /// Lets the judge reach its verdict on a preview.
+    pub fn let_go(&self) {
+        self.go.send(()).unwrap();
+    }
+
+    /// Waits until the judge has done with a preview: whether because nobody waited for the verdict any more.
+    pub fn was_called_off(&self) -> bool {
+        self.ended.recv_timeout(SURE).unwrap()
+    }
+}
+
+impl Hold {
+    fn wait(&self, call: &Call) -> Result<(), InspectionError> {
+        // Whoever does not listen does not want to know.
+        let _ = self.begun.send(());
+        loop {
+            let over = call.check();
+            match self.go.try_recv() {
+                Err(TryRecvError::Empty) if over.is_ok() => std::thread::yield_now(),
+                Err(TryRecvError::Empty) => {
+                    let _ = self.ended.send(true);
+                    return Ok(over?);
+                }
+                Ok(()) | Err(TryRecvError::Disconnected) => {
+                    let _ = self.ended.send(false);
+                    return Ok(());
+                }
+            }
+        }
+    }
 }
 
 impl World {
+    /// The same world, whose verdicts on previews come when the other says so.
+    pub fn held(self) -> (Self, Held) {
+        let ((begun, theirs), (go, wait), (ended, told)) = (channel(), channel(), channel());
+        let hold = Some(Arc::new(Mutex::new(Hold { begun, go: wait, ended })));
+        (Self { hold, ..self }, Held { begun: theirs, go, ended: told })
+    }
+
     /// A world whose judge fails by this script.
     pub fn new(faults: impl IntoIterator<Item = Fault>) -> Self {
         let faults = Arc::new(Mutex::new(faults.into_iter().collect()));
@@ -166,6 +231,7 @@ impl World {
             glances: Arc::default(),
             prompts: Arc::default(),
             locate,
+            hold: None,
         }
     }
 }
@@ -183,21 +249,20 @@ pub fn find_in_the_corner(_: &Picture, _: &str) -> Vec<(f32, Region)> {
 impl JudgeProvider for World {
     fn inspector(&self, constitution: Constitution) -> Result<Arc<dyn Inspector>, InspectionError> {
         let prepared = self.judge.prepare(&constitution)?;
-        let (judge, faults) = (Arc::clone(&self.judge), Arc::clone(&self.faults));
-        let (unfinished, prompts) = (Arc::clone(&self.unfinished), Arc::clone(&self.prompts));
-        let glances = Arc::clone(&self.glances);
-        Ok(Arc::new(Scripted { judge, prepared, faults, unfinished, glances, prompts, locate: self.locate }))
+        Ok(Arc::new(Scripted { prepared, world: self.clone() }))
     }
 }
 
 struct Scripted {
-    judge: Arc<Judge>,
     prepared: Prepared,
-    faults: Arc<Mutex<VecDeque<Fault>>>,
-    unfinished: Arc<Mutex<Vec<Unfinished>>>,
-    glances: Arc<Mutex<Vec<Glance>>>,
-    prompts: Arc<Mutex<Vec<Option<String>>>>,
-    locate: Find,
+    world: World,
+}
+
+impl Scripted {
+    /// Waits with a preview until the test says so.
+    fn hold(&self, call: &Call) -> Result<(), InspectionError> {
+        self.world.hold.as_ref().map_or(Ok(()), |hold| hold.lock().unwrap().wait(call))
+    }
 }
 
 impl Inspector for Scripted {
@@ -206,7 +271,7 @@ impl Inspector for Scripted {
     }
 
     fn models(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([("judge".to_owned(), self.judge.models().judge.clone())])
+        BTreeMap::from([("judge".to_owned(), self.world.judge.models().judge.clone())])
     }
 
     fn inspect(
@@ -215,29 +280,29 @@ impl Inspector for Scripted {
         prompt: Option<&str>,
         call: &Call,
     ) -> Result<Report, InspectionError> {
-        let mut prompts = self.prompts.lock().unwrap();
+        let mut prompts = self.world.prompts.lock().unwrap();
         prompts.truncate(KEPT_PROMPTS - 1);
         prompts.insert(0, prompt.map(str::to_owned));
         drop(prompts);
-        let fault = self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None);
+        let fault = self.world.faults.lock().unwrap().pop_front().unwrap_or(Fault::None);
         let prompt = prompt.map(Arc::from);
         let all = InspectOptions { prompt, call: call.clone(), ..InspectOptions::default() };
         match fault {
-            Fault::None => Ok(self.judge.inspect(judged, &self.prepared, &all)?),
+            Fault::None => Ok(self.world.judge.inspect(judged, &self.prepared, &all)?),
             Fault::Error => Err(InspectionError::new("out-of-domain", "this is no picture of the world")),
             Fault::OutOfTime => {
                 let call = call.clone().until(Instant::now());
-                Ok(self.judge.inspect(judged, &self.prepared, &InspectOptions { call, ..all })?)
+                Ok(self.world.judge.inspect(judged, &self.prepared, &InspectOptions { call, ..all })?)
             }
             Fault::Panic => panic!("the judge's index is out of range"),
             Fault::Hang => {
                 std::thread::sleep(Duration::from_millis(400));
-                Ok(self.judge.inspect(&picture(&[], 0), &self.prepared, &all)?)
+                Ok(self.world.judge.inspect(&picture(&[], 0), &self.prepared, &all)?)
             }
-            Fault::OtherPicture => Ok(self.judge.inspect(&picture(&[], 49), &self.prepared, &all)?),
+            Fault::OtherPicture => Ok(self.world.judge.inspect(&picture(&[], 49), &self.prepared, &all)?),
             Fault::Partial => {
                 let stages = Stages { reasoning: false, ..Stages::ALL };
-                Ok(self.judge.inspect(judged, &self.prepared, &InspectOptions { stages, ..all })?)
+                Ok(self.world.judge.inspect(judged, &self.prepared, &InspectOptions { stages, ..all })?)
             }
         }
     }
@@ -249,7 +314,10 @@ impl Inspector for Scripted {
         prompt: Option<&str>,
         call: &Call,
     ) -> Result<Report, InspectionError> {
-        self.unfinished.lock().unwrap().push(kind);
+        self.world.unfinished.lock().unwrap().push(kind);
+        if kind == Unfinished::Preview {
+            self.hold(call)?;
+        }
         self.inspect(picture, prompt, call)
     }
 
@@ -260,20 +328,21 @@ impl Inspector for Scripted {
         prompt: Option<&str>,
         call: &Call,
     ) -> Result<Report, InspectionError> {
-        let mut faults = self.faults.lock().unwrap();
+        let mut faults = self.world.faults.lock().unwrap();
         if faults.front().is_some_and(|fault| *fault != Fault::None) {
             drop(faults);
             return self.inspect_unfinished(preview, Unfinished::Preview, prompt, call);
         }
         faults.pop_front();
         drop(faults);
-        self.glances.lock().unwrap().push(glance.clone());
-        Ok(self.judge.glance(preview, &self.prepared, glance, call)?)
+        self.world.glances.lock().unwrap().push(glance.clone());
+        self.hold(call)?;
+        Ok(self.world.judge.glance(preview, &self.prepared, glance, call)?)
     }
 
     fn read_prompt(&self, prompt: &str, call: &Call) -> Result<PromptReport, InspectionError> {
-        match self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None) {
-            Fault::None => Ok(self.judge.read_prompt(prompt, &self.prepared, call)?),
+        match self.world.faults.lock().unwrap().pop_front().unwrap_or(Fault::None) {
+            Fault::None => Ok(self.world.judge.read_prompt(prompt, &self.prepared, call)?),
             Fault::Panic => panic!("the judge's index is out of range"),
             fault => Err(InspectionError::new("unreadable-prompt", format!("by script: {fault:?}"))),
         }
@@ -287,7 +356,7 @@ impl Inspector for Scripted {
         _: &Call,
     ) -> Result<Vec<Detection>, InspectionError> {
         let found = words.iter().enumerate().flat_map(|(query, word)| {
-            let places = (self.locate)(picture, word).into_iter();
+            let places = (self.world.locate)(picture, word).into_iter();
             places.map(move |(confidence, region)| Detection { query, confidence, region })
         });
         Ok(found.filter(|detection| detection.confidence >= min_confidence).collect())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluegate_constitution::Constitution;
+use cluegate_constitution::{Constitution, Revision};
 use cluegate_judge::{Glance, Report};
 use cluegate_perception::{Call, Detection, Picture};
 
@@ -12,7 +12,7 @@ use crate::inspector::{InspectionError, Inspector, Unfinished};
 use crate::record::{FailureRecord, Judgment, JudgmentRecord};
 use crate::released::{check_fit, check_glance};
 use crate::session::{Session, milliseconds};
-use crate::watchdog::{Stopped, Watchdog};
+use crate::watchdog::{Pending, Stopped, Watchdog};
 
 /// Why there is no verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,8 +135,82 @@ pub(crate) struct Asked<'a> {
     pub(crate) glance: Option<Glance>,
     /// Longest wait for the answer, the judge's preparation included.
     pub(crate) patience: Duration,
-    /// What is left of that.
-    pub(crate) left: Duration,
+    /// Since when it lasts.
+    pub(crate) began: Instant,
+}
+
+/// What a judge's thread comes back with: its answer, and what that took in milliseconds.
+type Answer = (Result<Report, InspectionError>, f64);
+
+/// A call of the judge that was begun. Dropped, it is called off.
+pub(crate) struct Judging {
+    /// Why it was not even begun, if it was not.
+    pending: Result<Pending<Answer>, Failure>,
+    call: Call,
+    picture: Picture,
+    revision: Revision,
+    glanced: bool,
+    whole: bool,
+    patience: Duration,
+    began: Instant,
+}
+
+impl Drop for Judging {
+    fn drop(&mut self) {
+        // Nobody waits for what is still running.
+        self.call.cancel();
+    }
+}
+
+impl Judging {
+    /// Waits for the verdict, until its deadline.
+    pub(crate) fn wait(&self) -> Judged {
+        self.judged(match &self.pending {
+            Ok(pending) => pending.wait().map_err(|stopped| self.unheard(stopped)),
+            Err(failure) => Err(failure.clone()),
+        })
+    }
+
+    /// The verdict, if it is there or will not come any more.
+    pub(crate) fn poll(&self) -> Option<Judged> {
+        let answer = match &self.pending {
+            Ok(pending) => pending.poll()?.map_err(|stopped| self.unheard(stopped)),
+            Err(failure) => Err(failure.clone()),
+        };
+        Some(self.judged(answer))
+    }
+
+    /// The verdict, if it is there. If not, none because of `why`, and what it took so far.
+    pub(crate) fn give_up(&self, why: &str) -> Judged {
+        self.poll().unwrap_or_else(|| self.judged(Err(Failure::new("given-up", why))))
+    }
+
+    /// What it took to prepare the judge is part of the wait for a verdict.
+    fn unheard(&self, stopped: Stopped) -> Failure {
+        Failure::from(match stopped {
+            Stopped::TimedOut(_) => Stopped::TimedOut(self.patience),
+            other => other,
+        })
+    }
+
+    /// Only a complete verdict on this picture under the constitution asked for counts as one.
+    fn judged(&self, answer: Result<Answer, Failure>) -> Judged {
+        let (result, ms) = match answer {
+            Ok((answer, ms)) => (answer.map_err(Failure::from), ms),
+            Err(failure) => (Err(failure), milliseconds(self.began)),
+        };
+        let fit = result.and_then(|report| {
+            let fit = if self.glanced {
+                check_glance(&self.picture, &report, self.revision)
+            } else {
+                check_fit(&self.picture, &report, self.revision, self.whole)
+            };
+            fit.map(|()| report).map_err(|problem| Failure::new("unfit-verdict", problem))
+        });
+        let mut judged = fit.map_or_else(Judged::failed, Judged::reached);
+        judged.record.ms = ms;
+        judged
+    }
 }
 
 impl Session {
@@ -168,21 +242,20 @@ impl Session {
         picture: &Picture,
         unfinished: Option<Unfinished>,
     ) -> Judged {
-        self.judge_so(member, picture, unfinished, None)
+        let judged = self.begin_to_judge(member, picture, unfinished, None).wait();
+        self.add_cost(member, &judged.record);
+        judged
     }
 
-    /// Judges a preview at a glance under the constitution that decides.
-    pub(crate) fn glance(&mut self, member: usize, preview: &Picture, glance: Glance) -> Judged {
-        self.judge_so(member, preview, Some(Unfinished::Preview), Some(glance))
-    }
-
-    fn judge_so(
+    /// Begins to judge `picture` under the constitution that decides, a preview perhaps at a glance. A judge that nobody used
+    /// before is prepared first; that is waited for. Whoever hears the verdict counts what it took.
+    pub(crate) fn begin_to_judge(
         &mut self,
         member: usize,
         picture: &Picture,
         unfinished: Option<Unfinished>,
         glance: Option<Glance>,
-    ) -> Judged {
+    ) -> Judging {
         let about = match unfinished {
             None => "picture",
             Some(Unfinished::Preview) => "preview",
@@ -190,72 +263,53 @@ impl Session {
         };
         let attempt = self.members.get(member).map_or(0, |state| state.current.attempt);
         let _span = tracing::info_span!(target: "cluegate::trace", "judge", member, attempt, about).entered();
-        let started = Instant::now();
-        let patience = self.patience();
-        let constitution = Arc::clone(&self.grounds.constitution);
-        let services = Arc::clone(&self.services);
-        let mut judged = match self.deciding(&self.model_call(patience)) {
-            // What it took to prepare the judge is part of the wait for a verdict.
-            Ok(judge) => {
-                let left = patience.saturating_sub(started.elapsed());
-                let asked = Asked { constitution: &constitution, unfinished, glance, patience, left };
-                self.judge_with(judge, picture, &asked, &services.watchdog)
-            }
-            Err(failure) => Judged::failed(failure),
+        let (began, patience) = (Instant::now(), self.patience());
+        let judge = match self.pixel_problem(picture) {
+            None => self.deciding(&self.model_call(patience)),
+            Some(problem) => Err(Failure::new("limit", format!("the {about}: {problem}"))),
         };
-        judged.record.ms = milliseconds(started);
-        self.spent.add(&judged.record);
-        if let Some(state) = self.members.get_mut(member) {
-            state.timings.judging += judged.record.ms;
-        }
-        judged
+        let (constitution, services) = (Arc::clone(&self.grounds.constitution), Arc::clone(&self.services));
+        let asked = Asked { constitution: &constitution, unfinished, glance, patience, began };
+        self.begin_to_judge_with(judge, picture, asked, &services.watchdog)
     }
 
-    /// Judges `picture` on a thread of `watchdog`'s. Only a complete verdict on this picture under the constitution asked
-    /// for counts as one.
-    pub(crate) fn judge_with(
+    /// Counts what a judgment took.
+    pub(crate) fn add_cost(&mut self, member: usize, judgment: &JudgmentRecord) {
+        self.spent.add(judgment);
+        if let Some(state) = self.members.get_mut(member) {
+            state.timings.judging += judgment.ms;
+        }
+    }
+
+    /// Begins to judge `picture` on a thread of `watchdog`'s.
+    pub(crate) fn begin_to_judge_with(
         &self,
-        judge: Arc<dyn Inspector>,
+        judge: Result<Arc<dyn Inspector>, Failure>,
         picture: &Picture,
-        asked: &Asked<'_>,
+        asked: Asked<'_>,
         watchdog: &Watchdog,
-    ) -> Judged {
-        let started = Instant::now();
-        let (copy, unfinished, glance) = (picture.clone(), asked.unfinished, asked.glance.clone());
-        let glanced = glance.is_some();
-        let call = self.model_call(asked.left);
+    ) -> Judging {
+        let Asked { constitution, unfinished, glance, patience, began } = asked;
+        let left = patience.saturating_sub(began.elapsed());
+        let (copy, glanced, call) = (picture.clone(), glance.is_some(), self.model_call(left));
         let work = call.clone();
         // A request without words, such as a picture that is to be judged alone, tells nothing of what it was made from.
         let prompt = Some(self.request.prompt.clone()).filter(|prompt| !prompt.trim().is_empty());
         let whole = !self.grounds.policy.prefilter || unfinished.is_some();
-        let answer = watchdog.run(asked.left, move || match (glance, unfinished) {
-            (Some(glance), _) => judge.glance(&copy, &glance, prompt.as_deref(), &work),
-            (None, None) if whole => judge.inspect_whole(&copy, prompt.as_deref(), &work),
-            (None, None) => judge.inspect(&copy, prompt.as_deref(), &work),
-            (None, Some(kind)) => judge.inspect_unfinished(&copy, kind, prompt.as_deref(), &work),
-        });
-        // Nobody waits for what is still running.
-        call.cancel();
-        let result = match answer {
-            Ok(Ok(report)) => {
-                let revision = asked.constitution.revision();
-                let fit = if glanced {
-                    check_glance(picture, &report, revision)
-                } else {
-                    check_fit(picture, &report, revision, whole)
+        let pending = judge.and_then(|judge| {
+            let judges = move || {
+                let answer = match (glance, unfinished) {
+                    (Some(glance), _) => judge.glance(&copy, &glance, prompt.as_deref(), &work),
+                    (None, None) if whole => judge.inspect_whole(&copy, prompt.as_deref(), &work),
+                    (None, None) => judge.inspect(&copy, prompt.as_deref(), &work),
+                    (None, Some(kind)) => judge.inspect_unfinished(&copy, kind, prompt.as_deref(), &work),
                 };
-                fit.map(|()| report).map_err(|problem| Failure::new("unfit-verdict", problem))
-            }
-            Ok(Err(error)) => Err(Failure::from(error)),
-            Err(Stopped::TimedOut(_)) => Err(Failure::from(Stopped::TimedOut(asked.patience))),
-            Err(stopped) => Err(Failure::from(stopped)),
-        };
-        let mut judged = match result {
-            Ok(report) => Judged::reached(report),
-            Err(failure) => Judged::failed(failure),
-        };
-        judged.record.ms = milliseconds(started);
-        judged
+                (answer, milliseconds(began))
+            };
+            Ok(watchdog.begin(left, judges)?)
+        });
+        let (picture, revision) = (picture.clone(), constitution.revision());
+        Judging { pending, call, picture, revision, glanced, whole, patience, began }
     }
 
     /// Where `words` are in `picture`.

@@ -74,7 +74,7 @@ impl Spent {
 
 impl Session {
     /// Says that the current attempt at `member` has carried out `step` of `total` denoising steps, for the policy's bounds
-    /// and the cost in the log. The largest number counts; [`Session::preview`] says it too, and [`crate::RequestInfo::steps`]
+    /// and the cost in the log. The largest number counts; an offered preview says it too, and [`crate::RequestInfo::steps`]
     /// for attempts of which nothing else is known.
     pub fn drew(&mut self, member: usize, step: u32, total: u32) {
         let Some(state) = self.members.get_mut(member).filter(|state| state.decision.is_none()) else {
@@ -231,6 +231,7 @@ impl Session {
             Err(failure) => return self.fail(member, failure.reason(), failure.message()),
         };
         let logged = prompt.clone().filter(|_| self.grounds.policy.log_prompts);
+        self.end_previews(member);
         if let Some(state) = self.members.get_mut(member) {
             state.end_attempt();
             state.judged = None;

@@ -4,10 +4,10 @@ use cluegate_judge::{Glance, Outcome as RuleOutcome, Report};
 use cluegate_perception::Picture;
 
 use crate::inspector::Unfinished;
-use crate::judging::{Failure, Judged};
+use crate::judging::{Judged, Judging};
 use crate::ladder::Next;
 use crate::policy::{Action, AfterTries, PreviewJudgment};
-use crate::record::{AttemptRecord, JudgmentRecord, Outcome, PreviewRecord};
+use crate::record::{AttemptRecord, Outcome, PreviewRecord};
 use crate::released::{Instruction, Logged, Permit, ReleasedPicture};
 use crate::session::{Session, Verdict};
 use crate::{GateError, Reason};
@@ -40,13 +40,19 @@ enum Look {
     Whole,
 }
 
-/// What a judgment of a preview says.
-struct Seen {
-    record: JudgmentRecord,
-    report: Option<Report>,
-    /// The strictest action for what it is sure of.
-    action: Option<Action>,
-    threshold: Option<f64>,
+/// A picture on its way.
+pub(crate) struct Preview {
+    step: u32,
+    total: u32,
+    picture: Picture,
+}
+
+/// A preview in the hands of the judge.
+pub(crate) struct Watched {
+    preview: Preview,
+    /// By how much a rule must be violated at a glance, and the calibrated threshold; `None` for the whole method.
+    glance: Option<(f64, Option<f64>)>,
+    judging: Judging,
 }
 
 impl Session {
@@ -59,10 +65,11 @@ impl Session {
         open && (over || (due && !matches!(self.look(member, step, total), Look::Spared)))
     }
 
-    /// Judges a preview. A picture that the finished one could still be saved from (by redaction, or because the rule
-    /// is allowed) is drawn on; a preview without a verdict is drawn on too, because the finished picture is judged
-    /// anyway. What comes with [`PreviewInstruction::Continue`] may be shown to the requester; nothing else of a preview
-    /// may.
+    /// Judges a preview, and waits for the verdict. One after a step of the policy's schedule may end the attempt; any other is
+    /// judged only if the requester may see it, and ends nothing. A picture that the finished one could still be saved from
+    /// (by redaction, or because the rule is allowed) is drawn on; a preview without a verdict is drawn on too, because the
+    /// finished picture is judged anyway. What comes with [`PreviewInstruction::Continue`] may be shown to the requester;
+    /// nothing else of a preview may.
     ///
     /// # Errors
     /// If there is no such member or its decision is final.
@@ -73,54 +80,211 @@ impl Session {
         total: u32,
         preview: &Picture,
     ) -> Result<PreviewInstruction, GateError> {
+        let mut told = self.begin_preview(member, step, total, preview)?;
+        while self.is_watched(member) {
+            told = self.hear(member, |judging| Some(judging.wait()));
+        }
+        Ok(told.unwrap_or(PreviewInstruction::Continue(None)))
+    }
+
+    /// Has a preview judged while the host draws on, and says what [`Session::poll_preview`] does. One preview of a member is
+    /// judged at a time. Of those that come meanwhile the newest of the schedule waits, because it tells most of the picture;
+    /// older ones and others are left out, and of a finished picture none is judged any more.
+    ///
+    /// # Errors
+    /// If there is no such member or its decision is final.
+    pub fn begin_preview(
+        &mut self,
+        member: usize,
+        step: u32,
+        total: u32,
+        preview: &Picture,
+    ) -> Result<Option<PreviewInstruction>, GateError> {
         self.open_member(member)?;
         self.drew(member, step, total);
+        let told = self.poll_preview(member)?;
+        if matches!(told, Some(PreviewInstruction::Abort(_))) {
+            return Ok(told);
+        }
+        let preview = Preview { step, total, picture: preview.clone() };
+        if !self.is_watched(member) {
+            self.watch_preview(member, preview);
+        } else if self.is_scheduled(&preview)
+            && let Some(state) = self.members.get_mut(member)
+        {
+            state.waiting = Some(preview);
+        }
+        Ok(told)
+    }
+
+    /// What follows from the preview of `member` that is being judged, without a wait: `None` while there is no verdict.
+    /// Call it after each step, and draw on until it says otherwise.
+    ///
+    /// # Errors
+    /// If there is no such member or its decision is final.
+    pub fn poll_preview(&mut self, member: usize) -> Result<Option<PreviewInstruction>, GateError> {
+        self.open_member(member)?;
         if let Some(over) = self.withhold_if_over(member) {
-            return Ok(PreviewInstruction::Abort(over));
+            return Ok(Some(PreviewInstruction::Abort(over)));
         }
         if let Some(refused) = self.refused_by_prompt(member) {
-            return Ok(PreviewInstruction::Abort(Instruction::Withhold(refused)));
+            return Ok(Some(PreviewInstruction::Abort(Instruction::Withhold(refused))));
         }
-        let look = self.look(member, step, total);
-        let Some(Seen { record, report, action, threshold }) = self.see(member, preview, look) else {
-            return Ok(PreviewInstruction::Continue(None));
+        if !self.is_watched(member) {
+            return Ok(Some(PreviewInstruction::Continue(None)));
+        }
+        Ok(self.hear(member, Judging::poll))
+    }
+
+    /// What follows for a finished picture from the verdict on a preview, if that is there: nothing, or that the attempt is
+    /// given up.
+    pub(crate) fn given_up_by_preview(&mut self, member: usize) -> Option<Instruction> {
+        // The picture itself tells more than what still waits.
+        self.members.get_mut(member)?.waiting = None;
+        let (watched, judged) = self.verdict(member, Judging::poll)?;
+        self.conclude(member, &watched, judged).err()
+    }
+
+    /// Notes what the preview that is still being judged took. Its verdict changes nothing any more.
+    pub(crate) fn end_previews(&mut self, member: usize) {
+        let Some(state) = self.members.get_mut(member) else { return };
+        state.waiting = None;
+        if let Some(watched) = state.watched.take() {
+            let judged = watched.judging.give_up("the attempt ended before its preview was judged");
+            self.note_preview(member, &watched, judged, false);
+        }
+    }
+
+    fn is_watched(&self, member: usize) -> bool {
+        self.members.get(member).is_some_and(|state| state.watched.is_some())
+    }
+
+    /// Whether the policy asks for it, so that it may end the attempt.
+    fn is_scheduled(&self, preview: &Preview) -> bool {
+        self.grounds.policy.previews.is_due(preview.step, preview.total)
+    }
+
+    /// Gives a preview to the judge.
+    fn watch_preview(&mut self, member: usize, preview: Preview) {
+        let (picture, unfinished) = (&preview.picture, Some(Unfinished::Preview));
+        let (judging, glance) = match self.look(member, preview.step, preview.total) {
+            Look::Spared => return,
+            Look::Whole => (self.begin_to_judge(member, picture, unfinished, None), None),
+            Look::Glance(glance, threshold) => {
+                let enough = glance.enough;
+                let judging = self.begin_to_judge(member, picture, unfinished, Some(glance));
+                (judging, Some((enough, threshold)))
+            }
         };
-        let verdict = action.and_then(|action| self.abort_for(member, action));
+        let watched = Watched { preview, glance, judging };
+        if let Some(state) = self.members.get_mut(member) {
+            state.watched = Some(watched);
+        }
+    }
+
+    /// The preview in the hands of the judge, with the verdict that `ask` finds.
+    fn verdict(
+        &mut self,
+        member: usize,
+        ask: impl FnOnce(&Judging) -> Option<Judged>,
+    ) -> Option<(Watched, Judged)> {
+        let slot = &mut self.members.get_mut(member)?.watched;
+        let judged = ask(&slot.as_ref()?.judging)?;
+        slot.take().map(|watched| (watched, judged))
+    }
+
+    /// Follows the verdict that `ask` finds, and gives the judge what waits.
+    fn hear(
+        &mut self,
+        member: usize,
+        ask: impl FnOnce(&Judging) -> Option<Judged>,
+    ) -> Option<PreviewInstruction> {
+        let (watched, judged) = self.verdict(member, ask)?;
+        Some(match self.conclude(member, &watched, judged) {
+            Err(then) => PreviewInstruction::Abort(then),
+            Ok(report) => {
+                if let Some(next) = self.members.get_mut(member).and_then(|state| state.waiting.take()) {
+                    self.watch_preview(member, next);
+                }
+                let shown = report.and_then(|report| self.show(member, &watched.preview.picture, &report));
+                PreviewInstruction::Continue(shown)
+            }
+        })
+    }
+
+    /// Notes a verdict, and gives the attempt up if that follows from it. The report, where the drawing goes on.
+    fn conclude(
+        &mut self,
+        member: usize,
+        watched: &Watched,
+        judged: Judged,
+    ) -> Result<Option<Report>, Instruction> {
+        let Preview { step, total, .. } = watched.preview;
+        let action = judged.result.as_ref().ok().and_then(|report| self.sure(report, watched.glance));
+        let scheduled = self.is_scheduled(&watched.preview);
+        let then = action.filter(|_| scheduled).and_then(|action| self.abort_for(member, action));
+        let report = self.note_preview(member, watched, judged, then.is_some());
         // Mode `shadow` draws on, and notes what would have been done.
-        let would_abort = verdict.is_some() && self.is_shadow();
-        let verdict = verdict.filter(|_| !would_abort);
-        let aborted = verdict.is_some();
-        let score = report.as_ref().and_then(Report::margin);
-        if let Some(member) = self.members.get_mut(member) {
-            member.current.previews.push(PreviewRecord {
-                step,
-                total,
-                aborted,
-                would_abort,
-                score,
-                threshold,
-                judgment: record,
-            });
-        }
-        let (Some(then), Some(report)) = (verdict, report.as_ref()) else {
-            let shown = report.and_then(|report| self.show(member, preview, &report));
-            return Ok(PreviewInstruction::Continue(shown));
-        };
+        let (Some(then), Some(report), false) = (then, &report, self.is_shadow()) else { return Ok(report) };
         let what = format!("the preview after step {step} of {total} {}", self.violates(report));
         self.note_attempt(member, false);
-        Ok(PreviewInstruction::Abort(match then {
+        Err(match then {
             Then::Again(next) => self.draw_again(member, report, next, &what),
             Then::Withhold(reason) => {
                 self.withhold(member, Verdict { reason, message: what, report: Some(report) })
             }
-        }))
+        })
+    }
+
+    /// Writes a judged preview down, with whether it ends the attempt, and counts what it took. The report, if there is one.
+    fn note_preview(
+        &mut self,
+        member: usize,
+        watched: &Watched,
+        judged: Judged,
+        ends: bool,
+    ) -> Option<Report> {
+        let Judged { record: mut judgment, result } = judged;
+        let report = result.ok();
+        judgment.action = report.as_ref().and_then(|report| self.strictest(report));
+        self.add_cost(member, &judgment);
+        let record = PreviewRecord {
+            step: watched.preview.step,
+            total: watched.preview.total,
+            aborted: ends && !self.is_shadow(),
+            would_abort: ends && self.is_shadow(),
+            score: report.as_ref().and_then(Report::margin),
+            threshold: watched.glance.and_then(|(_, threshold)| threshold),
+            judgment,
+        };
+        if let Some(state) = self.members.get_mut(member) {
+            state.current.previews.push(record);
+        }
+        report
+    }
+
+    /// The strictest action for what a report on a preview is sure of.
+    fn sure(&self, report: &Report, glance: Option<(f64, Option<f64>)>) -> Option<Action> {
+        match glance {
+            None => self.strictest(report),
+            Some((enough, threshold)) if self.is_calibrated_for(report, threshold) => {
+                self.strictest_above(report, enough)
+            }
+            Some(_) => None,
+        }
     }
 
     /// How a preview after `step` of `total` steps is judged.
     fn look(&self, member: usize, step: u32, total: u32) -> Look {
         let policy = &self.grounds.policy;
         // What a requester sees has been judged by the whole method.
-        if policy.preview_judgment == PreviewJudgment::Whole || policy.client.previews {
+        if policy.client.previews {
+            return Look::Whole;
+        }
+        if !policy.previews.is_due(step, total) {
+            return Look::Spared;
+        }
+        if policy.preview_judgment == PreviewJudgment::Whole {
             return Look::Whole;
         }
         let threshold = match &self.grounds.thresholds {
@@ -153,35 +317,6 @@ impl Session {
         rules.sort_unstable();
         rules.dedup();
         rules
-    }
-
-    /// Judges a preview so; none if it is spared that.
-    fn see(&mut self, member: usize, preview: &Picture, look: Look) -> Option<Seen> {
-        let too_large = self.pixel_problem(preview).is_some();
-        let (judged, glance) = match look {
-            Look::Spared => return None,
-            _ if too_large => {
-                let problem = "the preview has more pixels than the policy allows";
-                (Judged::failed(Failure::new("limit", problem)), None)
-            }
-            Look::Whole => (self.judge(member, preview, Some(Unfinished::Preview)), None),
-            Look::Glance(glance, threshold) => {
-                let enough = glance.enough;
-                (self.glance(member, preview, glance), Some((enough, threshold)))
-            }
-        };
-        let Judged { mut record, result } = judged;
-        let report = result.ok();
-        record.action = report.as_ref().and_then(|report| self.strictest(report));
-        let action = match (&report, glance) {
-            (Some(report), Some((enough, threshold))) if self.is_calibrated_for(report, threshold) => {
-                self.strictest_above(report, enough)
-            }
-            (Some(_), Some(_)) => None,
-            _ => record.action,
-        };
-        let threshold = glance.and_then(|(_, threshold)| threshold);
-        Some(Seen { record, report, action, threshold })
     }
 
     /// Whether the threshold, if there is one, was chosen with the judge that made `report`.

@@ -53,6 +53,7 @@ impl Session {
     }
 
     pub(crate) fn record(&mut self, member: usize, outcome: Outcome, verdict: Verdict<'_>) -> DecisionRecord {
+        self.end_previews(member);
         let (attempts, timings) = self.members.get_mut(member).map_or_else(Default::default, |state| {
             state.end_attempt();
             (std::mem::take(&mut state.past), state.timings)

@@ -6,6 +6,7 @@
 //!          +------------------------------- DrawAgain --------------------------------------+
 //! close: members without a decision are withheld
 //! ```
+//! A host that draws on while a preview is judged calls `begin_preview` in place of `preview`, and `poll_preview` after each step.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use crate::judging::{Failure, Judged};
 use crate::ladder::Spent;
 use crate::placeholder::Placeholder;
 use crate::policy::{Action, AfterTries, Mode, PlaceholderKind, Policy};
+use crate::previewing::{Preview, Watched};
 use crate::record::{
     AttemptRecord, DecisionRecord, DecisionTimings, Outcome, PromptCheckRecord, WouldRecord,
 };
@@ -69,6 +71,10 @@ pub struct Session {
 pub(crate) struct Member {
     pub(crate) past: Vec<AttemptRecord>,
     pub(crate) current: AttemptRecord,
+    /// The preview of the current attempt that is being judged.
+    pub(crate) watched: Option<Watched>,
+    /// The newest one of the schedule that waits for that.
+    pub(crate) waiting: Option<Preview>,
     pub(crate) started: Instant,
     size: Option<(u32, u32)>,
     /// Steps of an attempt, if known.
@@ -140,6 +146,8 @@ impl Session {
                 seed: first_seed(request.seed, member),
                 ..Default::default()
             },
+            watched: None,
+            waiting: None,
             started: opened,
             size: request.size,
             planned_steps: request.steps,
@@ -208,7 +216,8 @@ impl Session {
         Ok(())
     }
 
-    /// Judges a finished picture and says what to do with it.
+    /// Judges a finished picture and says what to do with it. A verdict on a preview of it that is there by now gives the
+    /// attempt up as it would have while it was drawn; one that comes later changes nothing.
     ///
     /// # Errors
     /// If there is no such member or its decision is final; the picture is not judged then.
@@ -222,6 +231,9 @@ impl Session {
         }
         if let Some(refused) = self.refused_by_prompt(member) {
             return Ok(Instruction::Withhold(refused));
+        }
+        if let Some(given_up) = self.given_up_by_preview(member) {
+            return Ok(given_up);
         }
         if let Some(message) = self.pixel_problem(&picture) {
             return Ok(self.fail(member, Reason::Limit, message));

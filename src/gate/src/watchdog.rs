@@ -3,21 +3,16 @@
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Most calls that may still be running after their deadline. A thread cannot be stopped from outside, so further
 /// calls are refused until one of them has ended: a judge that hangs costs a bounded number of threads.
 const MAX_LATE: usize = 4;
 /// How long a thread waits for its next call.
 const IDLE: Duration = Duration::from_secs(10);
-
-const RUNNING: u8 = 0;
-const ENDED: u8 = 1;
-const LATE: u8 = 2;
 
 /// Why a call gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +30,26 @@ pub(crate) enum Stopped {
 /// Runs calls on threads of its own, and counts those that outlived their deadline.
 #[derive(Debug, Default)]
 pub(crate) struct Watchdog {
-    late: Arc<AtomicUsize>,
+    /// The calls that run, whether somebody waits for them or not.
+    calls: Mutex<Vec<Running>>,
     idle: Arc<Threads>,
+}
+
+/// A call on a thread.
+#[derive(Debug)]
+struct Running {
+    /// Its deadline.
+    until: Instant,
+    /// Gone once it has ended.
+    alive: Weak<()>,
+}
+
+/// The answer of a call, which comes when it comes.
+#[derive(Debug)]
+pub(crate) struct Pending<T> {
+    answer: Receiver<Result<T, String>>,
+    deadline: Duration,
+    until: Instant,
 }
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -90,36 +103,72 @@ impl Watchdog {
         deadline: Duration,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Stopped> {
-        let late_before = self.late.load(Ordering::SeqCst);
-        if late_before >= MAX_LATE {
-            return Err(Stopped::Busy(late_before));
+        self.begin(deadline, work)?.wait()
+    }
+
+    /// Runs `work` on another thread, and leaves it to the caller when to ask for its answer. Whoever drops that does not
+    /// end the call.
+    pub(crate) fn begin<T: Send + 'static>(
+        &self,
+        deadline: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Pending<T>, Stopped> {
+        let late = self.late();
+        if late >= MAX_LATE {
+            return Err(Stopped::Busy(late));
         }
-        let (sender, receiver) = sync_channel(1);
-        let state = Arc::new(AtomicU8::new(RUNNING));
-        let (worker_state, late) = (Arc::clone(&state), Arc::clone(&self.late));
+        let (sender, answer) = sync_channel(1);
+        let alive = Arc::new(());
+        let until = Instant::now() + deadline;
+        self.lock().push(Running { until, alive: Arc::downgrade(&alive) });
         let span = tracing::Span::current();
         let work = move || {
             let answer = guard(|| span.in_scope(work));
             // The waiter may be gone, and then nobody wants the answer.
             let _ = sender.send(answer);
-            if worker_state.swap(ENDED, Ordering::SeqCst) == LATE {
-                late.fetch_sub(1, Ordering::SeqCst);
-            }
+            drop(alive);
         };
         self.idle.start(Box::new(work)).map_err(|source| Stopped::NoThread(source.to_string()))?;
-        match receiver.recv_timeout(deadline) {
+        Ok(Pending { answer, deadline, until })
+    }
+
+    /// How many calls are still running after their deadline.
+    fn late(&self) -> usize {
+        let now = Instant::now();
+        let mut calls = self.lock();
+        calls.retain(|call| call.alive.strong_count() > 0);
+        calls.iter().filter(|call| call.until <= now).count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Running>> {
+        // Nothing that runs under the lock leaves the list half-changed.
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Pending<T> {
+    /// Waits for the answer, until the call's deadline.
+    pub(crate) fn wait(&self) -> Result<T, Stopped> {
+        match self.answer.recv_timeout(self.until.saturating_duration_since(Instant::now())) {
             Ok(answer) => answer.map_err(Stopped::Panicked),
-            Err(RecvTimeoutError::Disconnected) => {
-                Err(Stopped::Panicked("it ended without an answer".to_owned()))
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                self.late.fetch_add(1, Ordering::SeqCst);
-                if state.compare_exchange(RUNNING, LATE, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-                    self.late.fetch_sub(1, Ordering::SeqCst);
-                }
-                Err(Stopped::TimedOut(deadline))
+            Err(RecvTimeoutError::Disconnected) => Err(Self::died()),
+            Err(RecvTimeoutError::Timeout) => Err(Stopped::TimedOut(self.deadline)),
+        }
+    }
+
+    /// The answer, if it is there or will not come any more.
+    pub(crate) fn poll(&self) -> Option<Result<T, Stopped>> {
+        match self.answer.try_recv() {
+            Ok(answer) => Some(answer.map_err(Stopped::Panicked)),
+            Err(TryRecvError::Disconnected) => Some(Err(Self::died())),
+            Err(TryRecvError::Empty) => {
+                (self.until <= Instant::now()).then_some(Err(Stopped::TimedOut(self.deadline)))
             }
         }
+    }
+
+    fn died() -> Stopped {
+        Stopped::Panicked("it ended without an answer".to_owned())
     }
 }
 
@@ -185,6 +234,31 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_can_be_asked_for_without_waiting() {
+        let watchdog = Watchdog::default();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let pending = watchdog.begin(Duration::from_secs(60), move || wait.recv().is_ok()).unwrap();
+        assert_eq!(pending.poll(), None);
+        go.send(()).unwrap();
+        let answer = loop {
+            match pending.poll() {
+                Some(answer) => break answer,
+                None => thread::yield_now(),
+            }
+        };
+        assert_eq!(answer, Ok(true));
+        // A call that nobody asks about any more is late only once its deadline has passed.
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        drop(watchdog.begin(Duration::from_secs(60), move || wait.recv().is_ok()).unwrap());
+        assert_eq!((watchdog.late(), watchdog.lock().len()), (0, 1));
+        let (go_late, wait) = std::sync::mpsc::channel::<()>();
+        let pending = watchdog.begin(Duration::ZERO, move || wait.recv().is_ok()).unwrap();
+        assert_eq!(pending.poll(), Some(Err(Stopped::TimedOut(Duration::ZERO))));
+        assert_eq!(watchdog.late(), 1);
+        drop((go, go_late));
+    }
+
+    #[test]
     fn late_calls_are_counted_refused_and_forgiven() {
         let watchdog = Watchdog::default();
         let (release, hold) = std::sync::mpsc::channel::<()>();
@@ -199,7 +273,7 @@ mod tests {
         assert_eq!(watchdog.run(Duration::from_secs(1), || ()), Err(Stopped::Busy(MAX_LATE)));
         drop(release);
         for _ in 0..500 {
-            if watchdog.late.load(Ordering::SeqCst) == 0 {
+            if watchdog.late() == 0 {
                 break;
             }
             thread::sleep(Duration::from_millis(10));

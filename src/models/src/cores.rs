@@ -11,7 +11,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// Threads that each compute alone: what runs on one of them is not divided further.
 #[derive(Debug)]
-pub(crate) struct Cores {
+pub struct Cores {
     pools: Vec<ThreadPool>,
 }
 
@@ -21,7 +21,12 @@ pub(crate) static IN_TURN: Cores = Cores { pools: Vec::new() };
 impl Cores {
     /// As many as rayon has threads, for a model on the CPU; in turn for any other device.
     pub(crate) fn new(device: &Device) -> Self {
-        let count = if device.is_cpu() { rayon::current_num_threads() } else { 1 };
+        Self::of(if device.is_cpu() { None } else { Some(1) })
+    }
+
+    /// So many; as many as rayon has threads, where no number is named. One works in turn, and divides each operation.
+    pub fn of(count: Option<usize>) -> Self {
+        let count = count.unwrap_or_else(rayon::current_num_threads);
         if count < 2 {
             return Self { pools: Vec::new() };
         }
@@ -31,13 +36,13 @@ impl Cores {
     }
 
     /// How many pieces of work run at a time.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.pools.len().max(1)
     }
 
     /// `work` of every item, in the order of the items. Must not be called from within `work`: the inner call would
     /// wait for the thread that it runs on.
-    pub(crate) fn map<T: Sync, R: Send>(&self, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    pub fn map<T: Sync, R: Send>(&self, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
         if self.pools.len() < 2 || items.len() < 2 {
             return items.iter().map(work).collect();
         }
@@ -81,5 +86,6 @@ mod tests {
         let expected: Vec<u64> = items.iter().map(|item| item * item).collect();
         assert_eq!(cores.map(&items, work), expected);
         assert_eq!(IN_TURN.map(&items, |item| item * item), expected);
+        assert_eq!([Some(0), Some(1), Some(5)].map(|count| Cores::of(count).count()), [1, 1, 5]);
     }
 }

@@ -34,6 +34,7 @@ mod text;
 mod tokenizer_files;
 pub mod weights;
 
+pub use cores::Cores;
 pub use domain::{Domain, OutOfDomain};
 pub use error::{ModelError, ModelErrorKind};
 pub use files::{FileBytes, FileTree, fingerprint};

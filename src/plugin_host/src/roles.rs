@@ -273,7 +273,6 @@ impl Watch for JobHook<'_> {
     }
 
     fn step(&mut self, step: u32, total: u32, preview: Option<Picture>) -> bool {
-        let said = preview.map(|preview| self.hook.preview(self.job, step, total, &preview));
-        said != Some(Step::Stop)
+        self.hook.step(self.job, step, total, preview.as_ref()) == Step::Continue
     }
 }

@@ -27,8 +27,6 @@ use crate::upstream::{Event, Order, Progress, Upstream, UpstreamError, UpstreamE
 
 /// How long an upstream may take to stop its server's work. Nobody waits for it meanwhile.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
-/// Events of an upstream that wait for the judge.
-const EVENTS: usize = 4;
 /// Previews that wait for the client. Further ones are left out until it has taken them.
 const PREVIEWS: usize = 4;
 
@@ -331,7 +329,7 @@ impl Driver {
         }
         let order = self.order(group)?;
         let (cancel, settled) = (order.cancel.clone(), CancellationToken::new());
-        let (send, events) = mpsc::channel(EVENTS);
+        let (send, events) = order.channel();
         let task = self.start(order, send, settled.clone());
         // Also if a panic ends this thread.
         let guard = settled.clone().drop_guard();

@@ -300,7 +300,7 @@ impl StepHook for Unwatched {
         false
     }
 
-    fn preview(&mut self, _: usize, _: u32, _: u32, _: &Picture) -> Step {
+    fn step(&mut self, _: usize, _: u32, _: u32, _: Option<&Picture>) -> Step {
         Step::Continue
     }
 }

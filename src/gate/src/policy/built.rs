@@ -261,6 +261,11 @@ impl PreviewSchedule {
         &self.0
     }
 
+    /// The most previews of one picture.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether no preview is ever judged.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -291,7 +291,7 @@ fn a_dropped_session_withholds_what_is_open() {
 #[test]
 fn the_judge_is_told_what_is_no_finished_picture() {
     let world = World::new([]);
-    let whole = "preview_judgment = \"whole\"";
+    let whole = "previews = [0.5]\npreview_judgment = \"whole\"";
     let (gate, _) = gate(&world, whole, "[tenant.t.action]\ndefault = \"redact\"");
     let mut session = gate.session(request(1)).unwrap();
     session.preview(0, 5, 10, &picture(&[], 1)).unwrap();

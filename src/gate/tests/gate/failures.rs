@@ -137,7 +137,7 @@ fn a_generator_failure_is_no_violation() {
 #[test]
 fn a_preview_without_a_verdict_is_drawn_on_and_logged() {
     for fault in [Fault::Error, Fault::Panic, Fault::OutOfTime] {
-        let (gate, log) = gate(&World::new([fault]), "", "");
+        let (gate, log) = gate(&World::new([fault]), "previews = [0.5]", "");
         let mut session = gate.session(request(1)).unwrap();
         let step = session.preview(0, 5, 10, &picture(&[1], 0)).unwrap();
         assert!(matches!(step, PreviewInstruction::Continue(None)));

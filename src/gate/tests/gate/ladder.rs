@@ -38,7 +38,7 @@ impl Generator for Smith {
         let draw = |(index, job): (usize, &DrawJob)| {
             self.jobs.lock().unwrap().push(job.clone());
             (1..=STEPS).for_each(|step| {
-                hook.wants_preview(index, step, STEPS);
+                hook.step(index, step, STEPS, None);
             });
             let objects: &[usize] = if (self.shows)(job) { &[2] } else { &[] };
             Ok(Drawn::Finished(picture(objects, (job.seed % 50) as u8)))

@@ -40,7 +40,8 @@ fn a_line_holds_the_whole_story() {
     let path = folder.path().join("decisions.jsonl");
     let tables = "[tenant.t.action]\ndefault = \"regenerate\"\n[tenant.t.action.rule]\nbeer = \"redact\"";
     let log = Arc::new(JsonlLog::open(&path).unwrap());
-    let gate = gate_with(&World::new([]), "log_prompts = true", tables, log).unwrap();
+    let head = "log_prompts = true\npreviews = [0.5]";
+    let gate = gate_with(&World::new([]), head, tables, log).unwrap();
     let request =
         RequestInfo { generator: Some("generator-1".to_owned()), ..RequestInfo::new("t", "a man", 7, 1) };
     let mut session = gate.session(request).unwrap();

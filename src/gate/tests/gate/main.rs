@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod actions;
+mod beside;
 mod canaries;
 mod documented;
 mod driven;

@@ -292,7 +292,8 @@ fn a_record_of_an_earlier_release_is_read() {
 
 #[test]
 fn a_record_says_who_asked_for_what_and_what_it_took() {
-    let (gate, log) = gate(&World::new([]), "tries = 2", "[tenant.t.action]\ndefault = \"regenerate\"");
+    let head = "tries = 2\npreviews = [0.5]";
+    let (gate, log) = gate(&World::new([]), head, "[tenant.t.action]\ndefault = \"regenerate\"");
     let asked = RequestInfo {
         model: Some("sdxl-turbo".to_owned()),
         requested_by: Some("key-7".to_owned()),

@@ -8,7 +8,9 @@ use cluegate_perception::{DecodeOptions, Picture, decode};
 use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{Event, Order, Progress, Unjudged, Upstream, UpstreamError, UpstreamErrorKind as Kind};
+use super::{
+    Event, Order, Progress, Unjudged, Upstream, UpstreamError, UpstreamErrorKind as Kind, send_if_room,
+};
 use crate::config::UpstreamConfig;
 use crate::request::{Dialect, PictureRequest, Source};
 
@@ -225,33 +227,37 @@ impl Hook<'_> {
     fn index(&self, job: usize) -> u32 {
         self.group.get(job).map_or(u32::MAX, |job| job.member as u32)
     }
-
-    /// Whether the gate has use for a preview. Those that only the client's eyes want are drawn when none waits to be
-    /// judged, so that they cost no more time than the judge has.
-    fn is_due(&self, step: u32, total: u32) -> bool {
-        let idle = self.events.capacity() == self.events.max_capacity();
-        self.order.previews.is_due(step, total) || (self.order.show_previews && idle && step < total)
-    }
 }
 
 impl StepHook for Hook<'_> {
-    fn wants_preview(&mut self, job: usize, step: u32, total: u32) -> bool {
-        if self.over() {
-            // A preview is where a generator can be stopped.
-            return true;
-        }
-        let due = self.is_due(step, total);
-        let pictures = f64::from(self.index(job)) + f64::from(step) / f64::from(total.max(1));
-        let fraction = (pictures / f64::from(self.order.count.max(1))).min(1.0);
-        let progress = Progress { fraction, step: Some(step), steps: Some(total) };
-        // Progress that nobody had time to read is out of date.
-        let _ = self.events.try_send(Event::Progress(progress));
-        due
+    fn wants_preview(&mut self, _: usize, step: u32, total: u32) -> bool {
+        // Those that only the client's eyes want are drawn when nothing waits to be judged, so that they cost no more time
+        // than the judge has.
+        let idle = self.events.capacity() == self.events.max_capacity();
+        !self.over()
+            && (self.order.previews.is_due(step, total) || (self.order.show_previews && idle && step < total))
     }
 
-    fn preview(&mut self, job: usize, step: u32, total: u32, preview: &Picture) -> Step {
-        let picture = Unjudged::pixels(preview.clone());
-        let event = Event::Preview { index: self.index(job), step, total, picture };
-        if self.over() || self.events.blocking_send(event).is_err() { Step::Stop } else { Step::Continue }
+    fn step(&mut self, job: usize, step: u32, total: u32, preview: Option<&Picture>) -> Step {
+        if self.over() {
+            return Step::Stop;
+        }
+        let index = self.index(job);
+        let pictures = f64::from(index) + f64::from(step) / f64::from(total.max(1));
+        let fraction = (pictures / f64::from(self.order.count.max(1))).min(1.0);
+        // Progress that nobody had time to read is out of date.
+        send_if_room(
+            self.events,
+            Event::Progress(Progress { fraction, step: Some(step), steps: Some(total) }),
+        );
+        let Some(preview) = preview else { return Step::Continue };
+        let event = Event::Preview { index, step, total, picture: Unjudged::pixels(preview.clone()) };
+        if self.order.previews.is_due(step, total) {
+            // The gate judges this one, and keeps room for it.
+            let _ = self.events.blocking_send(event);
+        } else {
+            send_if_room(self.events, event);
+        }
+        Step::Continue
     }
 }

@@ -7,14 +7,10 @@ use cluegate_gate::policy::PreviewSchedule;
 use cluegate_gate::{DrawJob, DrawOptions, Drawn, Generator, GeneratorError, StepHook};
 use cluegate_perception::DecodeOptions;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Event, Order, Unjudged, Upstream, UpstreamError};
 use crate::request::PictureRequest;
-
-/// Events that wait while another is looked at.
-const EVENTS: usize = 4;
 
 /// Draws with an [`Upstream`], one picture at a time. Previews are not looked at.
 pub struct DrivenUpstream {
@@ -52,7 +48,7 @@ impl DrivenUpstream {
     }
 
     async fn ordered(&self, order: &Order) -> Result<Unjudged, GeneratorError> {
-        let (send, mut events) = mpsc::channel(EVENTS);
+        let (send, mut events) = order.channel();
         let mut drawn = Err(GeneratorError::new("the upstream sent no picture"));
         let take = async {
             while let Some(event) = events.recv().await {
@@ -116,6 +112,7 @@ mod tests {
     use cluegate_perception::Picture;
     use futures_util::future::BoxFuture;
     use image::{Rgb, RgbImage};
+    use tokio::sync::mpsc;
 
     use super::*;
     use crate::request::Dialect;
@@ -177,8 +174,8 @@ mod tests {
             false
         }
 
-        fn preview(&mut self, _: usize, _: u32, _: u32, _: &Picture) -> cluegate_gate::Step {
-            panic!("no preview was asked for")
+        fn step(&mut self, _: usize, _: u32, _: u32, _: Option<&Picture>) -> cluegate_gate::Step {
+            panic!("no step was told")
         }
     }
 

@@ -30,6 +30,11 @@ use self::sdcpp::SdCpp;
 use crate::config::{ConfigError, UpstreamConfig, UpstreamKind};
 use crate::request::{Dialect, PictureRequest};
 
+/// Events of an order that may wait for the gate beside those that must arrive.
+const SPARE: usize = 4;
+/// Most events that may wait.
+const MOST_EVENTS: usize = 1024;
+
 /// A text-to-image server that the gate draws with.
 pub trait Upstream: Send + Sync {
     /// How it is spoken to.
@@ -117,7 +122,7 @@ pub struct Order {
     pub avoid: Vec<String>,
     /// How the built-in generator is guided away from them; servers take them as a negative prompt.
     pub safety: SafetyGuidance,
-    /// After which steps the gate judges previews. Others may be sent, and cost their way only.
+    /// After which steps previews may end a drawing. Others are of use to the client's eyes only.
     pub previews: PreviewSchedule,
     /// Whether the client may see previews, so that every one is of use.
     pub show_previews: bool,
@@ -138,6 +143,31 @@ impl Order {
     /// Whether previews are of any use.
     pub fn wants_previews(&self) -> bool {
         self.show_previews || !self.previews.is_empty()
+    }
+
+    /// A channel for its events, with room for every picture and every preview that the policy asks for, so that whoever draws
+    /// does not wait for whoever judges.
+    pub fn channel(&self) -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
+        let pictures = usize::try_from(self.count).unwrap_or(usize::MAX);
+        mpsc::channel(pictures.saturating_mul(self.previews.len() + 1).saturating_add(SPARE).min(MOST_EVENTS))
+    }
+
+    /// Sends a preview. One that the policy asks for is waited for; another is left out where others wait already.
+    pub(crate) async fn send_preview(&self, events: &mpsc::Sender<Event>, preview: Event) {
+        match &preview {
+            Event::Preview { step, total, .. } if self.previews.is_due(*step, *total) => {
+                let _ = events.send(preview).await;
+            }
+            _ => send_if_room(events, preview),
+        }
+    }
+}
+
+/// Sends what is out of date soon, unless others wait already: it takes no room from what has to arrive.
+pub(crate) fn send_if_room(events: &mpsc::Sender<Event>, event: Event) {
+    if events.max_capacity() - events.capacity() < SPARE {
+        // Whoever listened may have gone, which shows elsewhere.
+        let _ = events.try_send(event);
     }
 }
 

@@ -14,7 +14,9 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::http::Http;
-use super::{Event, Order, Progress, Unjudged, Upstream, UpstreamError, UpstreamErrorKind as Kind};
+use super::{
+    Event, Order, Progress, Unjudged, Upstream, UpstreamError, UpstreamErrorKind as Kind, send_if_room,
+};
 use crate::config::{ConfigError, UpstreamConfig};
 use crate::request::{Dialect, PictureRequest};
 
@@ -147,7 +149,7 @@ impl SdCpp {
                 "generating" if told => {}
                 "generating" => {
                     told = true;
-                    let _ = events.try_send(Event::Progress(Progress::default()));
+                    send_if_room(events, Event::Progress(Progress::default()));
                 }
                 "completed" => return self.deliver(order, job, events).await,
                 "failed" | "cancelled" => return Err(self.failure(&job)),

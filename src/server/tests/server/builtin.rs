@@ -40,7 +40,7 @@ impl Painter {
         while step <= STEPS || self.endless {
             self.steps.fetch_add(1, Ordering::AcqRel);
             let wanted = hook.wants_preview(index, step.min(STEPS), STEPS);
-            if wanted && hook.preview(index, step.min(STEPS), STEPS, &shown) == Step::Stop {
+            if hook.step(index, step.min(STEPS), STEPS, wanted.then_some(&shown)) == Step::Stop {
                 return Drawn::Stopped;
             }
             step += 1;

@@ -1,6 +1,9 @@
 //! What comes of what an upstream sends.
 
+use cluegate_gate::{DecisionRecord, Unfinished};
+
 use super::*;
+use crate::upstream::send_if_room;
 
 #[tokio::test]
 async fn one_bad_picture_of_four_costs_only_itself() {
@@ -279,4 +282,76 @@ async fn each_picture_is_told_when_it_is_judged() {
     });
     assert!(!cancelled.await);
     bench.idle().await;
+}
+
+/// What the policy did not ask for is judged for the client's eyes only.
+#[tokio::test]
+async fn a_preview_outside_of_the_schedule_is_not_shown_if_it_violates_and_ends_nothing() {
+    for (scheduled, reason) in [(2, Reason::Safe), (1, Reason::Violation)] {
+        let draws = |_: &Order| vec![preview(0, 1, &picture(&[2], 0)), finished(0, &clean(0))];
+        let policy = format!("previews = [{scheduled}]\n[tenant.t.client]\npreviews = true");
+        // One event at a time: the preview is the newest, and is judged.
+        let upstream = player(move |order: Order, send: mpsc::Sender<Event>| {
+            Box::pin(async move {
+                for event in draws(&order) {
+                    let _ = send.send(event).await;
+                    while send.capacity() < send.max_capacity() {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Ok(())
+            })
+        });
+        let world = World::new([]);
+        let bench = Bench::new(&policy, &world, upstream);
+        let mut drawing = bench.draw(1).await;
+        let mut reasons = Vec::new();
+        while let Some(update) = within(drawing.next()).await {
+            assert!(!matches!(update, Update::Preview { .. }));
+            if let Update::Outcome(outcome) = update {
+                reasons.push(outcome.reason());
+            }
+        }
+        assert_eq!(reasons, [reason]);
+        assert_eq!(*world.unfinished.lock().unwrap(), [Unfinished::Preview]);
+        let records = bench.log.records();
+        assert_eq!(records[0].attempts[0].previews[0].aborted, scheduled == 1);
+    }
+}
+
+/// Whoever draws does not wait for whoever judges: all that has to arrive has room, and the rest is left out.
+#[tokio::test]
+async fn an_upstream_never_waits_for_the_judge() {
+    let (world, held) = World::new([]).held();
+    let sent = CancellationToken::new();
+    let tell = sent.clone();
+    let upstream = player(move |order: Order, send: mpsc::Sender<Event>| {
+        let tell = tell.clone();
+        Box::pin(async move {
+            for index in 0..order.count {
+                for step in 1..=3 {
+                    for _ in 0..20 {
+                        send_if_room(&send, Event::Progress(Progress::default()));
+                        order.send_preview(&send, preview(index, 0, &clean(9))).await;
+                    }
+                    order.send_preview(&send, preview(index, step, &clean(index))).await;
+                }
+                let _ = send.send(finished(index, &clean(index))).await;
+            }
+            tell.cancel();
+            Ok(())
+        })
+    });
+    let bench = Bench::new("previews = [1, 2, 3]\n[tenant.t.client]\npreviews = true", &world, upstream);
+    let drawing = bench.draw(3).await;
+    // The judge says nothing until all is drawn.
+    within(sent.cancelled()).await;
+    drop(held);
+    assert_eq!(reasons(&within(drawing.finish()).await.unwrap()), [Reason::Safe; 3]);
+    let scheduled = |record: &DecisionRecord| {
+        let previews = record.attempts.iter().flat_map(|attempt| &attempt.previews);
+        previews.filter(|preview| preview.step > 0).map(|preview| preview.step).collect::<Vec<_>>()
+    };
+    let records = bench.log.records().into_iter().filter(|record| !record.attempts.is_empty());
+    assert_eq!(records.map(|record| scheduled(&record)).collect::<Vec<_>>(), vec![vec![1, 2, 3]; 3]);
 }

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use self::server::Server;
 use self::wire::Call;
 use super::http::Http;
-use super::{Event, Order, Upstream, UpstreamError, UpstreamErrorKind as Kind};
+use super::{Event, Order, Upstream, UpstreamError, UpstreamErrorKind as Kind, send_if_room};
 use crate::config::{ConfigError, UpstreamConfig};
 use crate::request::{Dialect, PictureRequest};
 
@@ -142,11 +142,11 @@ async fn watch(
         // The gate learns of a failing server from the call itself.
         let Ok(told) = server.look(task, &mut seen).await else { continue };
         if let Some(progress) = told.progress {
-            let _ = events.send(Event::Progress(progress)).await;
+            send_if_room(events, Event::Progress(progress));
         }
         if let Some((step, picture)) = told.preview {
             let preview = Event::Preview { index: call.first, step, total: seen.total(), picture };
-            let _ = events.send(preview).await;
+            call.order.send_preview(events, preview).await;
         }
     }
 }

@@ -20,7 +20,9 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use super::ComfyUi;
 use super::plan::{Plan, Shown};
 use crate::comfyui::frames;
-use crate::upstream::{Event, Order, Progress, Unjudged, UpstreamError, UpstreamErrorKind as Kind};
+use crate::upstream::{
+    Event, Order, Progress, Unjudged, UpstreamError, UpstreamErrorKind as Kind, send_if_room,
+};
 
 /// How long the server may take for each step of stopping our work. An order that is called off has longer.
 const STOP: Duration = Duration::from_secs(3);
@@ -234,11 +236,8 @@ impl<'a> Conversation<'a> {
         let fraction = done / (plan.samplers().max(steps.nodes.len()) as f64);
         let fraction = (f64::from(index) + fraction) / f64::from(count.max(1));
         // Who waits for pictures does not wait for this.
-        let _ = self.events.try_send(Event::Progress(Progress {
-            fraction,
-            step: Some(step),
-            steps: Some(total),
-        }));
+        let progress = Progress { fraction, step: Some(step), steps: Some(total) };
+        send_if_room(&self.events, Event::Progress(progress));
     }
 
     async fn preview(&mut self, plan: &Plan, steps: &Steps, id: &str, frame: &Bytes) {
@@ -257,12 +256,7 @@ impl<'a> Conversation<'a> {
             return;
         };
         let event = Event::Preview { index, step, total, picture: Unjudged::encoded(frame.picture) };
-        if self.order.previews.is_due(step, total) {
-            // The gate judges this one: it is worth the wait.
-            let _ = self.events.send(event).await;
-        } else {
-            let _ = self.events.try_send(event);
-        }
+        self.order.send_preview(&self.events, event).await;
     }
 
     /// Fetches the pictures of a prompt that has ended, and no others.

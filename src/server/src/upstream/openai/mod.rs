@@ -19,6 +19,7 @@ use self::sse::{SseEvent, SseParser};
 use super::http::Http;
 use super::{
     Event, Order, Progress, Unjudged, Upstream, UpstreamError, UpstreamErrorKind as Kind, few_words,
+    send_if_room,
 };
 use crate::config::{ConfigError, UpstreamConfig};
 use crate::request::{Dialect, PictureRequest};
@@ -137,9 +138,10 @@ impl OpenAi {
                         let total = partial + 1;
                         let step = number.saturating_add(1).min(partial);
                         let fraction = f64::from(step) / f64::from(total);
-                        let _ =
-                            events.send(Event::Progress(Progress { fraction, ..Progress::default() })).await;
-                        let _ = events.send(Event::Preview { index, step, total, picture }).await;
+                        let progress = Progress { fraction, ..Progress::default() };
+                        send_if_room(events, Event::Progress(progress));
+                        let preview = Event::Preview { index, step, total, picture };
+                        order.send_preview(events, preview).await;
                     }
                     Told::Finished(entry) => {
                         self.deliver(index, entry, order.deadline, events).await;
