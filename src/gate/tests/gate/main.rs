@@ -20,4 +20,5 @@ mod provenance;
 mod records;
 mod replacing;
 mod requests;
+mod signing;
 mod watching;
