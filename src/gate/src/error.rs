@@ -109,9 +109,9 @@ pub enum GateError {
     /// A policy that wants signed files, where nobody signs.
     #[error(
         "tenant {tenant}: `provenance = \"c2pa\"` wants files with signed content credentials; expected a program that was built \
-         with them (`cargo build --release --features c2pa`) and a certificate and key to sign with ([provenance] in the gateway's \
-         configuration, `--credentials` of `generate`), got none; with `provenance = \"text\"` files have the same as a text \
-         (docs/provenance.md)"
+         with them (`cargo build --release --features c2pa`) and a certificate and a key to sign with ([provenance] in the \
+         gateway's configuration, which `generate` takes by --config), got none; with `provenance = \"text\"` files state the \
+         same as a text (docs/provenance.md)"
     )]
     NoSigner {
         /// The tenant.

@@ -52,8 +52,8 @@ pub enum CredentialError {
     },
     /// The certificate's key is not of the algorithm.
     #[error(
-        "algorithm: {algorithm} signs with {expected}, but the certificate in {} is of {found}; name the algorithm of that key, or \
-         another certificate",
+        "algorithm: {algorithm} signs with {expected}, but the certificate in {} is of {found}; name the algorithm of that key, \
+         or another certificate",
         path.display()
     )]
     Algorithm {

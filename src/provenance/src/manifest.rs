@@ -22,8 +22,8 @@ const REWORKED: &str = "http://cv.iptc.org/newscodes/digitalsourcetype/composite
 /// By what name the picture that somebody brought is referred to within its manifest.
 const BROUGHT: &str = "brought";
 
-/// Settings under which manifests are made: nothing is fetched, nothing is pictured, and nothing is added that is not stated here.
-/// What was written is read again and its hashes are compared.
+/// Settings under which manifests are made: nothing is fetched, nothing is pictured, and nothing is added that is not stated
+/// here. What was written is read again and its hashes are compared.
 pub(crate) fn context() -> Result<Arc<Context>, c2pa::Error> {
     let settings = json!({
         "core": { "allowed_network_hosts": [] },

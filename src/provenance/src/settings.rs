@@ -68,6 +68,7 @@ impl Algorithm {
     }
 
     /// The keys that it signs with, for people.
+    #[cfg(feature = "c2pa")]
     pub(crate) fn keys(self) -> &'static str {
         match self {
             Self::Es256 => "a P-256 key",
