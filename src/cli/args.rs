@@ -236,6 +236,9 @@ pub(crate) struct GenerateArgs {
     /// Policy file; default: the shipped policies (tenants default, kids and newsroom).
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+    /// A gateway's configuration, whose [provenance] signs files of released pictures where the policy asks for that.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// How many pictures.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) count: u32,
@@ -546,7 +549,7 @@ pub(crate) struct DoctorArgs {
     /// The models.
     #[command(flatten)]
     pub(crate) models: ModelArgs,
-    /// The gateway's configuration, whose plugins are looked at beside those of CLUEGATE_PLUGIN_PATH.
+    /// The gateway's configuration: its plugins are looked at beside those of CLUEGATE_PLUGIN_PATH, and what it signs files with.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// How to report.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use cluegate_gate::Policies;
+use cluegate_gate::{Policies, check_signer};
 use cluegate_server::config::{Config, Finding, KeySetting, RawConfig, UpstreamKind, mask_address};
 use cluegate_server::keys::{KeyFile, KeyKind};
 use cluegate_server::{Stored, upstream};
@@ -223,7 +223,15 @@ impl Examined<'_> {
         self.files();
         self.models();
         self.plugins();
+        self.provenance();
         self.upstream();
+    }
+
+    /// The certificate and the key that sign files.
+    fn provenance(&mut self) {
+        if let Err(error) = super::provenance::open(self.config) {
+            self.found("provenance", error);
+        }
     }
 
     /// Whether the plugins' libraries are there and allowed. None of them is loaded.
@@ -255,6 +263,11 @@ impl Examined<'_> {
             if let Err(error) = policies.constitution(policy) {
                 self.found("policy", error);
             }
+        }
+        if self.config.provenance.is_none()
+            && let Err(error) = check_signer(&policies, None)
+        {
+            self.found("policy", error);
         }
         Some(policies.iter().map(|policy| policy.tenant.to_string()).collect())
     }

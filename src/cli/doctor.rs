@@ -1,8 +1,11 @@
 //! `cluegate doctor`: what is here, and how to mend what is not right.
 
+use std::path::Path;
 use std::time::Instant;
 
 use cluegate::hub::{HubCache, Settings, bytes};
+use cluegate_provenance::Opened;
+use cluegate_server::config::Config;
 use serde::Serialize;
 
 use super::args::{DoctorArgs, Format};
@@ -36,6 +39,7 @@ pub(super) fn run(arguments: &DoctorArgs) -> anyhow::Result<Exit> {
         vec![version(), processor(), memory(), device(arguments.models.compute.device), cache()];
     findings.extend(models(arguments));
     findings.extend(plugins(arguments));
+    findings.extend(arguments.config.as_deref().and_then(provenance));
     let all_good = findings.iter().all(|finding| finding.ok);
     match arguments.format {
         Format::Json => say_json(&findings)?,
@@ -206,6 +210,27 @@ fn plugins(arguments: &DoctorArgs) -> Vec<Finding> {
         findings.push(Finding::good("plugins", found));
     }
     findings
+}
+
+/// What a gateway's configuration signs files with, if it names anything.
+fn provenance(config: &Path) -> Option<Finding> {
+    let opened = match Config::load(config) {
+        Ok(config) => super::provenance::open(&config).transpose()?,
+        Err(error) => {
+            let fix = "`cluegate config check` names all that is wrong with the configuration";
+            return Some(Finding::bad("provenance", error.to_string(), fix));
+        }
+    };
+    Some(match opened {
+        Ok(Opened { subject, valid_until, .. }) => {
+            Finding::good("provenance", format!("files are signed by {subject}, valid until {valid_until}"))
+        }
+        Err(error) => {
+            let fix = "name a certificate and its key in [provenance] of the configuration, or remove that table \
+                       (docs/provenance.md)";
+            Finding::bad("provenance", error.to_string(), fix)
+        }
+    })
 }
 
 fn models(arguments: &DoctorArgs) -> Vec<Finding> {

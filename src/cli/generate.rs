@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::args::{Format, GenerateArgs};
 use super::drawing::{generator, plain_options};
 use super::judge::read_picture;
+use super::provenance::signer_of;
 use super::{Exit, PART, open_engine, say, say_json, write_file};
 
 /// The decision log in the output folder.
@@ -30,11 +31,12 @@ pub(super) fn run(arguments: &GenerateArgs) -> anyhow::Result<Exit> {
     policies.require(&arguments.tenant)?;
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make the folder {}", arguments.out.display()))?;
+    let signer = signer_of(arguments.config.as_deref())?;
     let engine = open_engine(&arguments.models)?;
     let (generator, options) = (generator(&arguments.drawing, &engine)?, options(arguments)?);
     generator.check(&options)?;
     let log = Arc::new(JsonlLog::open(arguments.out.join(LOG))?);
-    let gate = Gate::new(&policies, Arc::new(engine.judges(false)), log)?;
+    let gate = Gate::with_signer(&policies, Arc::new(engine.judges(false)), log, signer)?;
     gate.prepare_all()?;
     let seed = arguments.seed.unwrap_or_else(clock_seed);
     let request = RequestInfo {

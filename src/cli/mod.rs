@@ -39,6 +39,7 @@ mod plugins;
 mod policy;
 mod probe;
 mod progress;
+mod provenance;
 mod replay;
 mod serve;
 mod store;

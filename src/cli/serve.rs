@@ -91,8 +91,8 @@ async fn check(config: Config, foundation: Foundation, engine: &Engine) -> anyho
     let decisions = Some(foundation.decisions(&config)?);
     let Foundation { source, loaded, .. } = foundation;
     let log = Arc::new(cluegate_gate::MemoryLog::new(0));
-    let plugins = open_plugins(&config).await?;
-    let gate = Gate::new(loaded.policies(), Arc::new(engine.judges(false)), log)?;
+    let (plugins, signer) = (open_plugins(&config).await?, super::provenance::signer(&config)?);
+    let gate = Gate::with_signer(loaded.policies(), Arc::new(engine.judges(false)), log, signer)?;
     let gate = Arc::new(gate.with_extensions(Arc::<PluginSet>::clone(&plugins))?);
     let checked = Arc::clone(&gate);
     // It waits for models.
@@ -159,8 +159,8 @@ async fn serve(
         Some(metrics) => Arc::new(MeasuredLog::new(log, Arc::clone(metrics))),
         None => log,
     };
-    let plugins = open_plugins(&config).await?;
-    let gate = Gate::new(loaded.policies(), Arc::new(engine.judges(false)), log)?;
+    let (plugins, signer) = (open_plugins(&config).await?, super::provenance::signer(&config)?);
+    let gate = Gate::with_signer(loaded.policies(), Arc::new(engine.judges(false)), log, signer)?;
     let gate = Arc::new(gate.with_extensions(Arc::<PluginSet>::clone(&plugins))?);
     gate.warm_up();
     let upstream = open_upstream(&config, engine, &plugins)?;

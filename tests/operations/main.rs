@@ -14,4 +14,5 @@ mod log;
 mod loopback;
 mod metrics;
 mod plugins;
+mod provenance;
 mod traces;

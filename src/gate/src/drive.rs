@@ -10,6 +10,7 @@ use crate::previewing::PreviewInstruction;
 use crate::released::{DrawAgain, Instruction, MemberOutcome};
 use crate::request::RequestInfo;
 use crate::session::Session;
+use crate::signing::Origin;
 use crate::watchdog::guard;
 use crate::{Gate, GateError};
 
@@ -162,7 +163,8 @@ impl Gate {
         request: RequestInfo,
         options: DrawOptions,
     ) -> Result<Vec<MemberOutcome>, GateError> {
-        let request = RequestInfo { generator: Some(generator.fingerprint().to_owned()), ..request };
+        let origin = if options.source.is_some() { Origin::Reworked } else { request.origin };
+        let request = RequestInfo { generator: Some(generator.fingerprint().to_owned()), origin, ..request };
         let prompt: Arc<str> = Arc::from(request.prompt.as_str());
         let session = self.session(request)?;
         let options = Arc::new(DrawOptions { safety: session.policy().regenerate.guidance, ..options });

@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use crate::LogError;
 use crate::policy::{PolicyError, did_you_mean};
+use crate::signing::SigningError;
 
 /// A request or a call that the gate refuses. Nothing is released with it.
 #[derive(Debug, Error)]
@@ -97,9 +98,25 @@ pub enum GateError {
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// A picture cannot be written as PNG.
-    #[error("the picture cannot be encoded as PNG: {0}")]
+    /// A picture cannot be written as a file.
+    #[error("the picture cannot be encoded: {0}")]
     Encode(String),
+    /// The file of a released picture cannot be signed.
+    #[error(
+        "the content credentials that the policy asks for could not be signed, and there is no file without them: {0}"
+    )]
+    Signing(SigningError),
+    /// A policy that wants signed files, where nobody signs.
+    #[error(
+        "tenant {tenant}: `provenance = \"c2pa\"` wants files with signed content credentials; expected a program that was built \
+         with them (`cargo build --release --features c2pa`) and a certificate and a key to sign with ([provenance] in the \
+         gateway's configuration, which `generate` takes by --config), got none; with `provenance = \"text\"` files state the \
+         same as a text (docs/provenance.md)"
+    )]
+    NoSigner {
+        /// The tenant.
+        tenant: String,
+    },
 }
 
 impl GateError {

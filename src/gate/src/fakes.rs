@@ -16,7 +16,7 @@ use image::{Rgb, RgbImage};
 
 use crate::{
     Decision, DecisionLog, Gate, GateError, InspectionError, Inspector, JudgeProvider, LogError, MemoryLog,
-    Policies, Unfinished,
+    Policies, Signer, Unfinished,
 };
 
 /// Side of every picture.
@@ -371,12 +371,22 @@ pub fn gate_with(
     tables: &str,
     log: Arc<dyn DecisionLog>,
 ) -> Result<Gate, GateError> {
+    gate_signing(world, (head, tables), log, None)
+}
+
+/// The same with who signs files.
+pub fn gate_signing(
+    world: &World,
+    (head, tables): (&str, &str),
+    log: Arc<dyn DecisionLog>,
+    signer: Option<Arc<dyn Signer>>,
+) -> Result<Gate, GateError> {
     let folder = tempfile::tempdir().unwrap();
     let policy = format!("[tenant.t]\nconstitution = \"world.toml\"\n{head}\n{tables}\n");
     std::fs::write(folder.path().join("world.toml"), CONSTITUTION).unwrap();
     std::fs::write(folder.path().join("policy.toml"), policy).unwrap();
     let policies = Policies::load(folder.path().join("policy.toml")).unwrap();
-    Gate::new(&policies, Arc::new(world.clone()), log)
+    Gate::with_signer(&policies, Arc::new(world.clone()), log, signer)
 }
 
 /// The same with a log in memory.

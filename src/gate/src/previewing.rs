@@ -10,6 +10,7 @@ use crate::policy::{Action, AfterTries, PreviewJudgment};
 use crate::record::{AttemptRecord, Outcome, PreviewRecord};
 use crate::released::{Instruction, Logged, Permit, ReleasedPicture};
 use crate::session::{Session, Verdict};
+use crate::signing::Stated;
 use crate::{GateError, Reason};
 
 /// What a host does after a preview.
@@ -376,7 +377,7 @@ impl Session {
         let mut record = self.record_without_attempts(member, Outcome::Released, verdict);
         record.released_picture = Some(permit.picture().hash().to_hex());
         match Logged::write(record, Some(preview), Some(permit.picture()), self.log_of()) {
-            Ok(logged) => Some(permit.release(logged, &self.grounds.policy)),
+            Ok(logged) => Some(permit.release(logged, Stated::Nothing)),
             Err(failed) => {
                 tracing::error!(error = %failed.1, "a preview could not be logged; it is not shown");
                 None

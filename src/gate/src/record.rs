@@ -56,6 +56,8 @@ pub enum Reason {
     Limit,
     /// Withheld: the decision could not be logged.
     LogFailure,
+    /// Withheld: its file could not be signed, and the policy asks for that (`provenance = "c2pa"`). No violation.
+    SigningFailure,
     /// Withheld: the session ended before the picture was finished.
     NotFinished,
     /// Withheld: the requester went away.
@@ -83,6 +85,7 @@ impl Reason {
             Self::RequestTimeout => "request-timeout",
             Self::Limit => "limit",
             Self::LogFailure => "log-failure",
+            Self::SigningFailure => "signing-failure",
             Self::NotFinished => "not-finished",
             Self::Cancelled => "cancelled",
             Self::Preview => "preview",

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use cluegate_constitution::{Constitution, Revision};
 use cluegate_judge::{Report, Stages};
-use cluegate_perception::Picture;
+use cluegate_perception::{FileFormat, Picture};
 use image::RgbImage;
 
 use crate::picture::encode_png;
 use crate::placeholder::Placeholder;
-use crate::policy::{Action, Actions, CanaryDecides, Mode, OnError, Policy, Provenance, Strategy};
+use crate::policy::{Action, Actions, CanaryDecides, Mode, OnError, Policy, Strategy};
+use crate::signing::Stated;
 use crate::stamp::Stamp;
 use crate::tenant::{Grounds, Services};
 use crate::{Decision, DecisionRecord, GateError, LogError, Reason};
@@ -98,12 +100,9 @@ impl Permit {
         &self.picture
     }
 
-    /// Releases the picture, once its decision is in the log. Only a picture that a verdict lets out says where it comes from.
-    pub(crate) fn release(self, logged: Logged, policy: &Policy) -> ReleasedPicture {
-        let by_verdict = matches!(self.reason, Reason::Safe | Reason::Allowed | Reason::Redacted);
-        let stamped = by_verdict && policy.provenance == Provenance::Text;
-        let stamp = stamped.then(|| Stamp::of(&logged.0));
-        ReleasedPicture { picture: self.picture, decision: logged.0, stamp }
+    /// Releases the picture, once its decision is in the log, with what its file states.
+    pub(crate) fn release(self, logged: Logged, stated: Stated) -> ReleasedPicture {
+        ReleasedPicture { picture: self.picture, decision: logged.0, stated }
     }
 }
 
@@ -195,7 +194,7 @@ impl Logged {
 pub struct ReleasedPicture {
     picture: Picture,
     decision: Arc<DecisionRecord>,
-    stamp: Option<Stamp>,
+    stated: Stated,
 }
 
 impl ReleasedPicture {
@@ -235,23 +234,36 @@ impl ReleasedPicture {
         &self.decision
     }
 
-    /// What its file is to say of where it comes from; none unless the policy says so (`provenance`), and none for a preview
-    /// or a picture without a verdict that lets it out.
+    /// The text in its file that says where it comes from; none unless the policy says so (`provenance = "text"`), and none for
+    /// a preview or a picture without a verdict that lets it out.
     pub fn stamp(&self) -> Option<&Stamp> {
-        self.stamp.as_ref()
+        match &self.stated {
+            Stated::Text(stamp) => Some(stamp),
+            Stated::Nothing | Stated::Signed(_) => None,
+        }
     }
 
-    /// A PNG file of the pixels, with none of the metadata that the generator may have written ([`Picture::png`]), and with
-    /// the [`ReleasedPicture::stamp`] if there is one.
+    /// Whether its file holds signed content credentials (`provenance = "c2pa"`).
+    pub fn is_signed(&self) -> bool {
+        matches!(self.stated, Stated::Signed(_))
+    }
+
+    /// A file of the pixels, with none of the metadata that the generator may have written ([`Picture::encode`]), and with
+    /// what the policy has it state. Signed files are there already in the format that the request named
+    /// ([`crate::RequestInfo::file`]); for another format a file is signed now.
     ///
     /// # Errors
-    /// If the encoder fails.
+    /// If the encoder fails, or the file cannot be signed. There is no file without its signature then.
+    pub fn encode(&self, format: FileFormat) -> Result<Bytes, GateError> {
+        self.stated.file(&self.picture, format)
+    }
+
+    /// A PNG file, as [`ReleasedPicture::encode`].
+    ///
+    /// # Errors
+    /// As [`ReleasedPicture::encode`].
     pub fn encode_png(&self) -> Result<Vec<u8>, GateError> {
-        let png = encode_png(&self.picture)?;
-        match &self.stamp {
-            Some(stamp) => stamp.on_png(&png),
-            None => Ok(png),
-        }
+        self.encode(FileFormat::Png).map(Vec::from)
     }
 }
 

@@ -2,6 +2,10 @@
 
 use std::time::Instant;
 
+use cluegate_perception::FileFormat;
+
+use crate::signing::Origin;
+
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RequestInfo {
@@ -37,6 +41,11 @@ pub struct RequestInfo {
     pub drawn_by_client: bool,
     /// Denoising steps of an attempt, if the host knows them: for the policy's bounds and the cost in the log.
     pub steps: Option<u32>,
+    /// How the files of released pictures will be written: under `provenance = "c2pa"` a file is signed before its decision is
+    /// logged.
+    pub file: FileFormat,
+    /// Where the pictures come from, for such files.
+    pub origin: Origin,
 }
 
 impl RequestInfo {

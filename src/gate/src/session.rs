@@ -503,8 +503,15 @@ impl Session {
         let redacted = record.reason == Reason::Redacted;
         record.fidelity = self.fidelity(member, permit.picture(), redacted);
         record.released_picture = Some(permit.picture().hash().to_hex());
+        let stated = match self.stated(&permit, &record) {
+            Ok(stated) => stated,
+            Err(error) => {
+                tracing::error!(decision = %record.decision_id, %error, "a file could not be signed; withheld");
+                return Instruction::Withhold(self.logged(member, Self::unsigned(record, &error)));
+            }
+        };
         match self.log(member, record, Some(permit.picture())) {
-            Ok(logged) => Instruction::Release(permit.release(logged, &self.grounds.policy)),
+            Ok(logged) => Instruction::Release(permit.release(logged, stated)),
             Err(withheld) => Instruction::Withhold(withheld),
         }
     }
@@ -537,6 +544,11 @@ impl Session {
 
     fn withheld(&mut self, member: usize, verdict: Verdict<'_>) -> Withheld {
         let record = self.record(member, Outcome::Withheld, verdict);
+        self.logged(member, record)
+    }
+
+    /// Withholds a member for what `record` says.
+    fn logged(&mut self, member: usize, record: DecisionRecord) -> Withheld {
         match self.log(member, record, None) {
             Ok(logged) => Withheld {
                 placeholder: self.placeholder(member, logged.record().reason),

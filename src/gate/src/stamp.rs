@@ -1,6 +1,7 @@
 //! What the file of a released picture says of where it comes from.
 
-use cluegate_perception::{jpeg_with_comment, png_with_text};
+use bytes::Bytes;
+use cluegate_perception::{FileFormat, jpeg_with_comment, png_with_text};
 
 use crate::{DecisionRecord, GateError};
 
@@ -24,6 +25,15 @@ impl Stamp {
     /// The text: the gate with its version, the revision of the constitution in hexadecimal, and the decision's id in the log.
     pub fn text(&self) -> &str {
         &self.0
+    }
+
+    /// A file of `format` with the text; one of WebP has no place for it and stays as it is.
+    pub(crate) fn on(&self, file: Bytes, format: FileFormat) -> Result<Bytes, GateError> {
+        match format {
+            FileFormat::Png => self.on_png(&file).map(Bytes::from),
+            FileFormat::Jpeg(_) => self.on_jpeg(&file).map(Bytes::from),
+            FileFormat::WebP => Ok(file),
+        }
     }
 
     /// The PNG file `png` with the text under the keyword `cluegate`.

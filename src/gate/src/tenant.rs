@@ -14,6 +14,7 @@ use crate::policy::{CanaryDecides, Policies, Policy, TenantPolicy};
 use crate::preparing::{Judges, PreparedOptions};
 use crate::request::RequestInfo;
 use crate::session::Session;
+use crate::signing::{Signer, check_signer};
 use crate::thresholds::PreviewThresholds;
 use crate::watchdog::Watchdog;
 use crate::{DecisionLog, Extensions, GateError};
@@ -29,6 +30,8 @@ pub(crate) struct Services {
     pub(crate) history: History,
     /// What stands beside the judge.
     pub(crate) extensions: OnceLock<Arc<dyn Extensions>>,
+    /// Who signs files, if anybody does.
+    pub(crate) signer: Option<Arc<dyn Signer>>,
 }
 
 /// One tenant with its constitutions, checked and ready to have judges prepared for them.
@@ -98,7 +101,8 @@ impl Gate {
     /// first picture needs one, or ahead of it ([`Gate::warm_up`], [`Gate::prepare_all`]).
     ///
     /// # Errors
-    /// If a constitution cannot be read or used, or a policy names a rule or a parameter that it does not have.
+    /// If a constitution cannot be read or used, a policy names a rule or a parameter that it does not have, or wants signed
+    /// files where nobody signs.
     pub fn new(
         policies: &Policies,
         judges: Arc<dyn JudgeProvider>,
@@ -117,6 +121,29 @@ impl Gate {
         log: Arc<dyn DecisionLog>,
         options: PreparedOptions,
     ) -> Result<Self, GateError> {
+        Self::open(policies, judges, log, (options, None))
+    }
+
+    /// The same with who signs the files of released pictures, which policies with `provenance = "c2pa"` ask for.
+    ///
+    /// # Errors
+    /// As [`Gate::new`].
+    pub fn with_signer(
+        policies: &Policies,
+        judges: Arc<dyn JudgeProvider>,
+        log: Arc<dyn DecisionLog>,
+        signer: Option<Arc<dyn Signer>>,
+    ) -> Result<Self, GateError> {
+        Self::open(policies, judges, log, (PreparedOptions::default(), signer))
+    }
+
+    fn open(
+        policies: &Policies,
+        judges: Arc<dyn JudgeProvider>,
+        log: Arc<dyn DecisionLog>,
+        (options, signer): (PreparedOptions, Option<Arc<dyn Signer>>),
+    ) -> Result<Self, GateError> {
+        check_signer(policies, signer.as_ref())?;
         let services = Services {
             judges: Judges::new(judges, options),
             log,
@@ -124,6 +151,7 @@ impl Gate {
             comparing: Watchdog::default(),
             history: History::default(),
             extensions: OnceLock::new(),
+            signer,
         };
         let mut resolver = Resolver::default();
         let (tenants, _) = Tenants::default().replaced_by(policies, &mut resolver)?;
@@ -145,6 +173,7 @@ impl Gate {
     /// # Errors
     /// As [`Gate::new`]; the policies before stay in force then.
     pub fn replace(&self, policies: &Policies) -> Result<Replaced, GateError> {
+        self.check_signer(policies)?;
         // Whoever panicked here had not yet put anything in place.
         let mut resolver = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.tenants.load_full();
@@ -153,6 +182,14 @@ impl Gate {
         drop(before);
         resolver.forget_unused();
         Ok(replaced)
+    }
+
+    /// Refuses policies that want signed files where nobody signs.
+    ///
+    /// # Errors
+    /// [`GateError::NoSigner`] for the first of them.
+    pub fn check_signer(&self, policies: &Policies) -> Result<(), GateError> {
+        check_signer(policies, self.services.signer.as_ref())
     }
 
     /// Opens a session for a request.

@@ -27,7 +27,7 @@ pub use call::Call;
 pub use classifier::{ClassLabel, Classification, PictureClassifier};
 pub use decode::{DecodeError, DecodeOptions, decode};
 pub use detector::{Detection, DetectionRequest, Region, RegionDetector};
-pub use encode::encode_png;
+pub use encode::{FileFormat, encode, encode_png};
 pub use error::{PerceptionError, PerceptionErrorKind, Result};
 pub use language::{
     AnswerId, AnswerScore, Completion, CompletionRequest, Decoding, FinishReason, LocalLanguageModel, Prefix,

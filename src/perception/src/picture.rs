@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use image::{ImageResult, RgbImage};
 
-use crate::encode_png;
+use crate::encode::{FileFormat, encode, encode_png};
 use crate::plain::PlainPng;
 
 /// BLAKE3 over width, height and pixels of a picture: the only key under which anything about it may be cached.
@@ -69,6 +69,17 @@ impl Picture {
     /// As [`encode_png`].
     pub fn png(&self) -> ImageResult<Bytes> {
         self.file.clone().map_or_else(|| encode_png(&self.pixels).map(Bytes::from), Ok)
+    }
+
+    /// A file of the pixels and nothing else, in any format; a PNG file is that of [`Picture::png`].
+    ///
+    /// # Errors
+    /// As [`encode`].
+    pub fn encode(&self, format: FileFormat) -> ImageResult<Bytes> {
+        match format {
+            FileFormat::Png => self.png(),
+            other => encode(&self.pixels, other).map(Bytes::from),
+        }
     }
 
     /// The pixels, row by row.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluegate_audit::LogPlaces;
-use cluegate_gate::{DrawAgain, Gate, MemberOutcome, Policy, RequestInfo, Session, Strategy};
+use cluegate_gate::{DrawAgain, Gate, MemberOutcome, Origin, Policy, RequestInfo, Session, Strategy};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -166,6 +166,8 @@ impl App {
             size: request.size,
             deadline: Some(deadline.0),
             steps: request.steps,
+            file: format,
+            origin: if request.source.is_some() { Origin::Reworked } else { Origin::Drawn },
             ..RequestInfo::new(&*client.tenant, request.prompt.as_str(), seed, request.count)
         };
         let session = self.gate.session(info)?;
@@ -220,6 +222,8 @@ impl App {
             requested_by: Some(client.key.to_string()),
             subject: client.subject.as_deref().map(str::to_owned).or(subject),
             max_tries: Some(1),
+            file: format,
+            origin: Origin::Brought,
             ..RequestInfo::new(&*client.tenant, prompt, 0, 1)
         };
         let mut session = self.gate.session(info)?;

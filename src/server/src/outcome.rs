@@ -103,6 +103,9 @@ impl Outcome {
             Reason::RequestTimeout => "the request took too long; the picture was withheld",
             Reason::Limit => "the picture is over a limit of the policy and was withheld",
             Reason::LogFailure => "the decision could not be recorded; the picture was withheld",
+            Reason::SigningFailure => {
+                "the picture's content credentials could not be signed and it was withheld; this is no violation"
+            }
             Reason::NotFinished => "the picture was not finished",
             Reason::Cancelled => "the request was called off",
         };
@@ -146,7 +149,7 @@ impl Outcome {
             Reason::JudgeError => Some(ProblemKind::JudgeFailed),
             Reason::JudgeTimeout | Reason::RequestTimeout => Some(ProblemKind::DeadlineExceeded),
             Reason::Cancelled => Some(ProblemKind::Cancelled),
-            Reason::LogFailure => Some(ProblemKind::Internal),
+            Reason::LogFailure | Reason::SigningFailure => Some(ProblemKind::Internal),
             _ if self.decision.outcome == Fate::Released && self.shown.is_none() => {
                 Some(ProblemKind::Internal)
             }

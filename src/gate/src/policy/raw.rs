@@ -190,6 +190,9 @@ pub enum Provenance {
     /// PNG and JPEG files state the gate, the revision of the constitution and the decision's id, as a text that anybody can
     /// read and remove.
     Text,
+    /// Files hold content credentials (C2PA) that state the same and are signed. A picture whose file cannot be signed is
+    /// withheld. Needs a build with them, and a certificate and key to sign with.
+    C2pa,
 }
 
 /// What happens to a picture that violates a rule, from the mildest to the strictest.

@@ -21,4 +21,5 @@ mod provenance;
 mod records;
 mod replacing;
 mod requests;
+mod signing;
 mod watching;

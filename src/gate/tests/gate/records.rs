@@ -34,7 +34,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     select(vec![Outcome::Released, Outcome::Withheld, Outcome::Held])
 }
 
-const REASONS: [Reason; 18] = [
+const REASONS: [Reason; 19] = [
     Reason::Safe,
     Reason::Allowed,
     Reason::Redacted,
@@ -50,6 +50,7 @@ const REASONS: [Reason; 18] = [
     Reason::RequestTimeout,
     Reason::Limit,
     Reason::LogFailure,
+    Reason::SigningFailure,
     Reason::NotFinished,
     Reason::Cancelled,
     Reason::Preview,

@@ -92,7 +92,10 @@ pub(super) async fn make(
     proposal: Proposal,
 ) -> Result<Response, Problem> {
     let expected = expected(headers)?;
-    stored(app)?.check(vec![proposal.clone()]).await?;
+    let policies = stored(app)?.check(vec![proposal.clone()]).await?;
+    app.gate
+        .check_signer(&policies)
+        .map_err(|error| Problem::new(ProblemKind::Unusable, error.to_string()))?;
     let mut edit = edit(app, admin).await?;
     let version = proposal.make(&mut edit, expected).await.map_err(refused)?;
     edit.commit().await.map_err(refused)?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cluegate_audit::LogSettings;
 use cluegate_gate::policy::find_unknown_key;
 use cluegate_perception::DecodeOptions;
+use cluegate_provenance::SigningSettings;
 use cluegate_telemetry::MetricsOptions;
 use reqwest::Url;
 
@@ -73,6 +74,8 @@ pub struct Config {
     pub comfyui: RawComfyUi,
     /// Plugins, with paths that do not depend on the folder.
     pub plugins: RawPlugins,
+    /// What files are signed with, with paths that do not depend on the folder.
+    pub provenance: Option<SigningSettings>,
 }
 
 /// The database that holds tenants, keys and usage.
@@ -272,6 +275,7 @@ impl Config {
                 .plugins
                 .built(folder)
                 .map_err(|(key, expected, found)| check.error(&key, &expected, found))?,
+            provenance: raw.provenance.map(|signing| check.provenance(signing, folder)).transpose()?,
         })
     }
 
@@ -388,6 +392,12 @@ impl Check<'_> {
         };
         let gone_after = self.time("store.gone_after_ms", raw.gone_after_ms)?;
         Ok(StoreConfig { address, when_gone: raw.when_gone, gone_after })
+    }
+
+    fn provenance(&self, raw: SigningSettings, folder: &Path) -> Result<SigningSettings, ConfigError> {
+        raw.check()
+            .map_err(|(key, expected, found)| self.error(&format!("provenance.{key}"), expected, found))?;
+        Ok(raw.in_folder(folder))
     }
 
     fn metrics(&self, raw: RawMetrics) -> Result<MetricsOptions, ConfigError> {

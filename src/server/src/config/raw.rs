@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use cluegate_audit::LogSettings;
+use cluegate_provenance::SigningSettings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,9 @@ pub struct RawConfig {
     pub comfyui: RawComfyUi,
     /// Plugins.
     pub plugins: RawPlugins,
+    /// What files are signed with, for policies with `provenance = "c2pa"`; needs a build with the feature `c2pa`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<SigningSettings>,
 }
 
 impl Default for RawConfig {
@@ -84,6 +88,7 @@ impl Default for RawConfig {
             a1111: RawA1111::default(),
             comfyui: RawComfyUi::default(),
             plugins: RawPlugins::default(),
+            provenance: None,
         }
     }
 }

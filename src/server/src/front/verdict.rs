@@ -143,7 +143,9 @@ fn no_verdict(outcome: &Outcome) -> Option<ProblemKind> {
         }
         Reason::GeneratorFailure => Some(ProblemKind::BadRequest),
         Reason::Limit => Some(ProblemKind::TooLarge),
-        Reason::LogFailure | Reason::NotFinished | Reason::Preview => Some(ProblemKind::Internal),
+        Reason::LogFailure | Reason::SigningFailure | Reason::NotFinished | Reason::Preview => {
+            Some(ProblemKind::Internal)
+        }
     }
 }
 

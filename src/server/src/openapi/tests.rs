@@ -173,6 +173,7 @@ fn the_codes_and_reasons_are_those_of_the_program() {
         R::RequestTimeout,
         R::Limit,
         R::LogFailure,
+        R::SigningFailure,
         R::NotFinished,
         R::Cancelled,
         R::Preview,

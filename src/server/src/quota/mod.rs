@@ -325,6 +325,7 @@ fn took(decision: &DecisionRecord) -> Amounts {
             | Reason::RequestTimeout
             | Reason::Limit
             | Reason::LogFailure
+            | Reason::SigningFailure
             | Reason::NotFinished
             | Reason::Cancelled
             | Reason::Preview

@@ -85,6 +85,7 @@ async fn a_tenant_is_added_changed_suspended_and_removed() {
         ("extends = \"bse\"\n", "bse"),
         ("constitution = \"wrold\"\n", "wrold"),
         ("tries = 0\n", "from 1 to 100"),
+        ("provenance = \"c2pa\"\n", "expected a program that was built with them"),
     ] {
         let (status, body) = ask(Method::PUT, desk, wrong, &[]).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");

@@ -28,5 +28,6 @@ mod quotas;
 mod sdcpp;
 mod sessions;
 mod shared;
+mod signing;
 mod support;
 mod tls;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cluegate_gate::fakes::{CONSTITUTION, World};
 use cluegate_gate::{
     DecisionLog, Extensions, FindingRecord, Gate, InspectionError, JudgeProvider, LabelRecord, MemoryLog,
-    OnUnsafe, Policies, Screening,
+    OnUnsafe, Policies, Screening, Signer,
 };
 use cluegate_perception::{Call, Picture, Region};
 use cluegate_server::{
@@ -117,6 +117,8 @@ pub(crate) struct Setup {
     pub(crate) upstream: Option<Arc<dyn Upstream>>,
     /// What stands beside the judge.
     pub(crate) extensions: Option<Arc<dyn Extensions>>,
+    /// Who signs files.
+    pub(crate) signer: Option<Arc<dyn Signer>>,
 }
 
 impl Gateway {
@@ -147,7 +149,7 @@ impl Gateway {
         let world = setup.world.unwrap_or_else(|| World::new([]));
         let policies = Policies::load(folder.path().join("policy.toml")).unwrap();
         let judge = setup.judge.unwrap_or_else(|| Arc::new(world));
-        let gate = Gate::new(&policies, judge, shared).unwrap();
+        let gate = Gate::with_signer(&policies, judge, shared, setup.signer).unwrap();
         let gate = match setup.extensions {
             Some(extensions) => gate.with_extensions(extensions).unwrap(),
             None => gate,
