@@ -85,4 +85,4 @@ pub use session::{Session, SessionReport};
 pub use stamp::Stamp;
 pub use tenant::{Gate, Replaced};
 pub use thresholds::{PreviewFigures, PreviewThreshold, PreviewThresholds};
-pub use watchdog::Threads;
+pub use watchdog::{Tell, Threads, Work, watch};
