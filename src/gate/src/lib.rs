@@ -87,4 +87,4 @@ pub use signing::{Origin, Signer, SigningError, Statement, check_signer};
 pub use stamp::Stamp;
 pub use tenant::{Gate, Replaced};
 pub use thresholds::{PreviewFigures, PreviewThreshold, PreviewThresholds};
-pub use watchdog::Threads;
+pub use watchdog::{Tell, Threads, Work, watch};

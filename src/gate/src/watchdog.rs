@@ -4,8 +4,8 @@ use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 /// Most calls that may still be running after their deadline. A thread cannot be stopped from outside, so further
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 const MAX_LATE: usize = 4;
 /// How long a thread waits for its next call.
 const IDLE: Duration = Duration::from_secs(10);
+/// How long somebody who waits keeps a core for it. To be woken takes as long, and longer on a virtual machine.
+const WATCH: Duration = Duration::from_micros(50);
 
 /// Why a call gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,14 +54,25 @@ pub(crate) struct Pending<T> {
     until: Instant,
 }
 
-type Work = Box<dyn FnOnce() + Send>;
+/// What a thread runs. What comes out tells whoever waits for it, who finds the thread free for the next call by then.
+pub type Work = Box<dyn FnOnce() -> Tell + Send>;
+/// Tells an answer; it waits for nothing.
+pub type Tell = Box<dyn FnOnce()>;
 
-/// Threads that wait for their next call, the last to have ended on top. To wake one costs less than to start one.
+/// Threads that wait for their next call, the last to have ended on top. To wake one costs less than to start one, and one
+/// that has just ended need not even be woken.
 #[derive(Debug, Default)]
-pub struct Threads(Mutex<Vec<SyncSender<Work>>>);
+pub struct Threads(Mutex<Vec<Idle>>);
+
+/// A thread without a call. Whoever takes this out of the list gives it one.
+#[derive(Debug)]
+struct Idle {
+    thread: ThreadId,
+    next: SyncSender<Work>,
+}
 
 impl Threads {
-    fn lock(&self) -> MutexGuard<'_, Vec<SyncSender<Work>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -68,12 +81,11 @@ impl Threads {
     /// # Errors
     /// If the system gives no thread.
     pub fn start(self: &Arc<Self>, mut work: Work) -> io::Result<()> {
-        // Not under the lock: to hand over waits until the thread is there to take it.
         let next = || self.lock().pop();
-        while let Some(thread) = next() {
-            match thread.send(work) {
+        while let Some(idle) = next() {
+            match idle.next.send(work) {
                 Ok(()) => return Ok(()),
-                // It had waited long enough a moment before.
+                // It panicked while it told its last answer.
                 Err(refused) => work = refused.0,
             }
         }
@@ -83,17 +95,53 @@ impl Threads {
 }
 
 /// Runs `work`, and then whatever comes next while anybody may have something to run.
-fn serve(mut work: Work, idle: &Weak<Threads>) {
+fn serve(mut work: Work, threads: &Weak<Threads>) {
     loop {
-        work();
-        let Some(idle) = idle.upgrade() else { return };
-        // From hand to hand: what is sent has been taken, and whoever comes too late is told so.
-        let (sender, receiver) = sync_channel(0);
-        idle.lock().push(sender);
+        let tell = work();
+        let Some(idle) = threads.upgrade() else { return tell() };
+        let (sender, receiver) = sync_channel(1);
+        let thread = thread::current().id();
+        idle.lock().push(Idle { thread, next: sender });
         drop(idle);
-        let Ok(next) = receiver.recv_timeout(IDLE) else { return };
-        work = next;
+        tell();
+        work = match watch(&receiver, IDLE) {
+            Ok(next) => next,
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                let Some(idle) = threads.upgrade() else { return };
+                let mut idle = idle.lock();
+                if let Some(at) = idle.iter().position(|idle| idle.thread == thread) {
+                    idle.remove(at);
+                    return;
+                }
+                drop(idle);
+                // Somebody has taken it out just now.
+                let Ok(next) = receiver.recv() else { return };
+                next
+            }
+        };
     }
+}
+
+/// Waits as [`Receiver::recv_timeout`] does, but looks for itself at first, where there is more than one core: an answer
+/// that comes at once is taken at once.
+///
+/// # Errors
+/// As [`Receiver::recv_timeout`].
+pub fn watch<T>(receiver: &Receiver<T>, patience: Duration) -> Result<T, RecvTimeoutError> {
+    static CORES: LazyLock<usize> =
+        LazyLock::new(|| thread::available_parallelism().map_or(1, |cores| cores.get()));
+    if *CORES > 1 {
+        let until = Instant::now() + WATCH.min(patience);
+        while Instant::now() < until {
+            match receiver.try_recv() {
+                Ok(message) => return Ok(message),
+                Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+                Err(TryRecvError::Empty) => std::hint::spin_loop(),
+            }
+        }
+    }
+    receiver.recv_timeout(patience)
 }
 
 impl Watchdog {
@@ -124,9 +172,11 @@ impl Watchdog {
         let span = tracing::Span::current();
         let work = move || {
             let answer = guard(|| span.in_scope(work));
-            // The waiter may be gone, and then nobody wants the answer.
-            let _ = sender.send(answer);
-            drop(alive);
+            Box::new(move || {
+                // The waiter may be gone, and then nobody wants the answer.
+                let _ = sender.send(answer);
+                drop(alive);
+            }) as Tell
         };
         self.idle.start(Box::new(work)).map_err(|source| Stopped::NoThread(source.to_string()))?;
         Ok(Pending { answer, deadline, until })
@@ -207,16 +257,15 @@ mod tests {
                 thread::current().id()
             })
         };
-        let wait = || {
-            // It says that it waits only after its answer.
-            while watchdog.idle.lock().is_empty() {
-                thread::yield_now();
-            }
-        };
         let first = call(false).unwrap();
-        wait();
+        // It is free before its answer is there, so that no second one is ever started.
+        for _ in 0..1000 {
+            assert_eq!(call(false), Ok(first));
+        }
         assert_eq!(call(true), Err(Stopped::Panicked("as asked".to_owned())));
-        wait();
+        assert_eq!(call(false), Ok(first));
+        // Nor for one that has gone to sleep.
+        thread::sleep(10 * WATCH);
         assert_eq!(call(false), Ok(first));
         // Two at once are two threads, and none is started for a third that comes later.
         let (both, idle) = (Arc::new(std::sync::Barrier::new(2)), Arc::clone(&watchdog.idle));
@@ -226,11 +275,27 @@ mod tests {
                 scope.spawn(move || watchdog.run(Duration::from_secs(60), move || both.wait()).map(drop));
             }
         });
-        while idle.lock().len() < 2 {
-            thread::yield_now();
-        }
+        assert_eq!(idle.lock().len(), 2);
         call(false).unwrap();
-        assert!(idle.lock().len() <= 2);
+        assert_eq!(idle.lock().len(), 2);
+    }
+
+    #[test]
+    fn whoever_watches_gets_what_comes_soon_what_comes_late_and_the_time_out() {
+        let (sender, receiver) = sync_channel(1);
+        sender.send(1).unwrap();
+        assert_eq!(watch(&receiver, Duration::ZERO), Ok(1));
+        assert_eq!(watch(&receiver, WATCH / 2), Err(RecvTimeoutError::Timeout));
+        assert_eq!(watch(&receiver, 2 * WATCH), Err(RecvTimeoutError::Timeout));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(100 * WATCH);
+                sender.send(2)
+            });
+            assert_eq!(watch(&receiver, Duration::from_secs(60)), Ok(2));
+        });
+        drop(sender);
+        assert_eq!(watch(&receiver, Duration::from_secs(60)), Err(RecvTimeoutError::Disconnected));
     }
 
     #[test]

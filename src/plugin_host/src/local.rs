@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use cluegate_abi::{PictureBuf, PictureView, PluginError};
-use cluegate_gate::Threads;
+use cluegate_gate::{Tell, Threads, watch};
 use cluegate_perception::{Call, PerceptionErrorKind, Picture};
 
 use crate::error::{HostError, Result};
@@ -89,8 +89,11 @@ impl Local {
         let (sender, receiver) = sync_channel(1);
         let named = plugin.to_owned();
         let work = move || {
-            // Whoever waited may have gone.
-            let _ = sender.send(origin.open(&named));
+            let opened = origin.open(&named);
+            Box::new(move || {
+                // Whoever waited may have gone.
+                let _ = sender.send(opened);
+            }) as Tell
         };
         threads.start(Box::new(work)).map_err(|error| no_thread(plugin, &error))?;
         let (instance, fingerprint) = match receiver.recv_timeout(patience) {
@@ -161,8 +164,10 @@ impl Local {
             let ended = views.and_then(|views| instance.ask(&ask, &views, &terms, &mut proxy));
             drop(instance);
             drop(ticket);
-            // Whoever waited may have gone.
-            let _ = proxy.tell.send(Told::Ended(ended));
+            Box::new(move || {
+                // Whoever waited may have gone.
+                let _ = proxy.tell.send(Told::Ended(ended));
+            }) as Tell
         };
         self.threads.start(Box::new(work)).map_err(|error| no_thread(&self.plugin, &error))?;
         let waiting =
@@ -206,7 +211,7 @@ impl Waiting<'_> {
         let mut left = self.local.deadline;
         loop {
             let began = Instant::now();
-            let told = self.told.recv_timeout(left.min(GLANCE));
+            let told = watch(self.told, left.min(GLANCE));
             left = left.saturating_sub(began.elapsed());
             match told {
                 Ok(Told::Ended(ended)) => {
