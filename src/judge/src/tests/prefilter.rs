@@ -98,13 +98,13 @@ fn a_closer_look_is_taken_where_the_first_says_too_little() {
         let said = report.prefilter().expect("what it said").clone();
         (report.verdict(), report.passes().stages.relevance, said.score, said.closer, said.cleared)
     };
-    // Below the band, above it, between: then the nine parts of the picture are embedded too.
+    // Below the band, above it, between: then nine parts of each of the picture's two squares are embedded too.
     let before = asked(2.0, 3.0, -5.0);
     assert_eq!((before.0, before.2, before.3, before.4), (Verdict::Safe, 1.0, false, true));
     let above = asked(0.0, 1.0, -5.0);
     assert_eq!((above.0, above.2, above.3, above.4), (Verdict::Unsafe, 1.0, false, false));
-    assert_eq!(asked(0.0, 3.0, -5.0), (Verdict::Safe, before.1 + 9, -4.0, true, true));
-    assert_eq!(asked(0.0, 3.0, 2.0), (Verdict::Unsafe, above.1 + 9, 3.0, true, false));
+    assert_eq!(asked(0.0, 3.0, -5.0), (Verdict::Safe, before.1 + 18, -4.0, true, true));
+    assert_eq!(asked(0.0, 3.0, 2.0), (Verdict::Unsafe, above.1 + 18, 3.0, true, false));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cluegate_gate::Policies;
 use cluegate_gate::fakes::{picture, shows};
 use cluegate_server::{
     Config, Dialect, Event, Order, PictureRequest, Source, Upstream, UpstreamError, UpstreamErrorKind,
@@ -160,13 +161,14 @@ async fn what_the_workflow_has_no_place_for_is_refused() {
 
 #[tokio::test]
 async fn previews_belong_to_the_step_and_the_node_that_the_server_names() {
+    let policies = Policies::from_toml("[tenant.t]\npreviews = [1, 2]\n", "policy.toml").unwrap();
     for old in [false, true] {
         let previews = || (0..3).map(|salt| png(&picture(&[], salt))).collect();
         let script = move |_: &Value, _| Act::Previews("sampler", previews(), one(9));
         let (comfy, url) = Comfy::start_aged(script, old).await;
         let upstream = open(&url, MODEL);
         let mut order = order(words("x"), 1);
-        order.show_previews = true;
+        (order.previews, order.show_previews) = (policies.get("t").unwrap().previews.clone(), true);
         let (ended, events) = drawn(&upstream, &order).await;
         ended.unwrap();
         let steps: Vec<(u32, u32, u32)> = events
@@ -176,13 +178,12 @@ async fn previews_belong_to_the_step_and_the_node_that_the_server_names() {
                 _ => None,
             })
             .collect();
-        assert_eq!(steps, [(0, 1, 3), (0, 2, 3), (0, 3, 3)], "old: {old}");
-        let last = events
-            .iter()
-            .rev()
-            .find_map(|e| if let Event::Progress(p) = e { Some(*p) } else { None })
-            .unwrap();
-        assert_eq!((last.fraction, last.step, last.steps), (1.0, Some(3), Some(3)));
+        // The policy asks for two. The third, and further progress, finds no room here: nobody listens before the end.
+        assert_eq!(steps, [(0, 1, 3), (0, 2, 3)], "old: {old}");
+        let first =
+            events.iter().find_map(|e| if let Event::Progress(p) = e { Some(*p) } else { None }).unwrap();
+        assert_eq!((first.step, first.steps), (Some(1), Some(3)));
+        assert!((first.fraction - 1.0 / 3.0).abs() < 1e-9, "{first:?}");
         assert!(matches!(events.last(), Some(Event::Picture { index: 0, .. })));
         assert_eq!(comfy.record().prompts[0]["extra_data"]["preview_method"], "auto");
     }
