@@ -78,12 +78,11 @@ pub(crate) enum Stated {
     Nothing,
     /// A line of text.
     Text(Stamp),
-    /// What is signed.
-    Signed(Signed),
+    /// What is signed. Copies of the picture share it.
+    Signed(Arc<Signed>),
 }
 
 /// A signed file, and what it takes to sign another of the same picture.
-#[derive(Clone)]
 pub(crate) struct Signed {
     signer: Arc<dyn Signer>,
     statement: Statement,
@@ -108,8 +107,8 @@ impl Stated {
             Self::Nothing => encode(picture, format),
             Self::Text(stamp) => stamp.on(encode(picture, format)?, format),
             Self::Signed(signed) if signed.format == format => Ok(signed.file.clone()),
-            Self::Signed(Signed { signer, statement, .. }) => {
-                sign(&**signer, picture, format, statement).map_err(GateError::Signing)
+            Self::Signed(signed) => {
+                sign(&*signed.signer, picture, format, &signed.statement).map_err(GateError::Signing)
             }
         }
     }
@@ -132,7 +131,7 @@ impl Session {
                 let statement = Statement::of(record, self.request.origin);
                 let format = self.request.file;
                 let file = sign(&*signer, permit.picture(), format, &statement)?;
-                Ok(Stated::Signed(Signed { signer, statement, format, file }))
+                Ok(Stated::Signed(Arc::new(Signed { signer, statement, format, file })))
             }
         }
     }
@@ -165,7 +164,7 @@ pub fn check_signer(policies: &Policies, signer: Option<&Arc<dyn Signer>>) -> Re
         return Ok(());
     }
     let unsigned = |policy: &&crate::Policy| policy.provenance == Provenance::C2pa;
-    let mut all = policies.all().iter().flat_map(|(_, tenant)| tenant.all()).map(|policy| &**policy);
+    let mut all = policies.all().values().flat_map(|tenant| tenant.all()).map(|policy| &**policy);
     match all.find(unsigned) {
         Some(policy) => Err(GateError::NoSigner { tenant: policy.to_string() }),
         None => Ok(()),
