@@ -4,7 +4,7 @@ use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 const MAX_LATE: usize = 4;
 /// How long a thread waits for its next call.
 const IDLE: Duration = Duration::from_secs(10);
-/// How long somebody who waits keeps a core for it. To be woken takes as long, and longer on a virtual machine.
-const WATCH: Duration = Duration::from_micros(50);
+/// How long somebody who waits looks for it before going to sleep. To be woken takes as long, on a virtual machine.
+const WATCH: Duration = Duration::from_micros(150);
 
 /// Why a call gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,22 +123,18 @@ fn serve(mut work: Work, threads: &Weak<Threads>) {
     }
 }
 
-/// Waits as [`Receiver::recv_timeout`] does, but looks for itself at first, where there is more than one core: an answer
-/// that comes at once is taken at once.
+/// Waits as [`Receiver::recv_timeout`] does, but looks for itself at first: an answer that comes at once is taken at once.
+/// Between two looks whoever else wants this core has it, which may be the very thread that is to answer.
 ///
 /// # Errors
 /// As [`Receiver::recv_timeout`].
 pub fn watch<T>(receiver: &Receiver<T>, patience: Duration) -> Result<T, RecvTimeoutError> {
-    static CORES: LazyLock<usize> =
-        LazyLock::new(|| thread::available_parallelism().map_or(1, |cores| cores.get()));
-    if *CORES > 1 {
-        let until = Instant::now() + WATCH.min(patience);
-        while Instant::now() < until {
-            match receiver.try_recv() {
-                Ok(message) => return Ok(message),
-                Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
-                Err(TryRecvError::Empty) => std::hint::spin_loop(),
-            }
+    let until = Instant::now() + WATCH.min(patience);
+    while Instant::now() < until {
+        match receiver.try_recv() {
+            Ok(message) => return Ok(message),
+            Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+            Err(TryRecvError::Empty) => thread::yield_now(),
         }
     }
     receiver.recv_timeout(patience)
