@@ -288,21 +288,24 @@ async fn each_picture_is_told_when_it_is_judged() {
 #[tokio::test]
 async fn a_preview_outside_of_the_schedule_is_not_shown_if_it_violates_and_ends_nothing() {
     for (scheduled, reason) in [(2, Reason::Safe), (1, Reason::Violation)] {
-        let draws = |_: &Order| vec![preview(0, 1, &picture(&[2], 0)), finished(0, &clean(0))];
         let policy = format!("previews = [{scheduled}]\n[tenant.t.client]\npreviews = true");
-        // One event at a time: the preview is the newest, and is judged.
+        let world = World::new([]);
+        let asked = Arc::clone(&world.unfinished);
+        // The preview is the newest event, and the finished picture comes after what follows from it.
         let upstream = player(move |order: Order, send: mpsc::Sender<Event>| {
+            let asked = Arc::clone(&asked);
             Box::pin(async move {
-                for event in draws(&order) {
-                    let _ = send.send(event).await;
-                    while send.capacity() < send.max_capacity() {
-                        tokio::task::yield_now().await;
-                    }
+                let _ = send.send(preview(0, 1, &picture(&[2], 0))).await;
+                if scheduled == 1 {
+                    order.cancel.cancelled().await;
                 }
+                while asked.lock().unwrap().is_empty() {
+                    tokio::task::yield_now().await;
+                }
+                let _ = send.send(finished(0, &clean(0))).await;
                 Ok(())
             })
         });
-        let world = World::new([]);
         let bench = Bench::new(&policy, &world, upstream);
         let mut drawing = bench.draw(1).await;
         let mut reasons = Vec::new();
