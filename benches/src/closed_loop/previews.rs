@@ -228,7 +228,7 @@ fn by_step(watched: &[Watched], violating: usize, page: &mut Page) -> anyhow::Re
     Ok(())
 }
 
-/// Thresholds and points that save most within the bound on false aborts: chosen on half of the pictures, counted on the rest.
+/// Thresholds and points that save most within the bound on false aborts.
 fn schedules(
     watched: &[Watched],
     prices: &Prices,
@@ -238,9 +238,10 @@ fn schedules(
     let glances: Vec<previews::Watched> = watched.iter().map(|one| one.glances.clone()).collect();
     let whole: Vec<previews::Watched> = watched.iter().map(|one| one.whole.clone()).collect();
     page.text(&format!(
-        "Points (at most {MOST}) and thresholds are chosen on half of the pictures, so that at most {:.0} % of the safe ones \
-         are given up there, and counted on the other half. A preview costs its decoding and its judgment, or its decoding \
-         alone where the judge computes elsewhere while the next step is drawn.",
+        "Points (at most {MOST}) and thresholds are chosen so that at most {:.0} % of the safe pictures are given up in the \
+         mean. Shown is the choice on all of them; counted is what such choices on nine tenths do to the other tenth, in turn. A \
+         preview costs its decoding and its judgment, or its decoding alone where the judge computes elsewhere while the next \
+         step is drawn.",
         100.0 * BOUND
     ))?;
     let columns = [
@@ -261,16 +262,14 @@ fn schedules(
     ];
     for (row, (name, pictures, cost)) in rows.into_iter().enumerate() {
         let bounds = Bounds { false_aborts: BOUND, confidence: CONFIDENCE, most: MOST, cost };
-        let [chosen_on, counted_on] = previews::halves(pictures);
-        let Some(chosen) = previews::choose(&chosen_on, &AT, &bounds) else {
+        let Some((chosen, found)) = previews::measure(pictures, &AT, &bounds) else {
             table.row(name.to_owned(), ["none"; 7].map(str::to_owned));
             continue;
         };
-        let found = previews::count(&counted_on, &AT, &bounds, &chosen, chosen_on.len());
         let list =
             |values: &[f64]| values.iter().map(|value| format!("{value:.3}")).collect::<Vec<_>>().join(", ");
         let points: Vec<f64> = chosen.points.iter().map(|point| AT[*point]).collect();
-        let safe = (found.counted_on - found.violating) as usize;
+        let safe = (found.pictures - found.violating) as usize;
         table.row(
             name.to_owned(),
             [

@@ -337,7 +337,7 @@ impl Costs {
     }
 }
 
-/// Chooses on one half, counts on the other.
+/// Chooses, and counts what such choices do to other pictures.
 fn choose(
     setting: &Setting,
     watched: &[Watched],
@@ -350,8 +350,7 @@ fn choose(
         most: arguments.most as usize,
         cost: costs.share,
     };
-    let [chosen_on, counted_on] = previews::halves(watched);
-    let chosen = previews::choose(&chosen_on, &setting.at, &bounds).with_context(|| {
+    let (chosen, measured) = previews::measure(watched, &setting.at, &bounds).with_context(|| {
         let violating = watched.iter().filter(|one| one.violating).count();
         format!(
             "no previews save anything within {} % false aborts: of {} pictures {violating} violate a rule; draw more of \
@@ -362,7 +361,7 @@ fn choose(
     })?;
     Ok(PreviewThresholds {
         thresholds: previews::thresholds(&chosen, &setting.at),
-        measured: previews::count(&counted_on, &setting.at, &bounds, &chosen, chosen_on.len()),
+        measured,
         ..setting.thresholds.clone()
     })
 }
@@ -375,12 +374,11 @@ fn in_words(thresholds: &PreviewThresholds, costs: &Costs, failed: usize, path: 
         .iter()
         .map(|point| format!("after {} of the steps: above {:.4}", percent(point.at), point.above))
         .collect();
-    let safe = measured.counted_on - measured.violating;
+    let safe = measured.pictures - measured.violating;
     lines.push(format!(
-        "chosen on {} pictures; of {} others it stops {} of {} that violate a rule ({}), after {} of their steps in the mean, \
-         and saves {} of their drawing (a preview costs {})",
-        measured.chosen_on,
-        measured.counted_on,
+        "chosen on {} pictures; chosen on nine tenths of them, such thresholds stop in the other tenth, in turn, {} of {} that \
+         violate a rule ({}), after {} of their steps in the mean, and save {} of their drawing (a preview costs {})",
+        measured.pictures,
         measured.stopped,
         measured.violating,
         percent(measured.recall),

@@ -1,5 +1,5 @@
-//! How sure a preview must be to give a picture up: thresholds for the points of a drawing, chosen on some pictures and
-//! counted on others.
+//! How sure a preview must be to give a picture up: thresholds for the points of a drawing, and what such thresholds do to
+//! pictures that they were not chosen on.
 //!
 //! Each point has one threshold, and a picture is given up at the first point where its score is above it. Among all
 //! choices of a few points, each with the lowest thresholds that give up few enough of the pictures that violate nothing,
@@ -10,6 +10,9 @@ use cluegate_judge::{Glance, Report};
 use cluegate_perception::{Call, Picture};
 use cluegate_student::recall_lower_bound;
 use serde::{Deserialize, Serialize};
+
+/// In so many parts pictures are counted, each by a choice on the others.
+const PARTS: usize = 10;
 
 /// The score of a preview of which no rule was even relevant.
 pub const NOTHING: f64 = -1.0;
@@ -59,23 +62,43 @@ pub fn violates(report: &Report, rules: &[String]) -> bool {
     report.violated().iter().any(|rule| rules.contains(rule))
 }
 
-/// The first and the second half of the pictures, taken in turns within the violating ones and within the rest.
-pub fn halves(pictures: &[Watched]) -> [Vec<&Watched>; 2] {
-    let mut halves = [Vec::new(), Vec::new()];
-    for kind in [true, false] {
-        for (number, one) in pictures.iter().filter(|one| one.violating == kind).enumerate() {
-            halves[number % 2].push(one);
-        }
-    }
-    halves
+/// Points and thresholds chosen on all `pictures`, whose scores are at `at` (shares of the steps), and what such choices do
+/// to pictures that they were not made on: every tenth of them in turn, by a choice on the other nine. None if nothing can be
+/// saved within the bounds.
+pub fn measure(pictures: &[Watched], at: &[f64], bounds: &Bounds) -> Option<(Chosen, PreviewFigures)> {
+    let chosen = choose(&pictures.iter().collect::<Vec<_>>(), at, bounds)?;
+    let parts = parts(pictures);
+    let choices: Vec<Option<Chosen>> = (0..PARTS)
+        .map(|part| {
+            let others = pictures.iter().zip(&parts).filter(|(_, own)| **own != part).map(|(one, _)| one);
+            choose(&others.collect::<Vec<_>>(), at, bounds)
+        })
+        .collect();
+    let counted: Vec<(&Watched, Option<&Chosen>)> =
+        pictures.iter().zip(&parts).map(|(one, part)| (one, choices[*part].as_ref())).collect();
+    Some((chosen, count(&counted, at, bounds)))
 }
 
-/// Chooses points and thresholds on `pictures`, whose scores are at `points` (shares of the steps). None if nothing can be
-/// saved within the bounds.
-pub fn choose(pictures: &[&Watched], points: &[f64], bounds: &Bounds) -> Option<Chosen> {
+/// The part that each picture is in, given in turns to the violating ones and to the rest.
+fn parts(pictures: &[Watched]) -> Vec<usize> {
+    let mut next = [0; 2];
+    let part = |one: &Watched| {
+        let next = &mut next[usize::from(one.violating)];
+        *next += 1;
+        (*next - 1) % PARTS
+    };
+    pictures.iter().map(part).collect()
+}
+
+/// Chooses points and thresholds on `pictures`. None if nothing can be saved within the bounds.
+///
+/// Each threshold is touched by a safe picture, and so costs a chance that the next one goes beyond it: there are no more of
+/// them than pictures may be given up, but for one.
+fn choose(pictures: &[&Watched], at: &[f64], bounds: &Bounds) -> Option<Chosen> {
+    let safe = pictures.iter().filter(|one| !one.violating).count();
     let mut best: Option<(f64, Chosen)> = None;
-    for chosen in subsets(points.len(), bounds.most) {
-        let Some((saved, chosen)) = lowest(pictures, points, bounds, chosen) else { continue };
+    for points in subsets(at.len(), bounds.most.min(may_touch(safe, bounds).max(1))) {
+        let Some((saved, chosen)) = lowest(pictures, at, bounds, points) else { continue };
         if saved > best.as_ref().map_or(0.0, |(best, _)| *best) {
             best = Some((saved, chosen));
         }
@@ -83,19 +106,22 @@ pub fn choose(pictures: &[&Watched], points: &[f64], bounds: &Bounds) -> Option<
     best.map(|(_, chosen)| chosen)
 }
 
+/// How many of so many safe pictures may touch a threshold or be given up, so that the next one is given up with a
+/// probability within the bound: at most their number in the number of pictures, itself included.
+fn may_touch(safe: usize, bounds: &Bounds) -> usize {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Not below 0, and below the count.
+    let touched = (bounds.false_aborts * (safe + 1) as f64).floor() as usize;
+    touched
+}
+
 /// The lowest thresholds at `points` that keep to the bounds, and what they save.
 ///
-/// Each is the largest score of the safe pictures there, of those that may not be given up. As many thresholds as there are
-/// points, each touched by one picture, and the pictures that may be given up: the next safe picture is one of those with a
-/// probability of at most their number in the number of pictures, itself included. That keeps to the bound in the mean where
-/// there are enough pictures for one to each point; with fewer, none is given up on purpose, and the count on other pictures says
-/// what came of it. Which pictures are given up is chosen one by one, each time that which saves most.
+/// Each is the largest score of the safe pictures there, of those that may not be given up. Those are chosen one by one, each
+/// time that which saves most.
 fn lowest(pictures: &[&Watched], at: &[f64], bounds: &Bounds, points: Vec<usize>) -> Option<(f64, Chosen)> {
     let (violating, mut safe): (Vec<&Watched>, Vec<&Watched>) =
         pictures.iter().copied().partition(|one| one.violating);
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Not below 0, and below the count.
-    let touched = (bounds.false_aborts * (safe.len() + 1) as f64).floor() as usize;
-    let mut given_up = touched.saturating_sub(points.len());
+    let mut given_up = may_touch(safe.len(), bounds).saturating_sub(points.len());
     let tried = |safe: &[&Watched]| {
         let above = points.iter().map(|point| highest(safe, *point)).collect();
         let chosen = Chosen { points: points.clone(), above };
@@ -150,23 +176,18 @@ fn mean_saved(violating: &[&Watched], at: &[f64], cost: f64, chosen: &Chosen) ->
     mean(violating.iter().map(|one| saved(one, at, cost, chosen)))
 }
 
-/// Counts on `pictures` what `chosen` does to them; `chosen_on` is the number of those that it was chosen on.
-pub fn count(
-    pictures: &[&Watched],
-    at: &[f64],
-    bounds: &Bounds,
-    chosen: &Chosen,
-    chosen_on: usize,
-) -> PreviewFigures {
-    let (violating, safe): (Vec<&Watched>, Vec<&Watched>) =
-        pictures.iter().copied().partition(|one| one.violating);
-    let stopped: Vec<usize> = violating.iter().filter_map(|one| stops(one, chosen)).collect();
-    let false_aborts = safe.iter().filter(|one| stops(one, chosen).is_some()).count() as u64;
+/// Counts what choices do to pictures, each with the one that was made without it; none gives nothing up.
+fn count(pictures: &[(&Watched, Option<&Chosen>)], at: &[f64], bounds: &Bounds) -> PreviewFigures {
+    let (violating, safe): (Vec<_>, Vec<_>) = pictures.iter().copied().partition(|(one, _)| one.violating);
+    let stop = |(one, chosen): &(&Watched, Option<&Chosen>)| {
+        chosen.and_then(|chosen| Some(at[chosen.points[stops(one, chosen)?]]))
+    };
+    let stopped: Vec<f64> = violating.iter().filter_map(stop).collect();
+    let false_aborts = safe.iter().filter_map(stop).count() as u64;
     let safe = safe.len() as u64;
     let share = |part: u64, of: u64| if of == 0 { 0.0 } else { part as f64 / of as f64 };
     PreviewFigures {
-        chosen_on: chosen_on as u64,
-        counted_on: pictures.len() as u64,
+        pictures: pictures.len() as u64,
         violating: violating.len() as u64,
         stopped: stopped.len() as u64,
         recall: share(stopped.len() as u64, violating.len() as u64),
@@ -175,8 +196,12 @@ pub fn count(
         // What is kept of the safe pictures is what is recalled of them.
         false_abort_rate_at_most: 1.0 - recall_lower_bound(false_aborts, safe, bounds.confidence),
         confidence: bounds.confidence,
-        stopped_at: mean(stopped.iter().map(|place| at[chosen.points[*place]])),
-        saved: mean_saved(&violating, at, bounds.cost, chosen),
+        saved: mean(
+            violating
+                .iter()
+                .map(|(one, chosen)| chosen.map_or(0.0, |chosen| saved(one, at, bounds.cost, chosen))),
+        ),
+        stopped_at: mean(stopped),
     }
 }
 
@@ -240,9 +265,10 @@ mod tests {
         let late = watched(true, [0.3, 0.9, 0.11, 0.0]);
         let never = watched(true, [0.3, 0.9, 0.1, 0.9]);
         let safe = watched(false, [0.0, 0.0, 0.2, 0.0]);
-        let figures = count(&[&early, &late, &never, &safe], &AT, &bounds(0.01, 2, 0.05), &chosen, 7);
+        let counted = [&early, &late, &never, &safe].map(|one| (one, Some(&chosen)));
+        let figures = count(&counted, &AT, &bounds(0.01, 2, 0.05));
         assert_eq!((figures.stopped, figures.violating, figures.false_aborts), (2, 3, 1));
-        assert_eq!((figures.chosen_on, figures.counted_on), (7, 4));
+        assert_eq!(figures.pictures, 4);
         assert!((figures.stopped_at - 0.4).abs() < 1e-12);
         assert!((figures.saved - (0.8 - 0.05 + 0.4 - 0.1 - 0.1) / 3.0).abs() < 1e-12);
         assert!(figures.false_abort_rate == 1.0 && figures.false_abort_rate_at_most == 1.0);
@@ -291,27 +317,64 @@ mod tests {
             let all: Vec<&Watched> = pictures.iter().collect();
             let bounds = bounds(share, most, cost);
             if let Some(chosen) = choose(&all, &AT, &bounds) {
-                let figures = count(&all, &AT, &bounds, &chosen, 0);
+                let count = |chosen: &Chosen, bounds: &Bounds| {
+                    count(&all.iter().map(|one| (*one, Some(chosen))).collect::<Vec<_>>(), &AT, bounds)
+                };
+                let figures = count(&chosen, &bounds);
+                // Where not even one may be touched, one threshold is, and gives none up.
                 prop_assert!(figures.false_abort_rate <= share + 1e-12);
                 prop_assert!(figures.saved > 0.0);
                 prop_assert!(chosen.points.len() <= most && chosen.above.iter().all(|above| *above >= 0.0));
                 // More leave to be wrong never saves less.
                 let looser = Bounds { false_aborts: 2.0 * share, ..bounds.clone() };
                 let saved = |bounds: &Bounds| {
-                    choose(&all, &AT, bounds).map_or(0.0, |chosen| count(&all, &AT, bounds, &chosen, 0).saved)
+                    choose(&all, &AT, bounds).map_or(0.0, |chosen| count(&chosen, bounds).saved)
                 };
                 prop_assert!(saved(&looser) >= saved(&bounds) - 1e-12);
             }
         }
 
         #[test]
-        fn halves_share_both_kinds(pictures in prop::collection::vec(scores(), 0..60)) {
-            let [one, two] = halves(&pictures);
-            prop_assert_eq!(one.len() + two.len(), pictures.len());
+        fn parts_share_both_kinds(pictures in prop::collection::vec(scores(), 0..60)) {
+            let parts = parts(&pictures);
             for kind in [true, false] {
-                let of = |half: &[&Watched]| half.iter().filter(|one| one.violating == kind).count();
-                prop_assert!(of(&one) - of(&two) <= 1);
+                let of = |part: usize| {
+                    pictures.iter().zip(&parts).filter(|(one, own)| one.violating == kind && **own == part).count()
+                };
+                let counts: Vec<usize> = (0..PARTS).map(of).collect();
+                prop_assert!(counts[0] - counts[PARTS - 1] <= 1 && counts.is_sorted_by(|a, b| a >= b));
             }
+        }
+    }
+
+    #[test]
+    fn a_picture_is_counted_by_a_choice_that_was_made_without_it() {
+        // One safe picture stands out. Chosen with it, nothing gives it up; chosen without it, it is.
+        let mut pictures = vec![watched(false, [0.3, 0.0, 0.0, 0.0])];
+        pictures.extend((0..40).map(|_| watched(false, [0.1, 0.0, 0.0, 0.0])));
+        pictures.extend((0..40).map(|_| watched(true, [0.4, 0.4, 0.4, 0.4])));
+        let (chosen, figures) = measure(&pictures, &AT, &bounds(0.01, 1, 0.0)).unwrap();
+        assert_eq!(chosen, Chosen { points: vec![0], above: vec![0.3] });
+        assert_eq!((figures.stopped, figures.violating, figures.false_aborts), (40, 40, 1));
+        assert_eq!(figures.pictures, 81);
+        assert!(measure(&[], &AT, &bounds(0.01, 1, 0.0)).is_none());
+    }
+
+    #[test]
+    fn there_are_no_more_thresholds_than_pictures_may_be_given_up() {
+        // Each point sees violating pictures that no other does.
+        let pictures = |safe: usize| -> Vec<Watched> {
+            let safe = (0..safe).map(|_| watched(false, [0.1; 4]));
+            let violating = (0..4).map(|point| {
+                let mut scores = [0.0; 4];
+                scores[point] = 0.5;
+                watched(true, scores)
+            });
+            safe.chain(violating).collect()
+        };
+        for (safe, points) in [(50, 1), (150, 1), (250, 2), (350, 3)] {
+            let (chosen, _) = measure(&pictures(safe), &AT, &bounds(0.01, 4, 0.0)).unwrap();
+            assert_eq!(chosen.points.len(), points, "{safe}");
         }
     }
 }

@@ -45,14 +45,13 @@ pub struct PreviewThreshold {
     pub above: f64,
 }
 
-/// What thresholds do to pictures.
+/// What thresholds do to pictures that they were not chosen on: to each tenth in turn, chosen on the other nine. Those of a
+/// file are chosen on all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PreviewFigures {
-    /// Pictures that the thresholds were chosen on.
-    pub chosen_on: u64,
-    /// Pictures that are counted here, none of them among those.
-    pub counted_on: u64,
+    /// How many pictures there were.
+    pub pictures: u64,
     /// Those of them that violate a rule when they are finished.
     pub violating: u64,
     /// Of those, how many are given up.
