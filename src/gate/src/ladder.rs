@@ -11,7 +11,8 @@ use crate::record::{AttemptRecord, JudgmentRecord};
 use crate::redaction_plan::violating_statements;
 use crate::released::{DrawAgain, Instruction};
 use crate::rewriting::{shared_words, shorter};
-use crate::session::{Member, Session, next_seed};
+use crate::seeds::next_seed;
+use crate::session::{Member, Session};
 
 /// By how much a shorter prompt has to be further from the violated statements than the prompt itself, as a cosine: less is
 /// no difference that an encoder could tell.

@@ -57,6 +57,7 @@ mod redaction_plan;
 mod released;
 mod request;
 mod rewriting;
+mod seeds;
 mod session;
 mod signing;
 mod stamp;

@@ -26,6 +26,7 @@ use crate::record::{
 };
 use crate::released::{HeldPicture, Instruction, NoPermit, Permit, Withheld, strictest_action};
 use crate::request::RequestInfo;
+use crate::seeds::first_seed;
 use crate::tenant::{Grounds, Services};
 use crate::{GateError, Reason, picture};
 
@@ -591,20 +592,4 @@ impl Member {
 /// Milliseconds since `start`, to the microsecond.
 pub(crate) fn milliseconds(start: Instant) -> f64 {
     (start.elapsed().as_secs_f64() * 1e6).round() / 1e3
-}
-
-fn first_seed(seed: u64, member: u32) -> u64 {
-    seed.wrapping_add(u64::from(member))
-}
-
-/// A seed that depends on the request, the member and the attempt, and on nothing else, so that a request can be
-/// repeated.
-pub(crate) fn next_seed(seed: u64, member: usize, attempt: u32) -> u64 {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(b"cluegate attempt seed");
-    hasher.update(&seed.to_le_bytes());
-    hasher.update(&(member as u64).to_le_bytes());
-    hasher.update(&attempt.to_le_bytes());
-    let [a, b, c, d, ..] = *hasher.finalize().as_bytes();
-    u64::from(u32::from_le_bytes([a, b, c, d]))
 }

@@ -178,30 +178,18 @@ fn a_changed_pixel_or_statement_is_found() {
     let signer = desk.signer(Algorithm::Es256);
     for format in FORMATS {
         let signed = signer.sign(&file(format), format, &statement()).unwrap();
-        let mut other = signed.clone();
+        let finds = |what: &[u8], change: fn(u8) -> u8, failure: &str| {
+            let mut other = signed.clone();
+            let place = other.windows(what.len()).position(|window| window == what).unwrap();
+            other[place] = change(other[place]);
+            let reader = read(&other, format, Some(&desk.root)).unwrap();
+            assert_eq!(reader.validation_state(), ValidationState::Invalid, "{format:?}");
+            assert!(failures(&reader).contains(&failure.to_owned()), "{:?}", failures(&reader));
+        };
         // Near the end of the file without a manifest: compressed pixels.
         let bare = file(format);
-        let pixels = &bare[bare.len() - 60..bare.len() - 40];
-        let place = other.windows(pixels.len()).position(|window| window == pixels).unwrap();
-        other[place] ^= 1;
-        let reader = read(&other, format, Some(&desk.root)).unwrap();
-        assert_eq!(reader.validation_state(), ValidationState::Invalid, "{format:?}");
-        assert!(
-            failures(&reader).contains(&"assertion.dataHash.mismatch".to_owned()),
-            "{:?}",
-            failures(&reader)
-        );
-        let mut other = signed.clone();
-        let id = statement().decision_id;
-        let place = other.windows(id.len()).position(|window| window == id.as_bytes()).unwrap();
-        other[place] = b'1';
-        let reader = read(&other, format, Some(&desk.root)).unwrap();
-        assert_eq!(reader.validation_state(), ValidationState::Invalid, "{format:?}");
-        assert!(
-            failures(&reader).contains(&"assertion.hashedURI.mismatch".to_owned()),
-            "{:?}",
-            failures(&reader)
-        );
+        finds(&bare[bare.len() - 60..bare.len() - 40], |byte| byte ^ 1, "assertion.dataHash.mismatch");
+        finds(statement().decision_id.as_bytes(), |_| b'1', "assertion.hashedURI.mismatch");
     }
 }
 
