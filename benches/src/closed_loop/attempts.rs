@@ -173,7 +173,7 @@ fn tell(
             row.violating.to_string(),
         ];
         table.row(*name, within.into_iter().chain(rest));
-        figures.violating_released += row.violating;
+        figures.add_violating(row.violating);
     }
     page.table(table)?;
     let adaptive = &rows[ADAPTIVE];
@@ -182,8 +182,8 @@ fn tell(
         "The default policy drew {first} first pictures, {reseed} with another seed alone, {avoid} guided away, {rewrite} from a \
          rewritten prompt. Costs are compared for each released picture: ladders differ in how many they release."
     ))?;
-    figures.released_within_4 = share(adaptive.all_released(), prompts);
-    figures.cost_ratio_to_reseed = per_released(adaptive) / measure;
+    figures.released_within_4 = Some(share(adaptive.all_released(), prompts));
+    figures.cost_ratio_to_reseed = Some(per_released(adaptive) / measure);
     Ok(())
 }
 

@@ -144,7 +144,8 @@ pub(super) fn run(
         ];
         table.row(*name, cells);
     }
-    (figures.glanced_in_the_way, figures.glanced_beside) = (medians[1] / medians[0], medians[2] / medians[0]);
+    figures.glanced_in_the_way = Some(medians[1] / medians[0]);
+    figures.glanced_beside = Some(medians[2] / medians[0]);
     page.table(table)
 }
 

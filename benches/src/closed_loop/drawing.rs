@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use cluegate::CandleGenerator;
 use cluegate::gate::{
@@ -62,11 +61,12 @@ impl Studio {
         if guided { 3 } else { 2 }
     }
 
-    /// Draws a picture that nobody watches. What it took, in seconds.
-    pub(super) fn unwatched(&self, job: &DrawJob) -> Result<f64, GeneratorError> {
-        let begun = Instant::now();
-        self.one(0, job, &mut Unwatched)?;
-        Ok(begun.elapsed().as_secs_f64())
+    /// Draws a picture that nobody watches.
+    pub(super) fn unwatched(&self, job: &DrawJob) -> Result<Picture, GeneratorError> {
+        match self.one(0, job, &mut Unwatched)? {
+            Drawn::Finished(picture) => Ok(picture),
+            _ => Err(GeneratorError::new("a picture that nobody watches is finished")),
+        }
     }
 
     /// Draws a picture that `hook` watches.

@@ -1,21 +1,34 @@
 //! What is left of the violating pictures once the gate has redacted them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cluegate::gate::{Gate, Instruction, MemoryLog, Policies, Reason, RequestInfo};
-use cluegate::perception::Picture;
+use cluegate::eval::build::Situation;
+use cluegate::gate::{
+    DecisionRecord, Gate, Instruction, MemoryLog, Policies, Reason, RedactionRecord, RequestInfo,
+};
+use cluegate::perception::{Call, Picture};
 
-use super::previews::Watched;
+use super::previews::job;
 use super::{Figures, SCENE, Setting, mean, percent, share};
 use crate::page::Page;
 use crate::table::Table;
+
+/// Rounds of a redaction.
+const ROUNDS: usize = 3;
+
+/// A picture that violates a rule.
+pub(super) struct Violating {
+    pub(super) prompt: String,
+    pub(super) picture: Picture,
+}
 
 /// What became of the pictures.
 #[derive(Debug, Default)]
 struct Hidden {
     pictures: usize,
-    /// Released with the first boxes, and with the wider ones.
-    released: [usize; 2],
+    /// Released after so many rounds, less one.
+    released: [usize; ROUNDS],
     /// Withheld because it violates a rule still, or nothing could be hidden.
     withheld: usize,
     /// Without a verdict.
@@ -23,11 +36,26 @@ struct Hidden {
     violating: usize,
     /// Share of the pixels that differ, of released ones.
     changed: Vec<f64>,
+    /// How often a round ended so, of the withheld ones.
+    why: BTreeMap<(usize, String), usize>,
+}
+
+/// Draws the prompts that ask for a violation. Kept are the pictures that show one.
+pub(super) fn draw(setting: &Setting) -> anyhow::Result<Vec<Violating>> {
+    let asked = setting.asked.iter().filter(|asked| asked.situation == Situation::Violating);
+    let asked: Vec<_> = asked.collect();
+    let drawn = setting.side_by_side("prompts", &asked, |asked| {
+        let picture = setting.studio.unwatched(&job(setting, asked, asked.seed))?;
+        let report = setting.inspector.inspect(&picture, None, &Call::default())?;
+        let violating = !report.violated().is_empty();
+        Ok(violating.then(|| Violating { prompt: asked.text.clone(), picture }))
+    })?;
+    Ok(drawn.into_iter().flatten().collect())
 }
 
 pub(super) fn run(
     setting: &Setting,
-    watched: &[Watched],
+    violating: &[Violating],
     page: &mut Page,
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
@@ -36,8 +64,7 @@ pub(super) fn run(
     let policies = Policies::from_toml(&text, "the benchmark's policy")?;
     let gate = Gate::new(&policies, setting.engine.judges(), Arc::new(MemoryLog::new(1)))?;
     let mut hidden = Hidden::default();
-    let violating: Vec<&Watched> = watched.iter().filter(|one| one.violating).collect();
-    let told = setting.side_by_side("pictures", &violating, |one| {
+    let told = setting.side_by_side("pictures", violating, |one| {
         let mut session = gate.session(RequestInfo::new("hides", one.prompt.as_str(), 0, 1))?;
         let told = session.finished(0, one.picture.clone())?;
         let violates = match &told {
@@ -46,53 +73,78 @@ pub(super) fn run(
         };
         Ok((told, violates))
     })?;
-    for (one, (told, violates)) in violating.into_iter().zip(told) {
+    for (one, (told, violates)) in violating.iter().zip(told) {
         hidden.pictures += 1;
         hidden.violating += violates;
         match told {
             Instruction::Release(released) => {
-                let rounds =
-                    released.decision().attempts.last().map_or(0, |attempt| attempt.redactions.len());
-                hidden.released[usize::from(rounds > 1)] += 1;
+                let rounds = rounds(released.decision()).len();
+                hidden.released[rounds.clamp(1, ROUNDS) - 1] += 1;
                 hidden.changed.push(changed(&one.picture, released.picture()));
             }
             Instruction::Withhold(withheld) if withheld.reason() == Reason::RedactionFailed => {
                 hidden.withheld += 1;
+                for (index, round) in rounds(withheld.decision()).iter().enumerate() {
+                    *hidden.why.entry((index + 1, ended(round))).or_default() += 1;
+                }
             }
             _ => hidden.failed += 1,
         }
     }
-    let clean: usize = hidden.released.iter().sum();
-    page.heading("Redaction")?;
-    page.text(
-        "The violating pictures of the first part, under the default policy with `action.default = \"redact\"`: boxes of the \
-         decisive objects are pixelated, then, where that does not do, wider ones of all objects; each result is judged by the \
-         whole constitution.",
-    )?;
-    let mut table = Table::new(&[
-        "pictures",
-        "clean at once",
-        "clean when widened",
-        "withheld",
-        "no verdict",
-        "violating",
-        "changed",
-    ]);
-    table.row(
-        hidden.pictures.to_string(),
-        [
-            percent(hidden.released[0], hidden.pictures),
-            percent(hidden.released[1], hidden.pictures),
-            percent(hidden.withheld, hidden.pictures),
-            percent(hidden.failed, hidden.pictures),
-            hidden.violating.to_string(),
-            format!("{:.1} %", 100.0 * mean(hidden.changed.iter().copied())),
-        ],
-    );
-    page.table(table)?;
-    figures.redacted_clean = share(clean, hidden.pictures);
-    figures.violating_released += hidden.violating;
+    hidden.tell(page)?;
+    figures.redacted_clean = Some(share(hidden.released.iter().sum(), hidden.pictures));
+    figures.add_violating(hidden.violating);
     Ok(())
+}
+
+/// The redactions of the attempt that the decision rests on.
+fn rounds(decision: &DecisionRecord) -> &[RedactionRecord] {
+    decision.attempts.last().map_or(&[], |attempt| &attempt.redactions)
+}
+
+/// Why a round did not do.
+fn ended(round: &RedactionRecord) -> String {
+    match (&round.refused, &round.judgment) {
+        (Some(refused), _) => refused.clone(),
+        (None, Some(judgment)) => format!("violates {}", judgment.violated.join(", ")),
+        (None, None) => "no verdict".to_owned(),
+    }
+}
+
+impl Hidden {
+    fn tell(&self, page: &mut Page) -> anyhow::Result<()> {
+        page.heading("Redaction")?;
+        page.text(
+            "Violating pictures under the default policy with `action.default = \"redact\"`: boxes of the decisive objects are \
+             pixelated, then, where that does not do, wider ones of all objects, and then those are filled; each result is judged \
+             by the whole constitution.",
+        )?;
+        let columns = [
+            "pictures",
+            "clean at once",
+            "clean when widened",
+            "clean when filled",
+            "withheld",
+            "no verdict",
+            "violating",
+            "changed",
+        ];
+        let mut table = Table::new(&columns);
+        let counts = self.released.iter().chain([&self.withheld, &self.failed]);
+        let mut cells: Vec<String> = counts.map(|count| percent(*count, self.pictures)).collect();
+        cells.push(self.violating.to_string());
+        cells.push(format!("{:.1} %", 100.0 * mean(self.changed.iter().copied())));
+        table.row(self.pictures.to_string(), cells);
+        page.table(table)?;
+        if self.why.is_empty() {
+            return Ok(());
+        }
+        let mut table = Table::new(&["round of a withheld picture", "ended because it", "pictures"]);
+        for ((round, why), count) in &self.why {
+            table.row(round.to_string(), [why.clone(), count.to_string()]);
+        }
+        page.table(table)
+    }
 }
 
 /// Share of the pixels in which two pictures of one size differ.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use cluegate::constitution::Constitution;
 use cluegate::eval::build::{Seeds, Situation, shipped};
 use cluegate::gate::Inspector;
@@ -22,6 +22,8 @@ use cluegate::perception::{Call, Picture};
 use serde::Serialize;
 
 use self::drawing::Studio;
+use self::hiding::Violating;
+use self::previews::Watched;
 use crate::Common;
 use crate::ours::Ours;
 use crate::page::{Page, doing, say};
@@ -51,35 +53,44 @@ pub(crate) struct LoopArgs {
     /// Pictures in work at a time, each on one core, wherever no time is taken; default: as many as there are cores.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Look at previews alone.
-    #[arg(long)]
-    only_previews: bool,
+    /// One part alone.
+    #[arg(long, value_name = "PART")]
+    only: Option<Part>,
     /// A few prompts, for a first look; the figures are no measurement.
     #[arg(long)]
     quick: bool,
 }
 
-/// The last line of the output.
+/// What can be looked at alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// What previews show, save and cost.
+    Previews,
+    /// What is left of violating pictures.
+    Redaction,
+}
+
+/// The last line of the output; null for what was not looked at.
 #[derive(Debug, Default, Serialize)]
 struct Figures {
     /// Share of the pictures that violate nothing and would be given up.
-    false_abort: f64,
+    false_abort: Option<f64>,
     /// Share of the violating pictures that are given up.
-    stopped: f64,
+    stopped: Option<f64>,
     /// Share of the violating pictures' denoising that is saved, less what previews cost.
-    denoising_saved: f64,
+    denoising_saved: Option<f64>,
     /// Time of a picture's denoising with three previews that are glanced at, over that without previews: in its way, and
     /// beside it.
-    glanced_in_the_way: f64,
-    glanced_beside: f64,
+    glanced_in_the_way: Option<f64>,
+    glanced_beside: Option<f64>,
     /// Share of the violating prompts of which a picture is released within four attempts.
-    released_within_4: f64,
+    released_within_4: Option<f64>,
     /// Cost of a released picture, as a share of what it costs by new seeds alone.
-    cost_ratio_to_reseed: f64,
+    cost_ratio_to_reseed: Option<f64>,
     /// Share of the violating pictures that pass the whole constitution once redacted.
-    redacted_clean: f64,
+    redacted_clean: Option<f64>,
     /// Released pictures that the judge, asked again, finds to violate a rule.
-    violating_released: usize,
+    violating_released: Option<usize>,
 }
 
 /// A prompt, and what it asks for.
@@ -167,22 +178,51 @@ pub(crate) fn run(arguments: &LoopArgs) -> anyhow::Result<()> {
     let mut page = Page::begin("The closed loop: stop early, draw again, redact")?;
     let setting = Setting::open(arguments)?;
     let mut figures = Figures::default();
-    doing("previews");
-    let (watched, prices) = previews::run(&setting, &mut page, &mut figures)?;
-    doing("previews judged in the way of the drawing and beside it");
-    beside::run(&setting, arguments, &mut page, &mut figures)?;
-    if arguments.only_previews {
-        page.write(Path::new(&arguments.common.out), "loop")?;
-        return say(&serde_json::to_string(&figures)?);
+    let page = &mut page;
+    match arguments.only {
+        Some(Part::Previews) => {
+            watch(&setting, arguments, page, &mut figures)?;
+        }
+        Some(Part::Redaction) => {
+            doing("drawing");
+            let violating = hiding::draw(&setting)?;
+            hide(&setting, &violating, page, &mut figures)?;
+        }
+        None => {
+            let (watched, prices) = watch(&setting, arguments, page, &mut figures)?;
+            doing("prompts");
+            prompts::run(&setting, &watched, page)?;
+            doing("further attempts");
+            attempts::run(&setting, &prices, page, &mut figures)?;
+            hide(&setting, &previews::violating(watched), page, &mut figures)?;
+        }
     }
-    doing("prompts");
-    prompts::run(&setting, &watched, &mut page)?;
-    doing("further attempts");
-    attempts::run(&setting, &prices, &mut page, &mut figures)?;
-    doing("redaction");
-    hiding::run(&setting, &watched, &mut page, &mut figures)?;
     page.write(Path::new(&arguments.common.out), "loop")?;
     say(&serde_json::to_string(&figures)?)
+}
+
+fn watch(
+    setting: &Setting,
+    arguments: &LoopArgs,
+    page: &mut Page,
+    figures: &mut Figures,
+) -> anyhow::Result<(Vec<Watched>, Prices)> {
+    doing("previews");
+    let seen = previews::run(setting, page, figures)?;
+    previews::keep(&seen.0, Path::new(&arguments.common.out))?;
+    doing("previews judged in the way of the drawing and beside it");
+    beside::run(setting, arguments, page, figures)?;
+    Ok(seen)
+}
+
+fn hide(
+    setting: &Setting,
+    violating: &[Violating],
+    page: &mut Page,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
+    doing("redaction");
+    hiding::run(setting, violating, page, figures)
 }
 
 /// A share as a percentage; a dash for none of nothing.
@@ -193,6 +233,13 @@ fn percent(part: usize, whole: usize) -> String {
 /// `part` of `whole`; 0 for nothing.
 fn share(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+impl Figures {
+    /// Counts released pictures that violate a rule.
+    fn add_violating(&mut self, released: usize) {
+        *self.violating_released.get_or_insert_default() += released;
+    }
 }
 
 /// The mean; 0 for none.

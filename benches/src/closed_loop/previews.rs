@@ -1,6 +1,8 @@
 //! How early a preview shows what the finished picture violates, what judging it costs, and how much of the drawing is
 //! saved by thresholds that depend on the step.
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,6 +13,7 @@ use cluegate::gate::policy::PreviewSchedule;
 use cluegate::gate::{DrawJob, Inspector, Policies, Step, StepHook, Unfinished};
 use cluegate::perception::{Call, Picture};
 
+use super::hiding::Violating;
 use super::{Asked, Figures, Prices, SCENE, Setting, mean, percent, share};
 use crate::page::Page;
 use crate::plot::{Line, Plot};
@@ -22,6 +25,8 @@ const AT: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
 const PLAIN: usize = 4;
 /// Pictures that are watched in turn, to see what previews take; the others come side by side.
 const ALONE: usize = 8;
+/// File of the scores.
+const SCORES: &str = "previews.jsonl";
 /// Most previews of one picture.
 const MOST: usize = 3;
 /// Largest share of false aborts.
@@ -98,8 +103,10 @@ pub(super) fn run(
     figures: &mut Figures,
 ) -> anyhow::Result<(Vec<Watched>, Prices)> {
     let plain = setting.asked.iter().take(PLAIN).map(|asked| {
+        let begun = Instant::now();
         // Another seed: a picture that is drawn twice is drawn once.
-        Ok(setting.studio.unwatched(&job(setting, asked, asked.seed + 1))?)
+        setting.studio.unwatched(&job(setting, asked, asked.seed + 1))?;
+        Ok(begun.elapsed().as_secs_f64())
     });
     let drawing = mean(plain.collect::<anyhow::Result<Vec<f64>>>()?);
     let policies = Policies::shipped_default()?;
@@ -119,6 +126,22 @@ pub(super) fn run(
     let watched: Vec<Watched> = seen.into_iter().filter_map(|(watched, _)| watched).collect();
     tell(setting, &watched, &prices, page, figures)?;
     Ok((watched, prices))
+}
+
+/// Writes the scores of the glances down, a picture a line, so that other choices can be looked at.
+pub(super) fn keep(watched: &[Watched], folder: &Path) -> anyhow::Result<()> {
+    let lines: Vec<String> =
+        watched.iter().map(|one| serde_json::to_string(&one.glances)).collect::<Result<_, _>>()?;
+    let path = folder.join(SCORES);
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&path, lines.join("\n") + "\n"))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The pictures that violate a rule.
+pub(super) fn violating(watched: Vec<Watched>) -> Vec<Violating> {
+    let violating = watched.into_iter().filter(|one| one.violating);
+    violating.map(|one| Violating { prompt: one.prompt, picture: one.picture }).collect()
 }
 
 pub(super) fn job(setting: &Setting, asked: &Asked, seed: u64) -> DrawJob {
@@ -283,9 +306,9 @@ fn schedules(
             ],
         );
         if row == 0 {
-            figures.false_abort = found.false_abort_rate;
-            figures.stopped = found.recall;
-            figures.denoising_saved = found.saved;
+            figures.false_abort = Some(found.false_abort_rate);
+            figures.stopped = Some(found.recall);
+            figures.denoising_saved = Some(found.saved);
         }
     }
     page.table(table)

@@ -133,8 +133,8 @@ def show(_pipe, z, _size):
     return Image.new("RGB", (8, 8), BAD if float(np.asarray(z).reshape(-1)[0]) > 0.5 else (0, 200, 0))
 
 
-def guarded(pipe, gate):
-    return guard(pipe, gate, options=GuardOptions(decoder=show, model="stub"))
+def guarded(pipe, gate, **options):
+    return guard(pipe, gate, options=GuardOptions(decoder=show, model="stub", **options))
 
 
 def bad(images):
@@ -182,10 +182,10 @@ def test_what_is_redacted_is_what_the_gate_sent():
 
 def test_a_preview_ends_the_loop_and_its_latents_are_never_decoded():
     pipe, gate = Pipe([1, 1], [0], [0]), Gate(tries=2, previews=[2])
-    out = guarded(pipe, gate)("a shop", num_inference_steps=10, num_images_per_prompt=2)
+    out = guarded(pipe, gate, wait_for_previews=True)("a shop", num_inference_steps=10, num_images_per_prompt=2)
     assert [one.reason for one in out.outcomes] == ["safe", "safe"]
     # Two steps of the first loop, and ten of each of the others.
-    assert pipe.steps_run == 22 and gate.seen == [(0, 2, 10), (1, 2, 10), (0, 2, 10), (1, 2, 10)]
+    assert pipe.steps_run == 22 and sorted(gate.seen) == [(0, 2, 10), (0, 2, 10), (1, 2, 10), (1, 2, 10)]
     assert pipe.vae.decoded == [[0.0], [0.0]]
 
 
@@ -194,6 +194,74 @@ def test_a_preview_of_one_lets_the_others_go_on_and_wipes_its_latents():
     out = guarded(pipe, gate)("a shop", num_inference_steps=10, num_images_per_prompt=3)
     assert [one.reason for one in out.outcomes] == ["safe", "violation", "safe"]
     assert pipe.steps_run == 10 and pipe.vae.decoded == [[0.0, 0.0, 0.25]] and gate.judged == 2
+
+
+def slow(gate, drawn):
+    """Sessions of the gate give a verdict on a preview once `drawn` is set."""
+    opened = gate.open
+
+    def open_slow(request):
+        session = opened(request)
+        told = session.preview
+
+        def preview(*preview):
+            assert drawn.wait(60), "the loop waits for the verdict"
+            return told(*preview)
+
+        session.preview = preview
+        return session
+
+    gate.open = open_slow
+
+
+def after(step, drawn):
+    return lambda _pipe, done, _time, tensors: (drawn.set() if done + 1 == step else None, tensors)[1]
+
+
+def test_the_loop_draws_on_while_a_preview_is_judged_and_decodes_nothing_that_it_ends():
+    pipe, gate, drawn = Pipe([1, 1], [0], [0]), Gate(tries=2, previews=[2]), threading.Event()
+    slow(gate, drawn)
+    options = {"num_inference_steps": 10, "num_images_per_prompt": 2}
+    out = guarded(pipe, gate)("a shop", callback_on_step_end=after(9, drawn), **options)
+    assert [one.reason for one in out.outcomes] == ["safe", "safe"]
+    assert sorted(gate.seen) == [(0, 2, 10), (0, 2, 10), (1, 2, 10), (1, 2, 10)]
+    # The verdicts came after nine steps at the earliest; both pictures were drawn again.
+    assert pipe.vae.decoded == [[0.0], [0.0]] and gate.judged == 2
+
+
+def test_of_previews_that_come_meanwhile_the_newest_is_judged():
+    pipe, gate, drawn = Pipe([0]), Gate(previews=[1, 2, 3, 4]), threading.Event()
+    slow(gate, drawn)
+    seen = gate.seen
+
+    def theirs(_pipe, done, _time, tensors):
+        if done + 1 == 5:
+            drawn.set()
+        if done + 1 == 6:
+            # The loop went past the step at which the newest was taken from those that wait.
+            assert [step for _, step, _ in seen] in ([], [1], [1, 4])
+        return tensors
+
+    out = guarded(pipe, gate)("a shop", num_inference_steps=10, callback_on_step_end=theirs)
+    assert [one.reason for one in out.outcomes] == ["safe"]
+    # What waits when the loop ends is left out.
+    assert [step for _, step, _ in seen] in ([1], [1, 4])
+
+
+def test_what_breaks_while_a_preview_is_judged_releases_nothing():
+    gate, drawn = Gate(previews=[1]), threading.Event()
+    slow(gate, drawn)
+    pipe = guarded(Pipe([0]), gate)
+
+    def theirs(_pipe, done, _time, tensors):
+        if done == 2:
+            drawn.set()
+            raise RuntimeError("out of memory")
+        return tensors
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        pipe("a shop", callback_on_step_end=theirs)
+    assert gate.judged == 0 and pipe.cluegate.outcomes[0].reason == "generator-failure"
 
 
 def test_the_callers_callback_sees_what_it_asked_for_and_decodes_nothing():

@@ -55,6 +55,9 @@ class GuardOptions:
     #: Whether the statements that made an attempt violate a rule go into the next one's negative prompt. The gate tells
     #: them where the policy says ``client.instructions = true``.
     avoid: bool = True
+    #: Whether the loop waits for the verdict on a preview before its next step. Otherwise it draws on, and an attempt that is
+    #: given up ends after the step at which the verdict is there; no picture is decoded before it.
+    wait_for_previews: bool = False
     #: Shows latents that this package does not know.
     decoder: Decoder | None = None
 

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import logging
 import pathlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cluegate_client import Abort, DrawAgain, Gate, GateError, Instruction, Outcome, Release, Request, Session, Withhold
+from cluegate_client import (
+    Abort,
+    DrawAgain,
+    Gate,
+    GateError,
+    Instruction,
+    Outcome,
+    PreviewAnswer,
+    Release,
+    Request,
+    Session,
+    Withhold,
+)
 from PIL import Image
 
 from .latents import decode
 from .members import Call, generator
 
 log = logging.getLogger("cluegate")
+
+#: Previews that are judged at a time, of different pictures.
+JUDGED_AT_ONCE = 4
 
 
 class Discarded(Exception):
@@ -35,6 +51,16 @@ class Member:
     outcome: Outcome | None = None
 
 
+@dataclass
+class Watched:
+    """The previews of one row of the loop."""
+
+    #: The verdict on the one that is being judged.
+    verdict: Future[PreviewAnswer]
+    #: The newest that came meanwhile: its step, and the picture.
+    waiting: tuple[int, Image.Image] | None = None
+
+
 class Run:
     """Draws, offers, and does what the gate says, until each picture has its outcome."""
 
@@ -47,6 +73,9 @@ class Run:
         #: Whether the caller's own callback runs, which may decode nothing.
         self.is_lent = False
         self._dropped: set[int] = set()
+        #: By row, while a preview of it is being judged.
+        self._watched: dict[int, Watched] = {}
+        self._judging = ThreadPoolExecutor(JUDGED_AT_ONCE, "cluegate-preview")
 
     def work(self) -> None:
         """Ends with an outcome for each picture. What the pipeline itself raises is raised, and nothing is released."""
@@ -70,6 +99,7 @@ class Run:
             self._fail_undecided(f"{type(error).__name__}: {error}")
             raise
         finally:
+            self._judging.shutdown(wait=False, cancel_futures=True)
             self._close()
 
     def outcomes(self) -> list[Outcome]:
@@ -85,6 +115,10 @@ class Run:
 
     def kept(self, latents: Any) -> Any:
         """The latents that may be decoded: those of attempts that were given up are gone."""
+        # The loop is over: what is still being judged may end an attempt, what waits no more.
+        for watched in self._watched.values():
+            watched.waiting = None
+        self._hear(wait=True)
         if not self._dropped:
             return latents
         if len(self._dropped) == len(self._rows) or len(latents) != len(self._rows):
@@ -119,7 +153,7 @@ class Run:
 
     def _draw(self, places: list[int], arguments: dict[str, Any]) -> None:
         """Draws the pictures at `places` once, and offers them."""
-        self._rows, self._dropped = places, set()
+        self._rows, self._dropped, self._watched = places, set(), {}
         # A picture whose session could not be opened is drawn with the others, and not looked at.
         self._dropped = {row for row, place in enumerate(places) if self._members[place].outcome}
         arguments = {**arguments, "output_type": "pil", "return_dict": True}
@@ -133,6 +167,7 @@ class Run:
             if hasattr(self._pipe, "maybe_free_model_hooks"):
                 self._pipe.maybe_free_model_hooks()
             return
+        self._hear(wait=True)
         images = list(getattr(drawn, "images", None) or ())
         blanked = list(getattr(drawn, "nsfw_content_detected", None) or [False] * len(images))
         for row, place in enumerate(places):
@@ -222,7 +257,8 @@ class Run:
         return session
 
     def _after_step(self, done: int, latents: Any) -> Any:
-        """Offers the previews that are due, and wipes what was given up."""
+        """Follows the verdicts that are there, offers the previews that are due, and wipes what was given up."""
+        self._hear(wait=False)
         pipe = self._pipe
         steps = self._call.steps or 0
         total = int(getattr(pipe, "num_timesteps", None) or steps)
@@ -233,7 +269,9 @@ class Run:
                 continue
             nominal = self._nominal(self._session_of(row), done, total, steps)
             if nominal is not None:
-                self._offer(row, place, nominal, steps, latents)
+                self._offer(row, nominal, latents)
+        if self._options.wait_for_previews:
+            self._hear(wait=True)
         if self._dropped:
             latents = self._without_dropped(latents)
         if len(self._dropped) == len(self._rows):
@@ -253,15 +291,38 @@ class Run:
                 return due
         return None
 
-    def _offer(self, row: int, place: int, step: int, total: int, latents: Any) -> None:
-        member, session = self._members[place], self._session_of(row)
+    def _offer(self, row: int, step: int, latents: Any) -> None:
+        """Has a preview judged while the loop draws on. One of a row is judged at a time; of those that come meanwhile the
+        newest waits, because it tells most of the picture."""
         mine = latents[row : row + 1]
         if self._options.decoder is not None:
             preview = self._options.decoder(self._pipe, mine, self._call.size)
         else:
             preview = decode(self._pipe, mine, self._call.size, self._pipe.vae.__dict__["_cluegate_decode"])
+        if row in self._watched:
+            self._watched[row].waiting = (step, preview)
+        else:
+            self._watch(row, step, preview)
+
+    def _watch(self, row: int, step: int, preview: Image.Image) -> None:
+        member, session = self._members[self._rows[row]], self._session_of(row)
+        verdict = self._judging.submit(session.preview, member.index, step, self._call.steps or 0, preview)
+        self._watched[row] = Watched(verdict)
+
+    def _hear(self, *, wait: bool) -> None:
+        """Follows the verdicts on previews that are there, or waits for them."""
+        for row in list(self._watched):
+            while (watched := self._watched.get(row)) and (wait or watched.verdict.done()):
+                del self._watched[row]
+                self._heed(row, watched.verdict)
+                if watched.waiting is not None and row not in self._dropped:
+                    self._watch(row, *watched.waiting)
+
+    def _heed(self, row: int, verdict: Future[PreviewAnswer]) -> None:
+        """Gives an attempt up if a verdict says so, or if there is none."""
+        place = self._rows[row]
         try:
-            told = session.preview(member.index, step, total, preview)
+            told = verdict.result()
             if isinstance(told, Abort):
                 self._dropped.add(row)
                 self._settle(place, told.then)
