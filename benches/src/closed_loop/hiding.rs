@@ -116,14 +116,14 @@ impl Hidden {
         page.heading("Redaction")?;
         page.text(
             "Violating pictures under the default policy with `action.default = \"redact\"`: boxes of the decisive objects are \
-             pixelated, then, where that does not do, wider ones of all objects, and then those are filled; each result is judged \
-             by the whole constitution.",
+             filled, then, where that does not do, wider ones of wherever they are found, and then those of all objects; each \
+             result is judged by the whole constitution.",
         )?;
         let columns = [
             "pictures",
             "clean at once",
             "clean when widened",
-            "clean when filled",
+            "clean with all objects",
             "withheld",
             "no verdict",
             "violating",
