@@ -64,13 +64,21 @@ impl PixelBox {
     }
 }
 
-/// Grows each region by `grow` of its own width and height on every side, rounds outwards, clips to the picture of
-/// `width` x `height` pixels and merges boxes that overlap, until none do. Regions that are not numbers or lie outside
-/// the picture give no box.
-pub(crate) fn plan(regions: &[Region], grow: f64, width: u32, height: u32) -> Vec<PixelBox> {
+/// A region, and how far beyond it is hidden.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Grown {
+    /// Where the object is, in pixels.
+    pub(crate) region: Region,
+    /// What is added on every side, as a fraction of the region's own width and height.
+    pub(crate) grow: f64,
+}
+
+/// Grows each region on every side, rounds outwards, clips to the picture of `width` x `height` pixels and merges boxes that
+/// overlap, until none do. Regions that are not numbers or lie outside the picture give no box.
+pub(crate) fn plan(regions: &[Grown], width: u32, height: u32) -> Vec<PixelBox> {
     let mut boxes: Vec<PixelBox> = Vec::new();
-    for region in regions {
-        let Some(mut merged) = pixel_box(region, grow as f32, width, height) else { continue };
+    for Grown { region, grow } in regions {
+        let Some(mut merged) = pixel_box(region, *grow as f32, width, height) else { continue };
         while let Some(at) = boxes.iter().position(|b| b.overlaps(&merged)) {
             merged = merged.union(&boxes.swap_remove(at));
         }
@@ -170,6 +178,10 @@ mod tests {
 
     use super::*;
 
+    fn grown(regions: &[Region], grow: f64) -> Vec<Grown> {
+        regions.iter().map(|region| Grown { region: *region, grow }).collect()
+    }
+
     fn region(left: f32, top: f32, right: f32, bottom: f32) -> Region {
         Region { left, top, right, bottom }
     }
@@ -184,18 +196,19 @@ mod tests {
 
     #[test]
     fn grows_clips_and_merges() {
-        let boxes = plan(&[region(10.0, 10.0, 20.0, 20.0)], 0.5, 100, 100);
+        let boxes = plan(&grown(&[region(10.0, 10.0, 20.0, 20.0)], 0.5), 100, 100);
         assert_eq!(boxes, [PixelBox { left: 5, top: 5, right: 25, bottom: 25 }]);
-        let clipped = plan(&[region(-5.0, 90.0, 20.0, 120.0)], 0.0, 100, 100);
+        let clipped = plan(&grown(&[region(-5.0, 90.0, 20.0, 120.0)], 0.0), 100, 100);
         assert_eq!(clipped, [PixelBox { left: 0, top: 90, right: 20, bottom: 100 }]);
         // The third bridges the first two: all become one.
         let chain =
             [region(0.0, 0.0, 10.0, 10.0), region(20.0, 0.0, 30.0, 10.0), region(8.0, 2.0, 22.0, 8.0)];
-        assert_eq!(plan(&chain, 0.0, 100, 100), [PixelBox { left: 0, top: 0, right: 30, bottom: 10 }]);
-        assert!(
-            plan(&[region(f32::NAN, 0.0, 1.0, 1.0), region(200.0, 0.0, 210.0, 5.0)], 0.1, 100, 100)
-                .is_empty()
+        assert_eq!(
+            plan(&grown(&chain, 0.0), 100, 100),
+            [PixelBox { left: 0, top: 0, right: 30, bottom: 10 }]
         );
+        let nowhere = [region(f32::NAN, 0.0, 1.0, 1.0), region(200.0, 0.0, 210.0, 5.0)];
+        assert!(plan(&grown(&nowhere, 0.1), 100, 100).is_empty());
     }
 
     #[test]
@@ -223,7 +236,7 @@ mod tests {
             grow in 0.0_f64..1.0,
         ) {
             let regions: Vec<Region> = raw.iter().map(|(x, y, w, h)| region(*x, *y, x + w, y + h)).collect();
-            let boxes = plan(&regions, grow, 100, 70);
+            let boxes = plan(&grown(&regions, grow), 100, 70);
             for (i, a) in boxes.iter().enumerate() {
                 prop_assert!(a.left < a.right && a.right <= 100 && a.top < a.bottom && a.bottom <= 70);
                 prop_assert!(boxes[i + 1..].iter().all(|b| !a.overlaps(b)));

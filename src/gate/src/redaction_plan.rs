@@ -7,7 +7,7 @@ use crate::inspector::Unfinished;
 use crate::judging::{Failure, Judged};
 use crate::policy::{Action, RedactedObjects};
 use crate::record::RedactionRecord;
-use crate::redaction::{hide, plan, share};
+use crate::redaction::{Grown, PixelBox, hide, plan, share};
 use crate::released::{Instruction, NoPermit, Permit};
 use crate::session::{Session, Verdict, milliseconds};
 use crate::{Reason, picture};
@@ -36,28 +36,40 @@ pub(crate) fn violating_statements(report: &Report) -> Vec<String> {
 }
 
 impl Session {
-    /// Hides the objects of the violated rules and has the result judged under the whole constitution; if it does not
-    /// pass, hides more once. A redacted picture is released on a verdict of its own only: a judge that fails here
-    /// withholds it even where the policy fails open, because the original is known to violate a rule.
+    /// Hides the objects of the violated rules and has the result judged under the whole constitution; as long as it does
+    /// not pass, hides more. A redacted picture is released on a verdict of its own only: a judge that fails here withholds
+    /// it even where the policy fails open, because the original is known to violate a rule.
     pub(crate) fn redact(&mut self, member: usize, original: &Picture, report: &Report) -> Instruction {
         let _span = tracing::info_span!(target: "cluegate::trace", "redaction", member).entered();
         let policy = self.grounds.policy.redaction;
-        let everything = RedactedObjects::All;
+        let wide = policy.grow + policy.widen;
+        // All objects are not widened: together they soon cover the picture.
         let rounds = [
             (policy.grow, policy.objects, Reach::Evidence),
-            (policy.grow + policy.widen, everything, Reach::Everywhere),
+            (wide, policy.objects, Reach::Everywhere),
+            (policy.grow, RedactedObjects::All, Reach::Everywhere),
         ];
-        let (mut regions, why) = self.hidden_anyway(member, report);
+        let (anyway, why) = self.hidden_anyway(member, report);
+        // What the last judged round hid or is to be hidden besides, and the boxes that were tried last.
+        let mut regions = grown(&[], anyway, policy.grow);
+        let mut tried = None;
         let mut last = report.clone();
         // What still speaks against the picture; at first all that did.
         let mut unhidden = vec![why.clone()];
         for (grow, objects, reach) in rounds {
-            match self.objects(original, &last, objects, reach) {
-                Ok(found) => regions.extend(found),
+            let found = match self.objects(original, &last, objects, reach) {
+                Ok(found) => found,
                 Err(failure) => return self.fail(member, failure.reason(), failure.message()),
+            };
+            let more = grown(&regions, found, grow);
+            let boxes = plan(&more, original.width(), original.height());
+            if tried.as_ref() == Some(&boxes) {
+                continue;
             }
-            let Some(judged) = self.hide_and_judge(member, original, &regions, grow) else { continue };
-            let (hidden, result) = judged;
+            let judged = self.hide_and_judge(member, original, &boxes, grow);
+            tried = Some(boxes);
+            let Some((hidden, result)) = judged else { continue };
+            regions = more;
             let permit = match result {
                 Ok(verdict) => {
                     let permit = Permit::judged(hidden, &verdict, &self.grounds, true);
@@ -75,7 +87,7 @@ impl Session {
                         Err(stopped) => return stopped,
                         Ok(screening) if screening.keeps_back() => {
                             unhidden = screening.redact;
-                            regions.extend(screening.regions);
+                            regions = grown(&regions, screening.regions, grow);
                         }
                         Ok(_) => {
                             let message = format!("{why}; nothing is violated with that hidden");
@@ -103,19 +115,18 @@ impl Session {
         (screening.regions, why.join(" and "))
     }
 
-    /// Hides `regions` and judges the result. None if there is nothing to hide, or too much.
+    /// Hides what is in `boxes`, which were last grown by `grow`, and judges the result. None if there is nothing to hide,
+    /// or too much.
     fn hide_and_judge(
         &mut self,
         member: usize,
         original: &Picture,
-        regions: &[Region],
+        boxes: &[PixelBox],
         grow: f64,
     ) -> Option<(Picture, Result<cluegate_judge::Report, Failure>)> {
         let started = std::time::Instant::now();
         let policy = self.grounds.policy.redaction;
-        let (width, height) = (original.width(), original.height());
-        let boxes = plan(regions, grow, width, height);
-        let covered = share(&boxes, width, height);
+        let covered = share(boxes, original.width(), original.height());
         let refused = if boxes.is_empty() {
             Some("the detector found none of the objects".to_owned())
         } else if covered > policy.max_share {
@@ -126,8 +137,8 @@ impl Session {
         let hidden = match &refused {
             Some(_) => Ok(original.clone()),
             None => self
-                .redact_by_extension(original, &boxes)
-                .map(|hidden| hidden.unwrap_or_else(|| hide(original, &boxes, policy.method))),
+                .redact_by_extension(original, boxes)
+                .map(|hidden| hidden.unwrap_or_else(|| hide(original, boxes, policy.method))),
         };
         let refused = refused.or_else(|| match &hidden {
             Ok(hidden) => picture::shows_nothing(hidden),
@@ -139,7 +150,7 @@ impl Session {
         let mut record = RedactionRecord {
             method: policy.method,
             grow,
-            boxes,
+            boxes: boxes.to_vec(),
             refused,
             judgment: None,
             plugins: Vec::new(),
@@ -199,6 +210,12 @@ impl Session {
         }
         Ok(regions)
     }
+}
+
+/// `regions` and `more`, all grown by at least `grow`.
+fn grown(regions: &[Grown], more: Vec<Region>, grow: f64) -> Vec<Grown> {
+    let known = regions.iter().map(|one| Grown { grow: one.grow.max(grow), ..*one });
+    known.chain(more.into_iter().map(|region| Grown { region, grow })).collect()
 }
 
 /// Boxes of the statements that hold.

@@ -309,7 +309,7 @@ pub enum RedactionMethod {
     Fill,
 }
 
-/// Which central objects of a violated rule are hidden at the first try. The second try hides all of them.
+/// Which central objects of a violated rule are hidden at first. All of them are where that does not do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RedactedObjects {
@@ -325,23 +325,23 @@ pub enum RedactedObjects {
 pub struct RawRedaction {
     /// How an object is hidden.
     pub method: RedactionMethod,
-    /// Which objects are hidden at the first try.
+    /// Which objects are hidden at the first two tries; the third hides all.
     pub objects: RedactedObjects,
-    /// By how much a box is widened on each side, as a fraction of its own width and height. 0 to 2. A redaction that
-    /// does not pass is tried once more with this plus `widen`.
+    /// By how much a box is widened on each side, as a fraction of its own width and height. 0 to 2.
     pub grow: f64,
-    /// What is added to `grow` for the second try. 0 to 2.
+    /// What is added to `grow` for the second try, which also hides every other place where the detector finds one of the
+    /// objects. 0 to 2.
     pub widen: f64,
     /// Detections of less confidence are not hidden. 0 to 1.
     pub min_confidence: f64,
-    /// Largest share of the picture that may be hidden; above it the picture is withheld. Over 0, at most 1.
+    /// Largest share of the picture that may be hidden; a try that would hide more is left out. Over 0, at most 1.
     pub max_share: f64,
 }
 
 impl Default for RawRedaction {
     fn default() -> Self {
         Self {
-            method: RedactionMethod::Pixelate,
+            method: RedactionMethod::Fill,
             objects: RedactedObjects::Decisive,
             grow: 0.1,
             widen: 0.25,

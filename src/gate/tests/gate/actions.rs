@@ -1,8 +1,10 @@
 //! What follows from a verdict.
 
 use cluegate_gate::{
-    Action, Instruction, Outcome, PreviewInstruction, Reason, RequestInfo, Session, Unfinished,
+    Action, Instruction, Outcome, PreviewInstruction, Reason, RedactionRecord, RequestInfo, Session,
+    Unfinished,
 };
+use cluegate_perception::{Picture, Region};
 
 use cluegate_gate::fakes::{World, find, find_in_the_corner, find_nothing, gate, picture, shows};
 
@@ -174,7 +176,7 @@ fn boxes_are_asked_for_where_the_evidence_has_none() {
 }
 
 #[test]
-fn a_redaction_that_fails_twice_blocks() {
+fn a_redaction_that_does_not_pass_blocks() {
     let world = World::with_detector(find_in_the_corner, find_in_the_corner);
     let (gate, log) = gate(&world, "", "[tenant.t.action]\ndefault = \"redact\"");
     let mut session = gate.session(request(1)).unwrap();
@@ -194,6 +196,38 @@ fn a_box_that_misses_is_widened_to_what_the_detector_finds_elsewhere() {
     let Instruction::Release(released) = finish(&mut session, 0, &[1]) else { panic!("not released") };
     assert!(released.is_redacted() && !shows(released.pixels(), 1));
     assert_eq!(log.records()[0].attempts[0].redactions.len(), 2);
+}
+
+/// Finds persons, and all else in the corner.
+fn find_persons(picture: &Picture, word: &str) -> Vec<(f32, Region)> {
+    if word == "person" { find(picture, word) } else { find_in_the_corner(picture, word) }
+}
+
+#[test]
+fn all_objects_are_hidden_where_the_decisive_one_is_missed() {
+    let world = World::with_detector(find_in_the_corner, find_persons);
+    let (gate, log) = gate(&world, "", "[tenant.t.action]\ndefault = \"redact\"");
+    let mut session = gate.session(request(1)).unwrap();
+    let Instruction::Release(released) = finish(&mut session, 0, &SMOKER) else { panic!("not released") };
+    assert!(released.is_redacted() && shows(released.pixels(), 0) && !shows(released.pixels(), 3));
+    let redactions = &log.records()[0].attempts[0].redactions;
+    let violated = |of: &RedactionRecord| of.judgment.as_ref().unwrap().violated.clone();
+    assert_eq!(
+        redactions.iter().map(violated).collect::<Vec<_>>(),
+        [vec!["smoking"], vec!["smoking"], vec![]]
+    );
+}
+
+#[test]
+fn what_is_too_much_when_widened_is_hidden_as_far_as_it_may_be() {
+    let world = World::with_detector(find_in_the_corner, find);
+    let tables = "[tenant.t.redact]\nmax_share = 0.15\n[tenant.t.action]\ndefault = \"redact\"";
+    let (gate, log) = gate(&world, "", tables);
+    let mut session = gate.session(request(1)).unwrap();
+    let Instruction::Release(released) = finish(&mut session, 0, &[1]) else { panic!("not released") };
+    assert!(released.is_redacted() && !shows(released.pixels(), 1));
+    let redactions = &log.records()[0].attempts[0].redactions;
+    assert_eq!(redactions.iter().map(|of| of.refused.is_some()).collect::<Vec<_>>(), [false, true, false]);
 }
 
 #[test]
