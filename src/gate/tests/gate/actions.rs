@@ -1,7 +1,8 @@
 //! What follows from a verdict.
 
 use cluegate_gate::{
-    Action, Instruction, Outcome, PreviewInstruction, Reason, RedactionRecord, RequestInfo, Session, Unfinished,
+    Action, Instruction, Outcome, PreviewInstruction, Reason, RedactionRecord, RequestInfo, Session,
+    Unfinished,
 };
 use cluegate_perception::{Picture, Region};
 
@@ -211,7 +212,10 @@ fn all_objects_are_hidden_where_the_decisive_one_is_missed() {
     assert!(released.is_redacted() && shows(released.pixels(), 0) && !shows(released.pixels(), 3));
     let redactions = &log.records()[0].attempts[0].redactions;
     let violated = |of: &RedactionRecord| of.judgment.as_ref().unwrap().violated.clone();
-    assert_eq!(redactions.iter().map(violated).collect::<Vec<_>>(), [vec!["smoking"], vec!["smoking"], vec![]]);
+    assert_eq!(
+        redactions.iter().map(violated).collect::<Vec<_>>(),
+        [vec!["smoking"], vec!["smoking"], vec![]]
+    );
 }
 
 #[test]
