@@ -203,14 +203,10 @@ mod tests {
         // The third bridges the first two: all become one.
         let chain =
             [region(0.0, 0.0, 10.0, 10.0), region(20.0, 0.0, 30.0, 10.0), region(8.0, 2.0, 22.0, 8.0)];
-<<<<<<< HEAD
-        assert_eq!(plan(&grown(&chain, 0.0), 100, 100), [PixelBox { left: 0, top: 0, right: 30, bottom: 10 }]);
-=======
         assert_eq!(
             plan(&grown(&chain, 0.0), 100, 100),
             [PixelBox { left: 0, top: 0, right: 30, bottom: 10 }]
         );
->>>>>>> hooks
         let nowhere = [region(f32::NAN, 0.0, 1.0, 1.0), region(200.0, 0.0, 210.0, 5.0)];
         assert!(plan(&grown(&nowhere, 0.1), 100, 100).is_empty());
     }
