@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use cluegate::CandleGenerator;
 use cluegate_gate::{
     DrawOptions, DrawSource, Gate, Generator as _, JsonlLog, MemberOutcome, Outcome, Placeholder, Policies,
     RequestInfo,
@@ -33,10 +34,11 @@ pub(super) fn run(arguments: &GenerateArgs) -> anyhow::Result<Exit> {
         .with_context(|| format!("cannot make the folder {}", arguments.out.display()))?;
     let signer = signer_of(arguments.config.as_deref())?;
     let engine = open_engine(&arguments.models)?;
-    let (generator, options) = (generator(&arguments.drawing, &engine)?, options(arguments)?);
+    let (generator, options) = (Arc::new(generator(&arguments.drawing, &engine)?), options(arguments)?);
     generator.check(&options)?;
     let log = Arc::new(JsonlLog::open(arguments.out.join(LOG))?);
-    let gate = Gate::with_signer(&policies, Arc::new(engine.judges(false)), log, signer)?;
+    let gate = Gate::with_signer(&policies, Arc::new(engine.judges(false)), log, signer)?
+        .with_painter(Arc::<CandleGenerator>::clone(&generator))?;
     gate.prepare_all()?;
     let seed = arguments.seed.unwrap_or_else(clock_seed);
     let request = RequestInfo {
@@ -44,7 +46,7 @@ pub(super) fn run(arguments: &GenerateArgs) -> anyhow::Result<Exit> {
         ..RequestInfo::new(&arguments.tenant, &arguments.prompt, seed, arguments.count)
     };
     clear_earlier(&arguments.out)?;
-    let outcomes = gate.drive(&generator, request, options)?;
+    let outcomes = gate.drive(generator.as_ref(), request, options)?;
     let rows =
         outcomes.iter().map(|outcome| save(outcome, &arguments.out)).collect::<anyhow::Result<Vec<_>>>()?;
     match arguments.format {

@@ -11,7 +11,8 @@ use cluegate_audit::{AuditLog, LogPlaces};
 use cluegate_gate::{DecisionLog, Gate, Generator};
 use cluegate_plugin_host::PluginSet;
 use cluegate_server::config::{Config, UpstreamKind};
-use cluegate_server::{App, Loaded, PolicySource, Server, Services, Upstream, upstream};
+use cluegate_server::upstream::{self, DrivenUpstream};
+use cluegate_server::{App, Loaded, PolicySource, Server, Services, Upstream};
 use cluegate_store::{Database, DatabaseOptions, Store};
 use cluegate_telemetry::{MeasuredLog, Metrics};
 use tokio::runtime::{Handle, Runtime};
@@ -161,9 +162,17 @@ async fn serve(
     };
     let (plugins, signer) = (open_plugins(&config).await?, super::provenance::signer(&config)?);
     let gate = Gate::with_signer(loaded.policies(), Arc::new(engine.judges(false)), log, signer)?;
-    let gate = Arc::new(gate.with_extensions(Arc::<PluginSet>::clone(&plugins))?);
-    gate.warm_up();
+    let gate = gate.with_extensions(Arc::<PluginSet>::clone(&plugins))?;
     let upstream = open_upstream(&config, engine, &plugins)?;
+    let gate = Arc::new(match upstream.as_ref().zip(config.upstream.as_ref()) {
+        // Who draws the pictures draws parts of them anew.
+        Some((upstream, named)) => {
+            let driven = DrivenUpstream::new(Arc::clone(upstream), Handle::current(), named.timeout);
+            gate.with_painter(Arc::new(driven))?
+        }
+        None => gate,
+    });
+    gate.warm_up();
     let scheme = |tls: bool| if tls { "https" } else { "http" };
     let public = scheme(config.tls.is_some());
     let private = scheme(config.admin.as_ref().is_some_and(|admin| admin.tls.is_some()));

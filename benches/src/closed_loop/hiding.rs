@@ -11,11 +11,13 @@ use cluegate::perception::{Call, Picture};
 
 use super::previews::job;
 use super::{Figures, SCENE, Setting, mean, percent, share};
-use crate::page::Page;
+use crate::page::{Page, doing};
 use crate::table::Table;
 
 /// Rounds of a redaction.
 const ROUNDS: usize = 3;
+/// The ways to hide, the default one first.
+const METHODS: [&str; 4] = ["fill", "pixelate", "blur", "inpaint"];
 
 /// A picture that violates a rule.
 pub(super) struct Violating {
@@ -26,6 +28,8 @@ pub(super) struct Violating {
 /// What became of the pictures.
 #[derive(Debug, Default)]
 struct Hidden {
+    /// How.
+    method: &'static str,
     pictures: usize,
     /// Released after so many rounds, less one.
     released: [usize; ROUNDS],
@@ -59,13 +63,40 @@ pub(super) fn run(
     page: &mut Page,
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
-    let text =
-        format!("[tenant.hides]\nconstitution = \"{SCENE}\"\n[tenant.hides.action]\ndefault = \"redact\"\n");
-    let policies = Policies::from_toml(&text, "the benchmark's policy")?;
-    let gate = Gate::new(&policies, setting.engine.judges(), Arc::new(MemoryLog::new(1)))?;
-    let mut hidden = Hidden::default();
+    let tenant = |method: &str| {
+        format!(
+            "[tenant.{method}]\nconstitution = \"{SCENE}\"\n[tenant.{method}.action]\ndefault = \"redact\"\n\
+             [tenant.{method}.redact]\nmethod = \"{method}\"\n"
+        )
+    };
+    let text = METHODS.map(tenant).concat();
+    let policies = Policies::from_toml(&text, "the benchmark's policies")?;
+    let painter = Arc::new(setting.engine.generator()?);
+    let gate =
+        Gate::new(&policies, setting.engine.judges(), Arc::new(MemoryLog::new(1)))?.with_painter(painter)?;
+    let hidden = METHODS
+        .iter()
+        .map(|method| hide(setting, &gate, method, violating))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    tell(&hidden, page)?;
+    figures.redacted_clean = hidden.first().map(|fill| share(fill.released.iter().sum(), fill.pictures));
+    figures.add_violating(hidden.iter().map(|hidden| hidden.violating).sum());
+    Ok(())
+}
+
+/// Has all pictures redacted by one method.
+fn hide(
+    setting: &Setting,
+    gate: &Gate,
+    method: &'static str,
+    violating: &[Violating],
+) -> anyhow::Result<Hidden> {
+    let mut hidden = Hidden { method, ..Hidden::default() };
+    doing(method);
     let told = setting.side_by_side("pictures", violating, |one| {
-        let mut session = gate.session(RequestInfo::new("hides", one.prompt.as_str(), 0, 1))?;
+        let info = RequestInfo::new(method, one.prompt.as_str(), 0, 1);
+        let mut session = gate.session(info)?;
+        session.drew(0, setting.studio.steps(), setting.studio.steps());
         let told = session.finished(0, one.picture.clone())?;
         let violates = match &told {
             Instruction::Release(released) => setting.violations(released.picture())?,
@@ -91,10 +122,7 @@ pub(super) fn run(
             _ => hidden.failed += 1,
         }
     }
-    hidden.tell(page)?;
-    figures.redacted_clean = Some(share(hidden.released.iter().sum(), hidden.pictures));
-    figures.add_violating(hidden.violating);
-    Ok(())
+    Ok(hidden)
 }
 
 /// The redactions of the attempt that the decision rests on.
@@ -111,40 +139,44 @@ fn ended(round: &RedactionRecord) -> String {
     }
 }
 
-impl Hidden {
-    fn tell(&self, page: &mut Page) -> anyhow::Result<()> {
-        page.heading("Redaction")?;
-        page.text(
-            "Violating pictures under the default policy with `action.default = \"redact\"`: boxes of the decisive objects are \
-             filled, then, where that does not do, wider ones of wherever they are found, and then those of all objects; each \
-             result is judged by the whole constitution.",
-        )?;
-        let columns = [
-            "pictures",
-            "clean at once",
-            "clean when widened",
-            "clean with all objects",
-            "withheld",
-            "no verdict",
-            "violating",
-            "changed",
-        ];
-        let mut table = Table::new(&columns);
-        let counts = self.released.iter().chain([&self.withheld, &self.failed]);
-        let mut cells: Vec<String> = counts.map(|count| percent(*count, self.pictures)).collect();
-        cells.push(self.violating.to_string());
-        cells.push(format!("{:.1} %", 100.0 * mean(self.changed.iter().copied())));
-        table.row(self.pictures.to_string(), cells);
-        page.table(table)?;
-        if self.why.is_empty() {
-            return Ok(());
-        }
-        let mut table = Table::new(&["round of a withheld picture", "ended because it", "pictures"]);
-        for ((round, why), count) in &self.why {
-            table.row(round.to_string(), [why.clone(), count.to_string()]);
-        }
-        page.table(table)
+fn tell(hidden: &[Hidden], page: &mut Page) -> anyhow::Result<()> {
+    page.heading("Redaction")?;
+    page.text(
+        "Violating pictures under the default policy with `action.default = \"redact\"`, by each of the methods: boxes of the \
+         decisive objects are hidden, then, where that does not do, wider ones of wherever they are found, and then those of all \
+         objects; each result is judged by the whole constitution. *Inpaint* draws them anew, and fills them the third time.",
+    )?;
+    let columns = [
+        "method",
+        "pictures",
+        "clean at once",
+        "clean when widened",
+        "clean with all objects",
+        "withheld",
+        "no verdict",
+        "violating",
+        "changed",
+    ];
+    let mut table = Table::new(&columns);
+    for one in hidden {
+        let counts = one.released.iter().chain([&one.withheld, &one.failed]);
+        let mut cells = vec![one.pictures.to_string()];
+        cells.extend(counts.map(|count| percent(*count, one.pictures)));
+        cells.push(one.violating.to_string());
+        cells.push(format!("{:.1} %", 100.0 * mean(one.changed.iter().copied())));
+        table.row(one.method.to_owned(), cells);
     }
+    page.table(table)?;
+    if hidden.iter().all(|one| one.why.is_empty()) {
+        return Ok(());
+    }
+    let mut table = Table::new(&["withheld", "round", "ended because it", "pictures"]);
+    for one in hidden {
+        for ((round, why), count) in &one.why {
+            table.row(one.method.to_owned(), [round.to_string(), why.clone(), count.to_string()]);
+        }
+    }
+    page.table(table)
 }
 
 /// Share of the pixels in which two pictures of one size differ.

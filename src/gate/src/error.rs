@@ -55,6 +55,9 @@ pub enum GateError {
     /// Extensions were put beside a judge that has some.
     #[error("the gate has extensions already; a gate takes them once")]
     ExtendedTwice,
+    /// Somebody was named to draw parts of pictures anew where somebody does.
+    #[error("the gate has somebody who draws parts of pictures anew; a gate takes one")]
+    PaintedTwice,
     /// A request of a tenant without a policy.
     #[error("there is no policy for the tenant {tenant:?}{}", did_you_mean(nearest.as_deref()))]
     UnknownTenant {

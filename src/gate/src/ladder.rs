@@ -95,6 +95,14 @@ impl Session {
         }
     }
 
+    /// Steps by which a part of a finished picture was drawn anew.
+    pub(crate) fn painted(&mut self, member: usize, steps: u32) {
+        if let Some(state) = self.members.get_mut(member) {
+            state.current.steps += steps;
+            self.spent.steps += u64::from(steps);
+        }
+    }
+
     /// Under which key attempts at the request's prompt are counted.
     pub(crate) fn prompt_key(&self) -> PromptKey {
         let revision = self.grounds.constitution.revision();
@@ -279,7 +287,11 @@ impl Session {
 
     /// Of the prompts with a part less than `prompt`, the one that is furthest from all of `statements`; none if none is
     /// further than the prompt itself.
-    fn furthest(&mut self, prompt: &str, statements: &[String]) -> Result<Option<String>, Failure> {
+    pub(crate) fn furthest(
+        &mut self,
+        prompt: &str,
+        statements: &[String],
+    ) -> Result<Option<String>, Failure> {
         let candidates = shorter(prompt);
         if candidates.is_empty() || statements.is_empty() {
             return Ok(None);

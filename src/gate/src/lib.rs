@@ -40,6 +40,7 @@ mod extensions;
 #[cfg(feature = "fakes")]
 pub mod fakes;
 mod history;
+mod inpainting;
 mod inspector;
 mod judging;
 mod ladder;

@@ -59,7 +59,7 @@ impl PixelBox {
         }
     }
 
-    fn contains(&self, x: u32, y: u32) -> bool {
+    pub(crate) fn contains(&self, x: u32, y: u32) -> bool {
         (self.left..self.right).contains(&x) && (self.top..self.bottom).contains(&y)
     }
 }
@@ -120,7 +120,8 @@ pub(crate) fn hide(picture: &Picture, boxes: &[PixelBox], method: RedactionMetho
         match method {
             RedactionMethod::Blur => blur(&mut pixels, area),
             RedactionMethod::Pixelate => pixelate(&mut pixels, area),
-            RedactionMethod::Fill => paint(&mut pixels, area, fill),
+            // What nobody draws anew is filled.
+            RedactionMethod::Fill | RedactionMethod::Inpaint => paint(&mut pixels, area, fill),
         }
     }
     Picture::new(pixels)

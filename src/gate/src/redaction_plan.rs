@@ -5,7 +5,7 @@ use cluegate_perception::{Picture, Region};
 
 use crate::inspector::Unfinished;
 use crate::judging::{Failure, Judged};
-use crate::policy::{Action, RedactedObjects};
+use crate::policy::{Action, RedactedObjects, RedactionMethod};
 use crate::record::RedactionRecord;
 use crate::redaction::{Grown, PixelBox, hide, plan, share};
 use crate::released::{Instruction, NoPermit, Permit};
@@ -19,6 +19,20 @@ enum Reach {
     Evidence,
     /// Also every other place where the detector finds one of the objects.
     Everywhere,
+}
+
+/// How one try hides what.
+struct Plan {
+    boxes: Vec<PixelBox>,
+    method: RedactionMethod,
+    /// By how much the boxes that were added last were grown.
+    grow: f64,
+}
+
+impl Plan {
+    fn hides_the_same(&self, other: &Self) -> bool {
+        (&self.boxes, self.method) == (&other.boxes, other.method)
+    }
 }
 
 /// The statements that complete the violation of a rule, each once: those that hold in the last precondition of its chain. What
@@ -43,31 +57,35 @@ impl Session {
         let _span = tracing::info_span!(target: "cluegate::trace", "redaction", member).entered();
         let policy = self.grounds.policy.redaction;
         let wide = policy.grow + policy.widen;
+        let method = policy.method;
+        // What is drawn anew may violate a rule anew.
+        let surest = if method == RedactionMethod::Inpaint { RedactionMethod::Fill } else { method };
         // All objects are not widened: together they soon cover the picture.
         let rounds = [
-            (policy.grow, policy.objects, Reach::Evidence),
-            (wide, policy.objects, Reach::Everywhere),
-            (policy.grow, RedactedObjects::All, Reach::Everywhere),
+            (method, policy.grow, policy.objects, Reach::Evidence),
+            (method, wide, policy.objects, Reach::Everywhere),
+            (surest, policy.grow, RedactedObjects::All, Reach::Everywhere),
         ];
         let (anyway, why) = self.hidden_anyway(member, report);
-        // What the last judged round hid or is to be hidden besides, and the boxes that were tried last.
+        // What the last judged round hid or is to be hidden besides, and what was tried last.
         let mut regions = grown(&[], anyway, policy.grow);
         let mut tried = None;
         let mut last = report.clone();
         // What still speaks against the picture; at first all that did.
         let mut unhidden = vec![why.clone()];
-        for (grow, objects, reach) in rounds {
+        for (method, grow, objects, reach) in rounds {
             let found = match self.objects(original, &last, objects, reach) {
                 Ok(found) => found,
                 Err(failure) => return self.fail(member, failure.reason(), failure.message()),
             };
             let more = grown(&regions, found, grow);
-            let boxes = plan(&more, original.width(), original.height());
-            if tried.as_ref() == Some(&boxes) {
+            let plan = Plan { boxes: plan(&more, original.width(), original.height()), method, grow };
+            if tried.as_ref().is_some_and(|tried: &Plan| tried.hides_the_same(&plan)) {
                 continue;
             }
-            let judged = self.hide_and_judge(member, original, &boxes, grow);
-            tried = Some(boxes);
+            let avoid = violating_statements(&last);
+            let judged = self.hide_and_judge(member, original, &plan, &avoid);
+            tried = Some(plan);
             let Some((hidden, result)) = judged else { continue };
             regions = more;
             let permit = match result {
@@ -115,17 +133,18 @@ impl Session {
         (screening.regions, why.join(" and "))
     }
 
-    /// Hides what is in `boxes`, which were last grown by `grow`, and judges the result. None if there is nothing to hide,
-    /// or too much.
+    /// Hides by `plan` what makes the statements to `avoid` hold, and judges the result. None if there is nothing to hide, or
+    /// too much.
     fn hide_and_judge(
         &mut self,
         member: usize,
         original: &Picture,
-        boxes: &[PixelBox],
-        grow: f64,
+        plan: &Plan,
+        avoid: &[String],
     ) -> Option<(Picture, Result<cluegate_judge::Report, Failure>)> {
         let started = std::time::Instant::now();
         let policy = self.grounds.policy.redaction;
+        let boxes = &plan.boxes;
         let covered = share(boxes, original.width(), original.height());
         let refused = if boxes.is_empty() {
             Some("the detector found none of the objects".to_owned())
@@ -135,28 +154,26 @@ impl Session {
             None
         };
         let hidden = match &refused {
-            Some(_) => Ok(original.clone()),
-            None => self
-                .redact_by_extension(original, boxes)
-                .map(|hidden| hidden.unwrap_or_else(|| hide(original, boxes, policy.method))),
+            Some(_) => Ok((original.clone(), plan.method)),
+            None => self.hidden(member, original, plan, avoid),
         };
         let refused = refused.or_else(|| match &hidden {
-            Ok(hidden) => picture::shows_nothing(hidden),
+            Ok((hidden, _)) => picture::shows_nothing(hidden),
             Err(failure) => Some(failure.message()),
         });
         if let Some(state) = self.members.get_mut(member) {
             state.timings.redacting += milliseconds(started);
         }
         let mut record = RedactionRecord {
-            method: policy.method,
-            grow,
-            boxes: boxes.to_vec(),
+            method: hidden.as_ref().map_or(plan.method, |(_, method)| *method),
+            grow: plan.grow,
+            boxes: boxes.clone(),
             refused,
             judgment: None,
             plugins: Vec::new(),
         };
         let judged = match hidden {
-            Ok(hidden) if record.refused.is_none() => {
+            Ok((hidden, _)) if record.refused.is_none() => {
                 let Judged { record: mut judgment, result } =
                     self.judge(member, &hidden, Some(Unfinished::Redacted));
                 judgment.action = result.as_ref().ok().and_then(|report| self.strictest(report));
@@ -170,6 +187,31 @@ impl Session {
             state.current.redactions.push(record);
         }
         judged
+    }
+
+    /// `original` with what `plan` says hidden, and how.
+    fn hidden(
+        &mut self,
+        member: usize,
+        original: &Picture,
+        plan: &Plan,
+        avoid: &[String],
+    ) -> Result<(Picture, RedactionMethod), Failure> {
+        if let Some(theirs) = self.redact_by_extension(original, &plan.boxes)? {
+            return Ok((theirs, plan.method));
+        }
+        if plan.method != RedactionMethod::Inpaint {
+            return Ok((hide(original, &plan.boxes, plan.method), plan.method));
+        }
+        match self.inpaint(member, original, &plan.boxes, avoid) {
+            Ok(Some(painted)) => return Ok((painted, plan.method)),
+            Ok(None) => tracing::debug!(member, "nobody draws parts of pictures anew, so they are filled"),
+            Err(failure) => {
+                let problem = failure.message();
+                tracing::warn!(member, problem, "a part of a picture could not be drawn anew and is filled");
+            }
+        }
+        Ok((hide(original, &plan.boxes, RedactionMethod::Fill), RedactionMethod::Fill))
     }
 
     /// Regions of the objects on which the violated rules turn, except for rules that the policy allows.

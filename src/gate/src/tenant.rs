@@ -17,7 +17,7 @@ use crate::session::Session;
 use crate::signing::{Signer, check_signer};
 use crate::thresholds::PreviewThresholds;
 use crate::watchdog::Watchdog;
-use crate::{DecisionLog, Extensions, GateError};
+use crate::{DecisionLog, Extensions, GateError, Generator};
 
 /// What all sessions of a gate share.
 pub(crate) struct Services {
@@ -30,6 +30,8 @@ pub(crate) struct Services {
     pub(crate) history: History,
     /// What stands beside the judge.
     pub(crate) extensions: OnceLock<Arc<dyn Extensions>>,
+    /// Who draws parts of pictures anew, if anybody does.
+    pub(crate) painter: OnceLock<Arc<dyn Generator>>,
     /// Who signs files, if anybody does.
     pub(crate) signer: Option<Arc<dyn Signer>>,
 }
@@ -151,6 +153,7 @@ impl Gate {
             comparing: Watchdog::default(),
             history: History::default(),
             extensions: OnceLock::new(),
+            painter: OnceLock::new(),
             signer,
         };
         let mut resolver = Resolver::default();
@@ -164,6 +167,10 @@ impl Gate {
 
     pub(crate) fn set_extensions(&self, extensions: Arc<dyn Extensions>) -> Result<(), GateError> {
         self.services.extensions.set(extensions).map_err(|_| GateError::ExtendedTwice)
+    }
+
+    pub(crate) fn set_painter(&self, painter: Arc<dyn Generator>) -> Result<(), GateError> {
+        self.services.painter.set(painter).map_err(|_| GateError::PaintedTwice)
     }
 
     /// Puts `policies` in place of those before, at once for all tenants. A session that is open keeps the policy that it

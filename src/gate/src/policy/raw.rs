@@ -307,6 +307,9 @@ pub enum RedactionMethod {
     Pixelate,
     /// The mean colour of the rest of the picture. Nothing of the object remains.
     Fill,
+    /// Drawn anew by whoever draws, from the prompt without what is violated; filled where there is nobody, where that fails,
+    /// or where what was drawn violates a rule again.
+    Inpaint,
 }
 
 /// Which central objects of a violated rule are hidden at first. All of them are where that does not do.

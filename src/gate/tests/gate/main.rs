@@ -10,6 +10,7 @@ mod documented;
 mod driven;
 mod failures;
 mod inheritance;
+mod inpainting;
 mod ladder;
 mod logging;
 mod merging;

@@ -145,7 +145,12 @@ fn finding() -> impl Strategy<Value = FindingRecord> {
 }
 
 fn redaction() -> impl Strategy<Value = RedactionRecord> {
-    let methods = select(vec![RedactionMethod::Blur, RedactionMethod::Pixelate, RedactionMethod::Fill]);
+    let methods = select(vec![
+        RedactionMethod::Blur,
+        RedactionMethod::Pixelate,
+        RedactionMethod::Fill,
+        RedactionMethod::Inpaint,
+    ]);
     let boxes = any::<[u16; 4]>().prop_map(|sides| {
         let [left, top, right, bottom] = sides.map(u32::from);
         PixelBox { left, top, right, bottom }

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use cluegate_gate::policy::PreviewSchedule;
-use cluegate_gate::{DrawJob, DrawOptions, Drawn, Generator, GeneratorError, StepHook};
-use cluegate_perception::DecodeOptions;
+use cluegate_gate::{DrawJob, DrawOptions, DrawSource, Drawn, Generator, GeneratorError, StepHook};
+use cluegate_perception::{DecodeOptions, Picture};
+use image::RgbImage;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Event, Order, Unjudged, Upstream, UpstreamError};
-use crate::request::PictureRequest;
+use crate::request::{PictureRequest, Source};
 
 /// Draws with an [`Upstream`], one picture at a time. Previews are not looked at.
 pub struct DrivenUpstream {
@@ -30,7 +32,7 @@ impl DrivenUpstream {
 
     fn draw_one(&self, job: &DrawJob) -> Result<Drawn, GeneratorError> {
         let order = Order {
-            request: Arc::new(request(&job.prompt, Some(job.seed), &job.options)),
+            request: Arc::new(request(&job.prompt, Some(job.seed), &job.options)?),
             first: 0,
             count: 1,
             seed: job.seed,
@@ -78,8 +80,15 @@ impl Generator for DrivenUpstream {
         self.upstream.fingerprint()
     }
 
+    /// Whether the upstream takes a picture with a part of it to draw anew.
+    fn draws_from_pictures(&self) -> bool {
+        let picture = Picture::new(RgbImage::new(64, 64));
+        let source = DrawSource { mask: Some(picture.clone()), picture, strength: None };
+        self.check(&DrawOptions { source: Some(source), ..DrawOptions::default() }).is_ok()
+    }
+
     fn check(&self, options: &DrawOptions) -> Result<(), GeneratorError> {
-        self.upstream.check(&request("", None, options)).map_err(|error| refused(&error))
+        self.upstream.check(&request("", None, options)?).map_err(|error| refused(&error))
     }
 
     fn draw(&self, jobs: &[DrawJob], _: &mut dyn StepHook) -> Vec<Result<Drawn, GeneratorError>> {
@@ -91,27 +100,40 @@ fn refused(error: &UpstreamError) -> GeneratorError {
     GeneratorError::new(error.to_string())
 }
 
-fn request(prompt: &str, seed: Option<u64>, options: &DrawOptions) -> PictureRequest {
-    PictureRequest {
+fn request(prompt: &str, seed: Option<u64>, options: &DrawOptions) -> Result<PictureRequest, GeneratorError> {
+    let own = options.source.as_ref().map(|source| (source.picture.width(), source.picture.height()));
+    Ok(PictureRequest {
         prompt: prompt.to_owned(),
         negative_prompt: options.negative_prompt.clone(),
         count: 1,
         seed,
-        size: options.width.zip(options.height),
+        size: options.width.zip(options.height).or(own),
         steps: options.steps,
         guidance: options.guidance,
         sampler: options.sampler.clone(),
+        source: options.source.as_ref().map(source).transpose()?,
         ..PictureRequest::default()
-    }
+    })
+}
+
+/// The picture to begin from, as files.
+fn source(source: &DrawSource) -> Result<Source, GeneratorError> {
+    let file = |picture: &Picture| -> Result<Bytes, GeneratorError> {
+        picture.png().map_err(|error| GeneratorError::new(format!("a picture to begin from: {error}")))
+    };
+    Ok(Source {
+        pictures: vec![file(&source.picture)?],
+        mask: source.mask.as_ref().map(file).transpose()?,
+        strength: source.strength,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
 
-    use cluegate_perception::Picture;
     use futures_util::future::BoxFuture;
-    use image::{Rgb, RgbImage};
+    use image::Rgb;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -153,7 +175,16 @@ mod tests {
                     "hang" => std::future::pending().await,
                     _ => {
                         let grey = u8::try_from(order.seed).unwrap();
-                        let picture = Picture::new(RgbImage::from_pixel(8, 8, Rgb([grey; 3])));
+                        let mut pixels = RgbImage::from_pixel(8, 8, Rgb([grey; 3]));
+                        if let Some(source) = &order.request.source {
+                            assert_eq!((order.request.size, source.pictures.len()), (Some((8, 8)), 1));
+                            let read = |file: &Bytes| image::load_from_memory(file).unwrap().to_rgb8();
+                            let (before, mask) =
+                                (read(&source.pictures[0]), read(source.mask.as_ref().unwrap()));
+                            let stays = mask.enumerate_pixels().filter(|(_, _, mark)| mark.0 == [0; 3]);
+                            stays.for_each(|(x, y, _)| pixels.put_pixel(x, y, *before.get_pixel(x, y)));
+                        }
+                        let picture = Picture::new(pixels);
                         let picture = Unjudged::pixels(picture);
                         let _ = events.send(Event::Picture { index: 0, picture }).await;
                         Ok(())
@@ -209,5 +240,24 @@ mod tests {
         let steps = DrawOptions { steps: Some(3), ..DrawOptions::default() };
         assert!(driven.check(&steps).unwrap_err().to_string().contains("no steps"));
         driven.check(&DrawOptions::default()).unwrap();
+    }
+
+    #[test]
+    fn an_upstream_draws_a_part_of_a_picture_anew() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let wait = Duration::from_secs(60);
+        let driven = DrivenUpstream::new(Arc::new(Greys), runtime.handle().clone(), wait);
+        assert!(driven.draws_from_pictures());
+        let picture = Picture::new(RgbImage::from_pixel(8, 8, Rgb([200, 0, 0])));
+        let mask = RgbImage::from_fn(8, 8, |x, _| Rgb([if x < 4 { 255 } else { 0 }; 3]));
+        let source = DrawSource { picture, mask: Some(Picture::new(mask)), strength: None };
+        let options = Arc::new(DrawOptions { source: Some(source), ..DrawOptions::default() });
+        let job =
+            DrawJob { member: 0, attempt: 1, prompt: "grey".into(), seed: 7, avoid: Vec::new(), options };
+        let Ok(Drawn::Finished(drawn)) = driven.draw(&[job], &mut Nobody).remove(0) else {
+            panic!("not drawn")
+        };
+        let at = |x| drawn.pixels().get_pixel(x, 5).0;
+        assert_eq!((at(3), at(4)), ([7; 3], [200, 0, 0]));
     }
 }
