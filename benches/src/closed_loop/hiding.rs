@@ -144,7 +144,7 @@ fn tell(hidden: &[Hidden], page: &mut Page) -> anyhow::Result<()> {
     page.text(
         "Violating pictures under the default policy with `action.default = \"redact\"`, by each of the methods: boxes of the \
          decisive objects are hidden, then, where that does not do, wider ones of wherever they are found, and then those of all \
-         objects; each result is judged by the whole constitution. *Inpaint* draws them anew, and fills them the third time.",
+         objects; each result is judged by the whole constitution. *Inpaint* draws them anew at first, and then fills them.",
     )?;
     let columns = [
         "method",

@@ -43,8 +43,8 @@ impl Session {
         };
         let prompt = state.prompt.clone().unwrap_or_else(|| self.request.prompt.clone());
         let (attempt, planned) = (state.current.attempt, state.planned_steps);
-        // Each try of an attempt draws something else.
-        let seed = state.current.seed.wrapping_add(1 + state.current.redactions.len() as u64);
+        // The picture's own seed might draw the same again.
+        let seed = state.current.seed.wrapping_add(1);
         let prompt = self.furthest(&prompt, avoid)?.unwrap_or(prompt);
         let source =
             DrawSource { picture: picture.clone(), mask: Some(mask(picture, boxes)), strength: None };

@@ -58,12 +58,12 @@ impl Session {
         let policy = self.grounds.policy.redaction;
         let wide = policy.grow + policy.widen;
         let method = policy.method;
-        // What is drawn anew may violate a rule anew.
+        // What is drawn anew may violate a rule anew, and costs a drawing: it is tried once.
         let surest = if method == RedactionMethod::Inpaint { RedactionMethod::Fill } else { method };
         // All objects are not widened: together they soon cover the picture.
         let rounds = [
             (method, policy.grow, policy.objects, Reach::Evidence),
-            (method, wide, policy.objects, Reach::Everywhere),
+            (surest, wide, policy.objects, Reach::Everywhere),
             (surest, policy.grow, RedactedObjects::All, Reach::Everywhere),
         ];
         let (anyway, why) = self.hidden_anyway(member, report);

@@ -307,8 +307,8 @@ pub enum RedactionMethod {
     Pixelate,
     /// The mean colour of the rest of the picture. Nothing of the object remains.
     Fill,
-    /// Drawn anew by whoever draws, from the prompt without what is violated; filled where there is nobody, where that fails,
-    /// or where what was drawn violates a rule again.
+    /// Drawn anew by whoever draws, from the prompt without what is violated, once; filled where there is nobody, where that
+    /// fails, or where what was drawn violates a rule again.
     Inpaint,
 }
 

@@ -121,9 +121,8 @@ fn what_makes_a_picture_violate_a_rule_is_drawn_anew_and_nothing_else() {
 fn what_is_drawn_violating_again_is_filled() {
     let (gate, log, painter) = painted(Paints::Again, "");
     let (_, methods) = offer(&gate, &log);
-    assert_eq!(methods, [RedactionMethod::Inpaint, RedactionMethod::Inpaint, RedactionMethod::Fill]);
-    let jobs = painter.jobs.lock().unwrap();
-    assert_ne!(jobs[0].seed, jobs[1].seed, "the same would be drawn again");
+    assert_eq!(methods, [RedactionMethod::Inpaint, RedactionMethod::Fill]);
+    assert_eq!(painter.jobs.lock().unwrap().len(), 1, "it is tried once");
 }
 
 #[test]
