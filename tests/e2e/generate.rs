@@ -130,6 +130,32 @@ fn what_is_withheld_for_a_rule_is_a_placeholder_and_exits_with_1() {
 }
 
 #[test]
+fn what_violates_a_rule_is_drawn_anew_by_the_one_who_drew_it() {
+    let root = folder();
+    fs::write(root.path().join("no-cats.toml"), include_str!("../support/no-cats.toml")).expect("a file");
+    let policy = root.path().join("policy.toml");
+    let tenant = "[tenant.default]\nconstitution = \"no-cats.toml\"\naction.default = \"redact\"\n\
+                  redact.method = \"inpaint\"\n";
+    fs::write(&policy, tenant).expect("a file");
+    let out = root.path().join("out");
+    let draw =
+        ["generate", "--prompt", "a cat beside a tree", "--seed", "5", "--steps", "20", "--format", "json"];
+    let run = finish(command().args(draw).arg("--policy").arg(&policy).arg("--out").arg(&out));
+    let record = &log(&out)[0];
+    let redactions = record["attempts"][0]["redactions"].as_array().expect("tries to redact");
+    assert_eq!(redactions[0]["method"], "inpaint", "{record}");
+    assert!(redactions[0]["boxes"].as_array().is_some_and(|boxes| !boxes.is_empty()), "{record}");
+    // The picture, and the part of it.
+    assert_eq!(record["cost"]["steps"], 40, "{record}");
+    // Whatever was drawn there, only what passes the whole constitution is released.
+    let released = record["outcome"] == "released";
+    assert_eq!(released, redactions.last().expect("one")["judgment"]["violated"] == serde_json::json!([]));
+    assert_eq!(run.code, i32::from(!released), "{run:#?}");
+    let name = if released { "picture-000.png" } else { "placeholder-000.png" };
+    assert_pixels_only(&out.join(name));
+}
+
+#[test]
 fn an_unknown_tenant_is_refused_with_the_nearest_known_one() {
     let out = folder();
     let run = generate(&out.path().join("pictures"), &["--tenant", "kid"]).expect(2);

@@ -14,17 +14,17 @@ use cluegate::gate::{DrawJob, Inspector, Policies, Step, StepHook, Unfinished};
 use cluegate::perception::{Call, Picture};
 
 use super::hiding::Violating;
-use super::{Asked, Figures, Prices, SCENE, Setting, mean, percent, share};
+use super::{Asked, Figures, Prices, SCENE, Setting, percent, share};
 use crate::page::Page;
 use crate::plot::{Line, Plot};
+use crate::stats::Times;
 use crate::table::{Table, ms};
 
 /// Shares of the steps after which a preview is judged.
 const AT: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
-/// Pictures that are drawn without previews, to see what a picture takes.
-const PLAIN: usize = 4;
-/// Pictures that are watched in turn, to see what previews take; the others come side by side.
-const ALONE: usize = 8;
+/// Pictures that are drawn in turn, each once without previews and once watched, to see what both take; the others come side
+/// by side.
+const ALONE: usize = 12;
 /// File of the scores.
 const SCORES: &str = "previews.jsonl";
 /// Most previews of one picture.
@@ -102,23 +102,25 @@ pub(super) fn run(
     page: &mut Page,
     figures: &mut Figures,
 ) -> anyhow::Result<(Vec<Watched>, Prices)> {
-    let plain = setting.asked.iter().take(PLAIN).map(|asked| {
-        let begun = Instant::now();
-        // Another seed: a picture that is drawn twice is drawn once.
-        setting.studio.unwatched(&job(setting, asked, asked.seed + 1))?;
-        Ok(begun.elapsed().as_secs_f64())
-    });
-    let drawing = mean(plain.collect::<anyhow::Result<Vec<f64>>>()?);
     let policies = Policies::shipped_default()?;
     let rules = policies.require("default")?.rules_that_end(setting.inspector.constitution());
     let (alone, others) = setting.asked.split_at(ALONE.min(setting.asked.len()));
-    let alone = alone.iter().map(|asked| watch(setting, &rules, asked));
-    let mut seen = alone.collect::<anyhow::Result<Vec<_>>>()?;
-    let taken = |of: fn(&Taken) -> f64| mean(seen.iter().map(|(_, taken)| of(taken)));
+    let (mut plain, mut seen) = (Vec::new(), Vec::new());
+    for asked in alone {
+        let begun = Instant::now();
+        // Another seed: a picture that is drawn twice is drawn once.
+        setting.studio.unwatched(&job(setting, asked, asked.seed + 1))?;
+        plain.push(begun.elapsed().as_secs_f64());
+        seen.push(watch(setting, &rules, asked)?);
+    }
+    let median = |times: Vec<f64>| Times::new(times).median();
+    let taken = |of: fn(&Taken) -> f64| median(seen.iter().map(|(_, taken)| of(taken)).collect());
     let count = AT.len() as f64;
+    // Each pair was drawn within a few seconds: what else the machine does falls on both.
+    let dearer = plain.iter().zip(&seen).map(|(plain, (_, taken))| taken.drawing - plain);
     let prices = Prices {
-        drawing,
-        decoding: ((taken(|taken| taken.drawing) - drawing) / count).max(0.0),
+        decoding: (median(dearer.collect()) / count).max(0.0),
+        drawing: median(plain),
         judging: [taken(|taken| taken.judging[0]) / count, taken(|taken| taken.judging[1]) / count],
         finished: taken(|taken| taken.finished),
     };
