@@ -78,8 +78,8 @@ pub use preparing::PreparedOptions;
 pub use previewing::PreviewInstruction;
 pub use record::{
     Agreement, AnswerRecord, AttemptRecord, CanaryRecord, ConstitutionRecord, Cost, DecisionRecord,
-    DecisionTimings, FailureRecord, FindingRecord, Judgment, JudgmentRecord, LabelRecord, OnUnsafe, Outcome,
-    PreviewRecord, PromptCheckRecord, Reason, RedactionRecord, RequestRecord, WouldRecord,
+    DecisionTimings, FailureRecord, FindingRecord, HiddenBox, Judgment, JudgmentRecord, LabelRecord,
+    OnUnsafe, Outcome, PreviewRecord, PromptCheckRecord, Reason, RedactionRecord, RequestRecord, WouldRecord,
 };
 pub use redaction::PixelBox;
 pub use released::{DrawAgain, HeldPicture, Instruction, MemberOutcome, ReleasedPicture, Withheld};

@@ -325,6 +325,17 @@ pub struct PreviewRecord {
     pub judgment: JudgmentRecord,
 }
 
+/// A box of a picture that was hidden.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HiddenBox {
+    /// Where, in pixels.
+    #[serde(flatten)]
+    pub area: PixelBox,
+    /// The statements that it answers for; none where a plugin alone wanted it hidden.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub statements: Vec<String>,
+}
+
 /// A redacted picture and what the judge said of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RedactionRecord {
@@ -332,8 +343,8 @@ pub struct RedactionRecord {
     pub method: RedactionMethod,
     /// By how much they were widened, as a fraction of their size.
     pub grow: f64,
-    /// What was hidden, in pixels.
-    pub boxes: Vec<PixelBox>,
+    /// What was hidden.
+    pub boxes: Vec<HiddenBox>,
     /// Why nothing was hidden; there is no judgment then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,

@@ -65,10 +65,12 @@ impl PixelBox {
 }
 
 /// A region, and how far beyond it is hidden.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Grown {
     /// Where the object is, in pixels.
     pub(crate) region: Region,
+    /// The statement that holds because of it; none for what an extension wants hidden.
+    pub(crate) statement: Option<String>,
     /// What is added on every side, as a fraction of the region's own width and height.
     pub(crate) grow: f64,
 }
@@ -77,8 +79,8 @@ pub(crate) struct Grown {
 /// overlap, until none do. Regions that are not numbers or lie outside the picture give no box.
 pub(crate) fn plan(regions: &[Grown], width: u32, height: u32) -> Vec<PixelBox> {
     let mut boxes: Vec<PixelBox> = Vec::new();
-    for Grown { region, grow } in regions {
-        let Some(mut merged) = pixel_box(region, *grow as f32, width, height) else { continue };
+    for grown in regions {
+        let Some(mut merged) = pixel_box(grown, width, height) else { continue };
         while let Some(at) = boxes.iter().position(|b| b.overlaps(&merged)) {
             merged = merged.union(&boxes.swap_remove(at));
         }
@@ -88,7 +90,20 @@ pub(crate) fn plan(regions: &[Grown], width: u32, height: u32) -> Vec<PixelBox> 
     boxes
 }
 
-fn pixel_box(region: &Region, grow: f32, width: u32, height: u32) -> Option<PixelBox> {
+/// The statements that a box of [`plan`] answers for, each once.
+pub(crate) fn answers_for(area: &PixelBox, regions: &[Grown], width: u32, height: u32) -> Vec<String> {
+    let inside = |grown: &&Grown| pixel_box(grown, width, height).is_some_and(|own| own.overlaps(area));
+    let mut statements: Vec<String> = Vec::new();
+    for statement in regions.iter().filter(inside).filter_map(|grown| grown.statement.as_ref()) {
+        if !statements.contains(statement) {
+            statements.push(statement.clone());
+        }
+    }
+    statements
+}
+
+fn pixel_box(Grown { region, grow, .. }: &Grown, width: u32, height: u32) -> Option<PixelBox> {
+    let grow = *grow as f32;
     let edges = [region.left, region.top, region.right, region.bottom];
     if edges.iter().any(|edge| !edge.is_finite()) {
         return None;
@@ -180,7 +195,9 @@ mod tests {
     use super::*;
 
     fn grown(regions: &[Region], grow: f64) -> Vec<Grown> {
-        regions.iter().map(|region| Grown { region: *region, grow }).collect()
+        let about = |index: usize| Some(format!("statement {index}"));
+        let regions = regions.iter().enumerate();
+        regions.map(|(index, region)| Grown { region: *region, statement: about(index), grow }).collect()
     }
 
     fn region(left: f32, top: f32, right: f32, bottom: f32) -> Region {
@@ -210,6 +227,19 @@ mod tests {
         );
         let nowhere = [region(f32::NAN, 0.0, 1.0, 1.0), region(200.0, 0.0, 210.0, 5.0)];
         assert!(plan(&grown(&nowhere, 0.1), 100, 100).is_empty());
+    }
+
+    #[test]
+    fn a_box_answers_for_the_statements_of_all_that_it_was_merged_from() {
+        let apart =
+            [region(0.0, 0.0, 10.0, 10.0), region(40.0, 0.0, 50.0, 10.0), region(8.0, 2.0, 22.0, 8.0)];
+        let regions = grown(&apart, 0.0);
+        let boxes = plan(&regions, 100, 100);
+        let answers: Vec<_> = boxes.iter().map(|area| answers_for(area, &regions, 100, 100)).collect();
+        assert_eq!(answers, [vec!["statement 0", "statement 2"], vec!["statement 1"]]);
+        let unnamed: Vec<Grown> =
+            regions.into_iter().map(|grown| Grown { statement: None, ..grown }).collect();
+        assert!(answers_for(&boxes[0], &unnamed, 100, 100).is_empty());
     }
 
     #[test]

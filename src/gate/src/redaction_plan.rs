@@ -6,8 +6,8 @@ use cluegate_perception::{Picture, Region};
 use crate::inspector::Unfinished;
 use crate::judging::{Failure, Judged};
 use crate::policy::{Action, RedactedObjects, RedactionMethod};
-use crate::record::RedactionRecord;
-use crate::redaction::{Grown, PixelBox, hide, plan, share};
+use crate::record::{HiddenBox, RedactionRecord};
+use crate::redaction::{Grown, PixelBox, answers_for, hide, plan, share};
 use crate::released::{Instruction, NoPermit, Permit};
 use crate::session::{Session, Verdict, milliseconds};
 use crate::{Reason, picture};
@@ -24,12 +24,22 @@ enum Reach {
 /// How one try hides what.
 struct Plan {
     boxes: Vec<PixelBox>,
+    /// What the boxes were made of.
+    regions: Vec<Grown>,
     method: RedactionMethod,
     /// By how much the boxes that were added last were grown.
     grow: f64,
 }
 
 impl Plan {
+    fn hidden_boxes(&self, width: u32, height: u32) -> Vec<HiddenBox> {
+        let hidden = |area: &PixelBox| HiddenBox {
+            area: *area,
+            statements: answers_for(area, &self.regions, width, height),
+        };
+        self.boxes.iter().map(hidden).collect()
+    }
+
     fn hides_the_same(&self, other: &Self) -> bool {
         (&self.boxes, self.method) == (&other.boxes, other.method)
     }
@@ -68,7 +78,7 @@ impl Session {
         ];
         let (anyway, why) = self.hidden_anyway(member, report);
         // What the last judged round hid or is to be hidden besides, and what was tried last.
-        let mut regions = grown(&[], anyway, policy.grow);
+        let mut regions = grown(&[], anyway.into_iter().map(unnamed), policy.grow);
         let mut tried = None;
         let mut last = report.clone();
         // What still speaks against the picture; at first all that did.
@@ -79,15 +89,16 @@ impl Session {
                 Err(failure) => return self.fail(member, failure.reason(), failure.message()),
             };
             let more = grown(&regions, found, grow);
-            let plan = Plan { boxes: plan(&more, original.width(), original.height()), method, grow };
+            let boxes = plan(&more, original.width(), original.height());
+            let plan = Plan { boxes, regions: more, method, grow };
             if tried.as_ref().is_some_and(|tried: &Plan| tried.hides_the_same(&plan)) {
                 continue;
             }
             let avoid = violating_statements(&last);
             let judged = self.hide_and_judge(member, original, &plan, &avoid);
-            tried = Some(plan);
+            let tried = tried.insert(plan);
             let Some((hidden, result)) = judged else { continue };
-            regions = more;
+            regions.clone_from(&tried.regions);
             let permit = match result {
                 Ok(verdict) => {
                     let permit = Permit::judged(hidden, &verdict, &self.grounds, true);
@@ -105,7 +116,8 @@ impl Session {
                         Err(stopped) => return stopped,
                         Ok(screening) if screening.keeps_back() => {
                             unhidden = screening.redact;
-                            regions = grown(&regions, screening.regions, grow);
+                            let theirs = screening.regions.into_iter().map(unnamed);
+                            regions = grown(&regions, theirs, grow);
                         }
                         Ok(_) => {
                             let message = format!("{why}; nothing is violated with that hidden");
@@ -167,7 +179,7 @@ impl Session {
         let mut record = RedactionRecord {
             method: hidden.as_ref().map_or(plan.method, |(_, method)| *method),
             grow: plan.grow,
-            boxes: boxes.clone(),
+            boxes: plan.hidden_boxes(original.width(), original.height()),
             refused,
             judgment: None,
             plugins: Vec::new(),
@@ -221,9 +233,9 @@ impl Session {
         report: &Report,
         objects: RedactedObjects,
         reach: Reach,
-    ) -> Result<Vec<Region>, Failure> {
+    ) -> Result<Vec<Found>, Failure> {
         let min_confidence = self.grounds.policy.redaction.min_confidence as f32;
-        let (mut regions, mut words) = (Vec::new(), Vec::new());
+        let (mut regions, mut words, mut named) = (Vec::new(), Vec::new(), Vec::new());
         for rule in report.rules().iter().filter(|rule| rule.outcome == Outcome::Violated) {
             let Some(written) = self.grounds.constitution.rule(&rule.id) else { continue };
             if self.grounds.policy.actions.of(&rule.id, written.severity) == Action::Allow {
@@ -236,36 +248,48 @@ impl Session {
             let evidence = rule.preconditions.iter().skip(first);
             regions.extend(evidence.flat_map(|link| boxes_of(link, min_confidence)));
             for statement in written.preconditions.iter().skip(first).flat_map(|link| &link.any) {
-                words.extend(
-                    statement
-                        .central
-                        .iter()
-                        .filter(|word| !words.contains(*word))
-                        .cloned()
-                        .collect::<Vec<_>>(),
-                );
+                for word in statement.central.iter().filter(|word| !words.contains(*word)).collect::<Vec<_>>()
+                {
+                    words.push(word.clone());
+                    named.push(statement.text.clone());
+                }
             }
         }
         if reach == Reach::Everywhere || regions.is_empty() {
             let located = self.locate(original, words)?;
-            regions.extend(located.into_iter().map(|detection| detection.region));
+            regions.extend(located.into_iter().map(|detection| Found {
+                region: detection.region,
+                statement: named.get(detection.query).cloned(),
+            }));
         }
         Ok(regions)
     }
 }
 
+/// What is to be hidden, and the statement that it answers for.
+struct Found {
+    region: Region,
+    statement: Option<String>,
+}
+
+/// What an extension wants hidden.
+fn unnamed(region: Region) -> Found {
+    Found { region, statement: None }
+}
+
 /// `regions` and `more`, all grown by at least `grow`.
-fn grown(regions: &[Grown], more: Vec<Region>, grow: f64) -> Vec<Grown> {
-    let known = regions.iter().map(|one| Grown { grow: one.grow.max(grow), ..*one });
-    known.chain(more.into_iter().map(|region| Grown { region, grow })).collect()
+fn grown(regions: &[Grown], more: impl IntoIterator<Item = Found>, grow: f64) -> Vec<Grown> {
+    let known = regions.iter().map(|one| Grown { grow: one.grow.max(grow), ..one.clone() });
+    known
+        .chain(more.into_iter().map(|Found { region, statement }| Grown { region, statement, grow }))
+        .collect()
 }
 
 /// Boxes of the statements that hold.
-fn boxes_of(link: &PreconditionEvidence, min_confidence: f32) -> Vec<Region> {
+fn boxes_of(link: &PreconditionEvidence, min_confidence: f32) -> impl Iterator<Item = Found> {
     let holding = link.statements.iter().filter(|statement| statement.holds == Some(true));
-    let found = holding.flat_map(|statement| &statement.region);
-    found
-        .filter(|found| found.confidence >= min_confidence)
-        .map(cluegate_judge::FoundRegion::region)
-        .collect()
+    holding.flat_map(move |statement| {
+        let found = statement.region.iter().filter(move |found| found.confidence >= min_confidence);
+        found.map(|found| Found { region: found.region(), statement: Some(statement.text.clone()) })
+    })
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use cluegate_gate::policy::{CanaryDecides, Mode, PromptReader, RedactionMethod};
 use cluegate_gate::{
     Action, Agreement, AnswerRecord, AttemptRecord, CanaryRecord, ConstitutionRecord, Cost, DecisionRecord,
-    DecisionTimings, FailureRecord, FindingRecord, Instruction, Judgment, JudgmentRecord, LabelRecord,
-    OnUnsafe, Outcome, PixelBox, PreviewRecord, PromptCheckRecord, Reason, RedactionRecord, RequestInfo,
-    RequestRecord, Strategy as Change, WouldRecord,
+    DecisionTimings, FailureRecord, FindingRecord, HiddenBox, Instruction, Judgment, JudgmentRecord,
+    LabelRecord, OnUnsafe, Outcome, PixelBox, PreviewRecord, PromptCheckRecord, Reason, RedactionRecord,
+    RequestInfo, RequestRecord, Strategy as Change, WouldRecord,
 };
 use cluegate_judge::{Passes, PerStage};
 use proptest::collection::vec;
@@ -151,9 +151,9 @@ fn redaction() -> impl Strategy<Value = RedactionRecord> {
         RedactionMethod::Fill,
         RedactionMethod::Inpaint,
     ]);
-    let boxes = any::<[u16; 4]>().prop_map(|sides| {
+    let boxes = (any::<[u16; 4]>(), vec(text(), 0..3)).prop_map(|(sides, statements)| {
         let [left, top, right, bottom] = sides.map(u32::from);
-        PixelBox { left, top, right, bottom }
+        HiddenBox { area: PixelBox { left, top, right, bottom }, statements }
     });
     let findings = vec(finding(), 0..2);
     (methods, amount(), vec(boxes, 0..3), option::of(text()), option::of(judgment()), findings).prop_map(

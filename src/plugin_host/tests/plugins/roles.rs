@@ -138,7 +138,7 @@ fn a_judge_has_hidden_what_it_finds_and_looks_at_the_result() {
     );
     let [redaction] = record.attempts[0].redactions.as_slice() else { panic!("{record:?}") };
     // The plugin's box, widened by a tenth on each side.
-    let hidden = redaction.boxes[0];
+    let hidden = redaction.boxes[0].area;
     assert_eq!([hidden.left, hidden.top, hidden.right, hidden.bottom], [6, 6, 26, 26]);
     assert!(!redaction.plugins[0].flagged && record.action.is_none());
 
