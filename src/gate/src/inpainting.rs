@@ -55,7 +55,7 @@ impl Session {
         let deadline = self.patience();
         let call = self.model_call(deadline);
         let mut hook = Steps { call: call.clone(), done: 0 };
-        let drawn = self.services.watchdog.run(deadline, move || {
+        let drawn = self.services.painting.run(deadline, move || {
             let drawn = painter.draw(std::slice::from_ref(&job), &mut hook).into_iter().next();
             (drawn, hook.done)
         });

@@ -26,6 +26,8 @@ pub(crate) struct Services {
     pub(crate) watchdog: Watchdog,
     /// For judgments that decide nothing: one that hangs takes no place from those that do.
     pub(crate) comparing: Watchdog,
+    /// For parts of pictures that are drawn anew, for the same reason.
+    pub(crate) painting: Watchdog,
     /// How earlier attempts at the prompts of late ended.
     pub(crate) history: History,
     /// What stands beside the judge.
@@ -151,6 +153,7 @@ impl Gate {
             log,
             watchdog: Watchdog::default(),
             comparing: Watchdog::default(),
+            painting: Watchdog::default(),
             history: History::default(),
             extensions: OnceLock::new(),
             painter: OnceLock::new(),
