@@ -181,6 +181,27 @@ fn a_picture_is_released_to_one_tenant_and_withheld_from_another() {
 }
 
 #[test]
+fn what_violates_a_rule_is_drawn_anew_by_the_upstream() {
+    let setup = Setup::new();
+    let policy = "[tenant.open]\n[tenant.strict]\nconstitution = \"no-cats.toml\"\n\
+                  action.default = \"redact\"\nredact.method = \"inpaint\"\n";
+    fs::write(setup.folder.path().join("policy.toml"), policy).expect("a file");
+    let gateway = Gateway::start(&setup);
+    let sample = json!({"sample_steps": 20, "sample_method": "ddim"});
+    let cat = json!({"prompt": "a cat beside a tree", "seed": 5, "batch_count": 2, "sample_params": sample});
+    let path = gateway.submit(&setup.strict, &cat);
+    let job = gateway.wait(&setup.strict, &path, |job| !job["completed"].is_null());
+    assert_eq!(gateway.stop().0, 0);
+    let log = setup.log();
+    assert_eq!(log.len(), 2, "{log:#?}");
+    let painted = |entry: &&Value| entry.to_string().contains("\"method\":\"inpaint\"");
+    assert!(log.iter().any(|entry| painted(&entry)), "{log:#?}");
+    // Whatever was drawn there, only what passes the whole constitution is released.
+    let released = log.iter().filter(|entry| entry["result"]["outcome"] == "released").count();
+    assert_eq!(job["result"]["images"].as_array().map_or(0, Vec::len), released, "{job:#}");
+}
+
+#[test]
 fn what_is_in_work_ends_before_the_server_does() {
     let setup = Setup::new();
     let gateway = Gateway::start(&setup);
