@@ -205,7 +205,7 @@ fn a_plugin_that_fails_releases_nothing_whatever_the_policy_says_of_judges() {
 
 #[test]
 fn an_action_hides_in_place_of_the_gate() {
-    let redacts = "[tenant.t.action]\ndefault = \"redact\"";
+    let redacts = "[tenant.t.redact]\nmethod = \"blur\"\n[tenant.t.action]\ndefault = \"redact\"";
     for role in ["redact", "inpaint"] {
         let mut roles = Roles::default();
         let name = Some("pixelate".to_owned());
