@@ -231,8 +231,12 @@ async fn open_sqlite(
     let write = pool_options(options, 1).connect_lazy_with(connect.clone());
     let checkpoint = pool_options(options, 1).connect_lazy_with(connect.clone());
     let checkpointer = Arc::new(Checkpointer::start(checkpoint.clone(), write.clone(), Arc::clone(place)));
-    let read =
-        pool_options(options, options.connections).connect_lazy_with(connect.pragma("query_only", "ON"));
+    // One stays open. A writer whose disk is full may lose its connection; were that the last one, the index of the log would go
+    // with it, and on a full disk there is no room for whoever reads next to make another.
+    let read = pool_options(options, options.connections)
+        .min_connections(1)
+        .connect_lazy_with(connect.pragma("query_only", "ON"));
+    drop(read.acquire().await.map_err(|source| DatabaseError::from_sqlx(place, &source))?);
     Ok(Pools::Sqlite { write, read, checkpoint, checkpointer, file })
 }
 
