@@ -182,7 +182,7 @@ pub struct PreviewSchedule(pub(super) Vec<PreviewPoint>);
 pub struct Redaction {
     /// How.
     pub method: RedactionMethod,
-    /// Which objects at the first try; all of them at the second.
+    /// Which objects at the first two tries; all of them at the third.
     pub objects: RedactedObjects,
     /// By how much a box is widened on each side, as a fraction of its size, 0 to 2.
     pub grow: f64,
