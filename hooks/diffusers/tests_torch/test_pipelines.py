@@ -95,7 +95,8 @@ def test_what_is_hidden_is_not_there(pipe, gateway):
         assert not np.array_equal(np.asarray(out.images[0]), np.asarray(bare))
 
 
-def test_a_preview_ends_the_loop_and_its_latents_are_never_decoded(pipe, gateway):
+def counted(pipe):
+    """Grows by one with each step of the pipeline."""
     steps, unet = [], pipe.unet.forward
 
     def forward(*args, **kwargs):
@@ -103,6 +104,11 @@ def test_a_preview_ends_the_loop_and_its_latents_are_never_decoded(pipe, gateway
         return unet(*args, **kwargs)
 
     pipe.unet.forward = forward
+    return steps
+
+
+def test_a_preview_ends_the_loop_and_its_latents_are_never_decoded(pipe, gateway):
+    steps = counted(pipe)
     decoded = Decoded(pipe)
     guard(pipe, gateway.gate("early"))
     out = draw(pipe, "a cat")
@@ -112,13 +118,7 @@ def test_a_preview_ends_the_loop_and_its_latents_are_never_decoded(pipe, gateway
 
 
 def test_a_loop_that_waits_ends_at_the_previews_own_step(pipe, gateway):
-    steps, unet = [], pipe.unet.forward
-
-    def forward(*args, **kwargs):
-        steps.append(1)
-        return unet(*args, **kwargs)
-
-    pipe.unet.forward = forward
+    steps = counted(pipe)
     guard(pipe, gateway.gate("early"), options=GuardOptions(wait_for_previews=True))
     assert draw(pipe, "a cat").outcomes[0].reason == "violation" and len(steps) == 18
 

@@ -8,7 +8,7 @@ use image::{Rgb, RgbImage};
 
 use crate::drive::{DrawJob, DrawOptions, DrawSource, Drawn, Generator, Step, StepHook};
 use crate::judging::Failure;
-use crate::redaction::PixelBox;
+use crate::redaction::{PixelBox, paint};
 use crate::session::Session;
 use crate::{Gate, GateError};
 
@@ -74,9 +74,9 @@ impl Session {
 
 /// White inside `boxes`, black elsewhere, in the size of `picture`.
 fn mask(picture: &Picture, boxes: &[PixelBox]) -> Picture {
-    Picture::new(RgbImage::from_fn(picture.width(), picture.height(), |x, y| {
-        Rgb([if boxes.iter().any(|area| area.contains(x, y)) { 255 } else { 0 }; 3])
-    }))
+    let mut pixels = RgbImage::new(picture.width(), picture.height());
+    boxes.iter().for_each(|area| paint(&mut pixels, area, Rgb([255; 3])));
+    Picture::new(pixels)
 }
 
 /// `picture` with the pixels of `painted` inside `boxes`: generators change a little of what they are to leave alone.

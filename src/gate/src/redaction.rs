@@ -157,7 +157,7 @@ fn mean(colours: impl Iterator<Item = Rgb<u8>>) -> Rgb<u8> {
     if count == 0 { Rgb([128; 3]) } else { Rgb(sum.map(|s| (s / count) as u8)) }
 }
 
-fn paint(pixels: &mut RgbImage, area: &PixelBox, colour: Rgb<u8>) {
+pub(crate) fn paint(pixels: &mut RgbImage, area: &PixelBox, colour: Rgb<u8>) {
     for y in area.top..area.bottom {
         for x in area.left..area.right {
             pixels.put_pixel(x, y, colour);
