@@ -17,13 +17,13 @@ pub struct CandleGenerator {
     pipeline: Pipeline,
     fingerprint: String,
     scheduler: Option<SchedulerKind>,
-    previews: PreviewKind,
+    previews: Option<PreviewKind>,
 }
 
 impl CandleGenerator {
     /// A generator over `pipeline`, whose files have this fingerprint.
     pub fn new(pipeline: Pipeline, fingerprint: String) -> Self {
-        Self { pipeline, fingerprint, scheduler: None, previews: PreviewKind::Vae }
+        Self { pipeline, fingerprint, scheduler: None, previews: None }
     }
 
     /// Draws with another scheduler than the model's own.
@@ -33,10 +33,10 @@ impl CandleGenerator {
         self
     }
 
-    /// Makes previews in another way than by the VAE.
+    /// Makes previews in another way than the model's own: by its small decoder, or by its VAE if it has none.
     #[must_use]
     pub fn with_previews(mut self, previews: PreviewKind) -> Self {
-        self.previews = previews;
+        self.previews = Some(previews);
         self
     }
 
@@ -67,6 +67,7 @@ impl CandleGenerator {
         let request = self.request("", 0, options);
         let previews = match request.previews {
             PreviewKind::Vae => "the VAE",
+            PreviewKind::Tiny => "the small decoder",
             PreviewKind::Linear => "a linear map",
         };
         format!(
@@ -97,7 +98,7 @@ impl CandleGenerator {
             height,
             scheduler: named.or(self.scheduler).unwrap_or(default.scheduler),
             source: options.source.as_ref().map(source),
-            previews: self.previews,
+            previews: self.previews.unwrap_or(default.previews),
             ..default
         }
     }

@@ -25,9 +25,9 @@ pub(crate) struct DrawingArgs {
     /// Sampler; default: the model's, ddim for the embedded one.
     #[arg(long, value_enum)]
     pub(crate) sampler: Option<Sampler>,
-    /// How previews are made for the policies that look at them.
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) previews: Previews,
+    /// How previews are made for the policies that look at them; default: tiny if the model has a small decoder, else vae.
+    #[arg(long, value_enum)]
+    pub(crate) previews: Option<Previews>,
 }
 
 /// Width and height in pixels.
@@ -38,11 +38,12 @@ pub(in crate::cli) fn size(text: &str) -> Result<(u32, u32), String> {
 }
 
 /// How previews are made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Previews {
     /// By the VAE's decoder, as sharp as the picture.
-    #[default]
     Vae,
+    /// By the model's small decoder (folder `vae_approx`, such as TAESD): nearly as sharp, and cheap.
+    Tiny,
     /// By a linear map of the latents: coarse, and nearly free.
     Linear,
 }
@@ -64,10 +65,12 @@ pub(super) fn generator(arguments: &DrawingArgs, engine: &Engine) -> anyhow::Res
         Some(folder) => open_generator(folder)?,
         None => engine.generator()?,
     };
-    let generator = generator.with_previews(match arguments.previews {
-        Previews::Vae => PreviewKind::Vae,
-        Previews::Linear => PreviewKind::Linear,
-    });
+    let generator = match arguments.previews {
+        None => generator,
+        Some(Previews::Vae) => generator.with_previews(PreviewKind::Vae),
+        Some(Previews::Tiny) => generator.with_previews(PreviewKind::Tiny),
+        Some(Previews::Linear) => generator.with_previews(PreviewKind::Linear),
+    };
     Ok(match arguments.sampler {
         None => generator,
         Some(Sampler::Ddim) => generator.with_scheduler(SchedulerKind::Ddim),

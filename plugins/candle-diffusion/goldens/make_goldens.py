@@ -18,6 +18,7 @@ import torch
 import diffusers.schedulers.scheduling_euler_ancestral_discrete as euler_module
 from diffusers import (
     AutoencoderKL,
+    AutoencoderTiny,
     DDIMScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
@@ -172,6 +173,20 @@ def golden_vae(vae):
     )
 
 
+def golden_tiny():
+    tiny = randomise(
+        AutoencoderTiny(
+            encoder_block_out_channels=(4, 4), num_encoder_blocks=(1, 1), decoder_block_out_channels=(8, 8),
+            num_decoder_blocks=(2, 1),
+        ),
+        9,
+    )
+    save_half(tiny, OUT / "vae_approx")
+    # Some latents are large enough to be bent.
+    z = torch.randn(2, 4, 8, 6, generator=torch.Generator().manual_seed(10)) * 2
+    save_file({"latents": z, "decoded": tiny.decode(z).sample.contiguous()}, OUT / "tiny.safetensors")
+
+
 SCHEDULERS = {
     "ddim-sd": (DDIMScheduler, dict(SCALED_LINEAR, clip_sample=False, set_alpha_to_one=False, steps_offset=1), 7),
     "ddim-clip": (DDIMScheduler, dict(SCALED_LINEAR, clip_sample=True, set_alpha_to_one=True, steps_offset=0), 6),
@@ -323,6 +338,7 @@ def main():
     golden_text(encoder, vocab, positions)
     golden_unet(first, second, 16, 12, positions)
     golden_vae(vae)
+    golden_tiny()
     golden_schedulers()
     golden_pipeline(tokenizer, encoder, first, vae)
     for path in OUT.rglob("*"):

@@ -41,6 +41,7 @@ pub mod sd3;
 mod source;
 pub mod t5;
 pub mod text_encoder;
+pub mod tiny;
 pub mod tokenizer;
 pub mod unet;
 pub mod vae;
@@ -51,7 +52,7 @@ pub use fit::{FitReport, PreviewFit};
 pub use hook::{Control, NoHook, Start, Step, StepHook};
 pub use noise::{NoiseSource, SeededNoise};
 pub use pipeline::Pipeline;
-pub use preview::{LATENT_RGB, LatentRgb, PreviewKind};
+pub use preview::{LATENT_RGB, LatentRgb, PreviewKind, VAE_APPROX};
 pub use request::{
     GenerateRequest, MAX_GUIDANCE_SCALE, MAX_PROMPT_BYTES, MAX_SIDE, MAX_STEPS, Notice, Outcome, Timings,
 };

@@ -10,10 +10,11 @@ use crate::family::{self, About, Family, FamilyKind, Loading};
 use crate::hook::StepHook;
 use crate::index::Index;
 use crate::noise::{NoiseSource, SeededNoise};
-use crate::preview::{LATENT_RGB, LatentRgb, PreviewKind};
+use crate::preview::{LATENT_RGB, LatentRgb, PreviewKind, VAE_APPROX};
 use crate::request::{GenerateRequest, Outcome};
 use crate::run::Run;
 use crate::scheduler::{Plan, SchedulerKind};
+use crate::tiny::TinyDecoder;
 use crate::vae::Vae;
 
 /// The noise levels that a model was trained on.
@@ -33,6 +34,7 @@ pub struct Pipeline {
     schedule: Schedule,
     scheduler: SchedulerKind,
     few_steps: bool,
+    tiny: Option<TinyDecoder>,
     latent_rgb: Option<LatentRgb>,
     device: Device,
 }
@@ -61,18 +63,22 @@ impl Pipeline {
         let (scheduler, few_steps) = (raw.default_kind(), raw.is_few_step());
         let schedule = schedule(&folder, raw, index.kind)?;
         let vae = Vae::load(&tree.folder("vae")?, dtype, device)?;
+        let tiny = tree
+            .exists(&format!("{VAE_APPROX}/config.json"))
+            .then(|| TinyDecoder::load(&tree.folder(VAE_APPROX)?, vae.config(), dtype, device))
+            .transpose()?;
         let family = family::load(Loading { tree, index: &index, device, dtype }, &vae, few_steps)?;
         tracing::debug!(model = tree.label(), family = index.kind.as_str(), "loaded a diffusion pipeline");
         let device = device.clone();
-        Ok(Self { family, vae, schedule, scheduler, few_steps, latent_rgb: None, device })
+        Ok(Self { family, vae, schedule, scheduler, few_steps, tiny, latent_rgb: None, device })
     }
 
-    /// Hash over all files of a folder that decide what its pipeline draws.
+    /// Hash over all files of a folder that decide what its pipeline draws, and what its previews look like.
     ///
     /// # Errors
     /// `Unreadable` if one of them cannot be read.
     pub fn fingerprint(tree: &FileTree) -> Result<String> {
-        const PARTS: [&str; 11] = [
+        const PARTS: [&str; 13] = [
             "model_index.json",
             "text_encoder",
             "unet",
@@ -84,6 +90,8 @@ impl Pipeline {
             "tokenizer_2",
             "tokenizer_3",
             "transformer",
+            VAE_APPROX,
+            LATENT_RGB,
         ];
         Ok(cluegate_models::fingerprint(tree, &PARTS)?)
     }
@@ -132,7 +140,8 @@ impl Pipeline {
         &self.device
     }
 
-    /// A request for the model's own size, steps, guidance and scheduler: seed 0, no negative prompt, previews by the VAE.
+    /// A request for the model's own size, steps, guidance and scheduler: seed 0, no negative prompt, previews by its small
+    /// decoder, or by the VAE if it has none.
     pub fn default_request(&self, prompt: impl Into<String>) -> GenerateRequest {
         let (width, height) = self.default_size();
         let (steps, guidance_scale) = self.about().defaults;
@@ -148,7 +157,7 @@ impl Pipeline {
             height,
             scheduler: self.scheduler,
             source: None,
-            previews: PreviewKind::Vae,
+            previews: if self.tiny.is_some() { PreviewKind::Tiny } else { PreviewKind::Vae },
         }
     }
 
@@ -171,11 +180,17 @@ impl Pipeline {
             let detail = "this model only draws into pictures: expected an image and a mask, found none";
             return Err(DiffusionError::request("mask", detail));
         }
-        if request.previews == PreviewKind::Linear && self.latent_rgb.is_none() {
-            let detail = format!(
+        let missing = match request.previews {
+            PreviewKind::Linear if self.latent_rgb.is_none() => format!(
                 "this model's VAE is none of the published ones: linear previews need a file {LATENT_RGB} in its folder"
-            );
-            return Err(DiffusionError::request("previews", detail));
+            ),
+            PreviewKind::Tiny if self.tiny.is_none() => format!(
+                "tiny previews need a small decoder for this model's latents, such as TAESD, as {VAE_APPROX}/ in its folder"
+            ),
+            _ => String::new(),
+        };
+        if !missing.is_empty() {
+            return Err(DiffusionError::request("previews", missing));
         }
         self.plan(request).map(drop)
     }
@@ -243,28 +258,36 @@ impl Pipeline {
         request: &GenerateRequest,
         step: usize,
     ) -> Result<RgbImage> {
-        let map = self.latent_rgb.as_ref().filter(|_| request.previews == PreviewKind::Linear);
-        let Some(map) = map else { return self.decode(latents, Some(step)) };
-        let failure = GeneratorFailure { kind: GeneratorFailureKind::PixelsNotFinite, step: Some(step) };
-        map.picture(latents, (request.width, request.height))?.ok_or_else(|| failure.into())
+        match (request.previews, &self.tiny, &self.latent_rgb) {
+            (PreviewKind::Tiny, Some(tiny), _) => to_picture(&tiny.decode_scaled(latents)?, Some(step)),
+            (PreviewKind::Linear, _, Some(map)) => {
+                let failure = GeneratorFailure { kind: GeneratorFailureKind::PixelsNotFinite, step: Some(step) };
+                map.picture(latents, (request.width, request.height))?.ok_or_else(|| failure.into())
+            }
+            _ => self.decode(latents, Some(step)),
+        }
     }
 
     /// Decodes latents in the scale of the diffusion model into a picture; `step` is for the error.
     pub(crate) fn decode(&self, latents: &Tensor, step: Option<usize>) -> Result<RgbImage> {
-        let decoded = self.vae.decode_scaled(latents)?;
-        let (_, _, height, width) = decoded.dims4()?;
-        let values = decoded.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
-        if values.iter().any(|v| !v.is_finite()) {
-            return Err(GeneratorFailure { kind: GeneratorFailureKind::PixelsNotFinite, step }.into());
-        }
-        let bytes = values.iter().map(|v| ((v * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8);
-        RgbImage::from_raw(width as u32, height as u32, bytes.collect()).ok_or_else(|| {
-            DiffusionError::Model(ModelError::Tensor {
-                op: "the VAE's decoder".to_owned(),
-                detail: format!("expected one picture of three channels, found {:?}", decoded.dims()),
-            })
-        })
+        to_picture(&self.vae.decode_scaled(latents)?, step)
     }
+}
+
+/// The picture of a decoder's output `(1, 3, height, width)`, -1 to 1; `step` is for the error.
+fn to_picture(decoded: &Tensor, step: Option<usize>) -> Result<RgbImage> {
+    let (_, _, height, width) = decoded.dims4()?;
+    let values = decoded.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
+    if values.iter().any(|v| !v.is_finite()) {
+        return Err(GeneratorFailure { kind: GeneratorFailureKind::PixelsNotFinite, step }.into());
+    }
+    let bytes = values.iter().map(|v| ((v * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8);
+    RgbImage::from_raw(width as u32, height as u32, bytes.collect()).ok_or_else(|| {
+        DiffusionError::Model(ModelError::Tensor {
+            op: "the picture of a decoder".to_owned(),
+            detail: format!("expected one picture of three channels, found {:?}", decoded.dims()),
+        })
+    })
 }
 
 fn other_scheduler(found: SchedulerKind, expected: &str) -> DiffusionError {

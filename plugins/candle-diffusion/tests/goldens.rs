@@ -7,9 +7,10 @@
 mod support;
 
 use candle_core::{DType, Device, Tensor};
-use cluegate_candle_diffusion::config::{FlowConfig, NoiseConfig, UNetConfig};
+use cluegate_candle_diffusion::config::{FlowConfig, NoiseConfig, UNetConfig, VaeConfig};
 use cluegate_candle_diffusion::scheduler::Plan;
 use cluegate_candle_diffusion::text_encoder::TextEncoder;
+use cluegate_candle_diffusion::tiny::TinyDecoder;
 use cluegate_candle_diffusion::tokenizer::PromptTokenizer;
 use cluegate_candle_diffusion::unet::UNet;
 use cluegate_candle_diffusion::vae::Vae;
@@ -98,6 +99,19 @@ fn vae_equals_diffusers() {
     let vae = Vae::load(&tree("pipeline/vae"), DType::F32, &Device::Cpu).unwrap();
     assert_close(&vae.decode(&expected["latents"]).unwrap(), &expected["decoded"], TOLERANCE, "decode");
     assert_close(&vae.encode_mean(&expected["picture"]).unwrap(), &expected["mean"], TOLERANCE, "encode");
+}
+
+#[test]
+fn the_small_decoder_equals_diffusers() {
+    let expected = tensors("tiny.safetensors");
+    let vae = VaeConfig::load(&tree("pipeline/vae")).unwrap();
+    let tiny = TinyDecoder::load(&tree("vae_approx"), &vae, DType::F32, &Device::Cpu).unwrap();
+    assert_close(&tiny.decode_scaled(&expected["latents"]).unwrap(), &expected["decoded"], TOLERANCE, "decode");
+    // One that is made for other latents is refused: it would draw something, and nothing like the picture.
+    for other in [VaeConfig { latent_channels: 16, ..vae.clone() }, VaeConfig { channels: vec![8; 4], ..vae }] {
+        let error = TinyDecoder::load(&tree("vae_approx"), &other, DType::F32, &Device::Cpu).unwrap_err();
+        assert!(error.to_string().contains("4 channels at 1/2"), "{error}");
+    }
 }
 
 #[derive(Deserialize)]

@@ -5,13 +5,14 @@
 
 mod support;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use cluegate_candle_diffusion::{
     Control, DiffusionError, GenerateRequest, GeneratorFailureKind, NoHook, Notice, Outcome, Pipeline,
-    SafeGuidance, SchedulerKind, Start, Step, StepHook,
+    PreviewKind, SafeGuidance, SchedulerKind, Start, Step, StepHook, VAE_APPROX,
 };
+use cluegate_models::FileTree;
 use image::RgbImage;
-use support::{altered_pipeline, load, pipeline};
+use support::{altered_pipeline, load, pipeline, tree};
 
 /// Writes down what it is told, wants previews at some steps and aborts at one.
 #[derive(Default)]
@@ -88,6 +89,41 @@ fn previews_do_not_change_the_picture() {
         panic!("not finished")
     };
     assert_eq!(watched, picture(&pipeline, &request));
+}
+
+#[test]
+fn a_small_decoder_shows_previews_unless_the_vae_is_asked_for() {
+    let bare = pipeline();
+    assert_eq!(bare.default_request("").previews, PreviewKind::Vae);
+    let folder = tempfile::tempdir().unwrap();
+    for tree in [tree("pipeline"), tree("vae_approx")] {
+        let within = folder.path().join(if tree.exists("model_index.json") { "" } else { VAE_APPROX });
+        for name in tree.list().unwrap() {
+            let path = within.join(&name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, &*tree.read(&name).unwrap()).unwrap();
+        }
+    }
+    let folder = FileTree::open(folder.path()).unwrap();
+    let pipeline = Pipeline::load(&folder, &Device::Cpu, DType::F32).unwrap();
+    let tiny = request(&pipeline);
+    assert_eq!(tiny.previews, PreviewKind::Tiny);
+    let watch = |request: &GenerateRequest| {
+        let mut hook = Recorder { previews_at: vec![2], ..Recorder::default() };
+        let Outcome::Finished { picture, .. } = pipeline.generate(request, &mut hook).unwrap() else {
+            panic!("not finished")
+        };
+        (picture, hook.steps[2].preview.clone().unwrap())
+    };
+    let by_vae = GenerateRequest { previews: PreviewKind::Vae, ..tiny.clone() };
+    let [(drawn, small), (same, large)] = [watch(&tiny), watch(&by_vae)];
+    assert_eq!(drawn, same);
+    assert_eq!(small.dimensions(), large.dimensions());
+    assert_ne!(small, large);
+    // What previews look like is part of the model: thresholds for them are chosen anew.
+    assert_ne!(Pipeline::fingerprint(&folder).unwrap(), Pipeline::fingerprint(&tree("pipeline")).unwrap());
+    let error = bare.generate(&tiny, &mut NoHook).unwrap_err().to_string();
+    assert!(error.starts_with("previews") && error.contains("vae_approx"), "{error}");
 }
 
 #[test]

@@ -28,17 +28,8 @@ struct Config {
     steps: Option<usize>,
     /// Guidance scale where a drawing names none, and of painting anew.
     guidance: Option<f64>,
-    /// How previews are made.
-    #[serde(default)]
-    previews: Previews,
-}
-
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Previews {
-    #[default]
-    Vae,
-    Linear,
+    /// How previews are made; by default as the pipeline has it.
+    previews: Option<PreviewKind>,
 }
 
 /// A loaded model.
@@ -61,7 +52,7 @@ impl Plugin for CandleDiffusion {
     "model": { "type": "string", "description": "the diffusers folder, with model_index.json" },
     "steps": { "type": "integer", "minimum": 1, "maximum": 1000, "description": "default: the model's" },
     "guidance": { "type": "number", "minimum": 1, "maximum": 100, "description": "default: the model's" },
-    "previews": { "enum": ["vae", "linear"], "default": "vae" }
+    "previews": { "enum": ["vae", "tiny", "linear"], "description": "default: tiny if the folder has vae_approx, else vae" }
   }
 }"#;
 
@@ -89,10 +80,7 @@ impl CandleDiffusion {
         GenerateRequest {
             steps: self.config.steps.unwrap_or(default.steps),
             guidance_scale: self.config.guidance.unwrap_or(default.guidance_scale),
-            previews: match self.config.previews {
-                Previews::Vae => PreviewKind::Vae,
-                Previews::Linear => PreviewKind::Linear,
-            },
+            previews: self.config.previews.unwrap_or(default.previews),
             ..default
         }
     }

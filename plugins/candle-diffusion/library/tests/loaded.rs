@@ -130,6 +130,7 @@ fn what_cannot_be_used_is_refused_with_its_name() {
         (json!({ "model": "unet-second" }), "model_index.json"),
         (json!({ "model": "pipeline", "modle": 1 }), "modle"),
         (json!({ "model": "pipeline", "previews": "linear" }), "latent_rgb.json"),
+        (json!({ "model": "pipeline", "previews": "tiny" }), "vae_approx"),
     ] {
         let error = open(config).err().unwrap().to_string();
         assert!(error.contains(word), "{error}");

@@ -11,6 +11,7 @@ mod scheduler;
 mod sd3;
 mod t5;
 mod text_encoder;
+mod tiny;
 mod unet;
 mod vae;
 
@@ -26,6 +27,7 @@ pub use scheduler::{BetaSchedule, NoiseConfig, PredictionType, TimestepSpacing};
 pub use sd3::Sd3Config;
 pub use t5::T5Config;
 pub use text_encoder::{TextActivation, TextEncoderConfig};
+pub use tiny::TinyConfig;
 pub use unet::{AddedConfig, UNetConfig, UNetLevel};
 pub use vae::VaeConfig;
 

@@ -4,6 +4,7 @@ use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::ops::{self, GroupNormOp, Windows, add_row, is_fused};
+use super::winograd;
 
 /// A linear layer.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ enum Form {
 #[derive(Debug)]
 pub(crate) struct Conv {
     form: Form,
-    bias: Tensor,
+    bias: Option<Tensor>,
     kernel: usize,
     stride: usize,
     padding: Padding,
@@ -102,6 +103,27 @@ impl Conv {
         stride: usize,
         padding: Padding,
     ) -> Result<Self> {
+        let bias = Some(vb.get(output, "bias")?);
+        Ok(Self { bias, ..Self::load_without_bias(vb, (input, output), kernel, stride, padding)? })
+    }
+
+    /// A convolution with a 3x3 kernel that keeps height and width.
+    pub(crate) fn load_same(vb: &VarBuilder, input: usize, output: usize) -> Result<Self> {
+        Self::load(vb, (input, output), 3, 1, Padding::Even(1))
+    }
+
+    /// [`Self::load_same`] of a convolution that has no bias.
+    pub(crate) fn load_same_without_bias(vb: &VarBuilder, input: usize, output: usize) -> Result<Self> {
+        Self::load_without_bias(vb, (input, output), 3, 1, Padding::Even(1))
+    }
+
+    fn load_without_bias(
+        vb: &VarBuilder,
+        (input, output): (usize, usize),
+        kernel: usize,
+        stride: usize,
+        padding: Padding,
+    ) -> Result<Self> {
         let weight = vb.get((output, input, kernel, kernel), "weight")?;
         let form = if is_fused(&weight) {
             Form::Windows(
@@ -110,12 +132,7 @@ impl Conv {
         } else {
             Form::Library(weight)
         };
-        Ok(Self { form, bias: vb.get(output, "bias")?, kernel, stride, padding })
-    }
-
-    /// A convolution with a 3x3 kernel that keeps height and width.
-    pub(crate) fn load_same(vb: &VarBuilder, input: usize, output: usize) -> Result<Self> {
-        Self::load(vb, (input, output), 3, 1, Padding::Even(1))
+        Ok(Self { form, bias: None, kernel, stride, padding })
     }
 
     /// `(batch, height, width, in)` to `(batch, height', width', out)`.
@@ -128,7 +145,11 @@ impl Conv {
             Form::Windows(weight) => weight,
             Form::Library(weight) => return self.by_candle(x, weight, before),
         };
-        let (batch, height, width, _) = x.dims4()?;
+        let (batch, height, width, input) = x.dims4()?;
+        let keeps = (self.kernel, self.stride, self.padding) == (3, 1, Padding::Even(1));
+        if keeps && winograd::applies(input, weight.dim(1)?, (height, width)) {
+            return winograd::convolve(x, weight, self.bias.as_ref());
+        }
         let side = |n: usize| ((n + both).saturating_sub(self.kernel)) / self.stride + 1;
         let (out_height, out_width) = (side(height), side(width));
         let (size, channels) = weight.dims2()?;
@@ -147,7 +168,11 @@ impl Conv {
             bands.push(x.apply_op1_no_bwd(&windows)?.matmul(weight)?);
         }
         let out = if bands.len() == 1 { bands.swap_remove(0) } else { Tensor::cat(&bands, 0)? };
-        add_row(out, &self.bias)?.reshape((batch, out_height, out_width, channels))
+        let out = match &self.bias {
+            Some(bias) => add_row(out, bias)?,
+            None => out,
+        };
+        out.reshape((batch, out_height, out_width, channels))
     }
 
     fn by_candle(&self, x: &Tensor, weight: &Tensor, before: usize) -> Result<Tensor> {
@@ -156,7 +181,11 @@ impl Conv {
             x = x.pad_with_zeros(D::Minus1, 0, 1)?.pad_with_zeros(D::Minus2, 0, 1)?;
         }
         let out = x.conv2d(weight, before, self.stride, 1, 1)?;
-        ops::to_channels_last(&out)?.broadcast_add(&self.bias)
+        let out = ops::to_channels_last(&out)?;
+        match &self.bias {
+            Some(bias) => out.broadcast_add(bias),
+            None => Ok(out),
+        }
     }
 }
 

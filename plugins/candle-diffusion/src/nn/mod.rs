@@ -11,12 +11,13 @@ mod joint;
 mod layers;
 mod math;
 mod ops;
+mod winograd;
 
 pub(crate) use attention::{AttentionBlock, SpatialTransformer, TransformerShape};
-pub(crate) use blocks::{Downsample, ResnetBlock, ResnetShape, Upsample};
+pub(crate) use blocks::{Downsample, ResnetBlock, ResnetShape, Upsample, enlarge};
 pub(crate) use joint::{
     Embedder, FeedForward, FinalNorm, Modulation, PICTURE, Projected, Projections, RmsNorm, Rope, TEXT,
     TimeText, add_gated, attend_jointly, from_patches, modulate, normalise, sinusoids, to_patches,
 };
 pub(crate) use layers::{Conv, GroupNorm, Linear};
-pub(crate) use ops::{to_channels_first, to_channels_last};
+pub(crate) use ops::{add_to, relu, to_channels_first, to_channels_last};

@@ -94,13 +94,38 @@ impl InplaceOp2 for AddTo {
 }
 
 /// `x + other`, both of one shape. `x` must be a tensor of its own: on the fast path its values are changed in place.
-pub(super) fn add_to(x: Tensor, other: &Tensor) -> Result<Tensor> {
+pub(crate) fn add_to(x: Tensor, other: &Tensor) -> Result<Tensor> {
     if is_fused(&x) && other.is_contiguous() && x.shape() == other.shape() {
         x.inplace_op2(other, &AddTo)?;
         Ok(x)
     } else {
         x + other
     }
+}
+
+struct Relu;
+
+impl InplaceOp1 for Relu {
+    fn name(&self) -> &'static str {
+        "relu"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        values_mut(storage, layout, self.name())?.par_chunks_mut(GRAIN).for_each(|values| {
+            // As candle's and PyTorch's, NaN stays NaN: a broken generator must show.
+            values.iter_mut().for_each(|value| *value = if *value < 0.0 { 0.0 } else { *value });
+        });
+        Ok(())
+    }
+}
+
+/// `x`, or 0 where it is negative. `x` must be a tensor of its own: on the fast path its values are changed in place.
+pub(crate) fn relu(x: Tensor) -> Result<Tensor> {
+    if is_fused(&x) && x.is_contiguous() {
+        x.inplace_op1(&Relu)?;
+        return Ok(x);
+    }
+    x.relu()
 }
 
 struct SoftmaxRows {
