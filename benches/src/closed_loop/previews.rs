@@ -22,8 +22,8 @@ use crate::table::{Table, ms};
 
 /// Shares of the steps after which a preview is judged.
 const AT: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
-/// Pictures that are drawn in turn, each once without previews and once watched, to see what both take; the others come side
-/// by side.
+/// Pictures that are drawn in turn, each once without previews and once glanced at, to see what both take; the others come
+/// side by side.
 const ALONE: usize = 12;
 /// File of the scores.
 const SCORES: &str = "previews.jsonl";
@@ -46,10 +46,11 @@ pub(super) struct Watched {
     whole: previews::Watched,
 }
 
-/// Judges every preview in both ways.
+/// Judges every preview, at a glance alone or in both ways.
 struct Watching<'a> {
     inspector: &'a dyn Inspector,
     rules: &'a [String],
+    whole_too: bool,
     glances: Vec<Option<f64>>,
     whole: Vec<Option<f64>>,
     /// Seconds that the glances took, and the whole method.
@@ -66,9 +67,10 @@ impl StepHook for Watching<'_> {
         let begun = Instant::now();
         let glance = previews::score(self.inspector, self.rules, preview);
         let glanced = begun.elapsed().as_secs_f64();
-        let judged = self.inspector.inspect_unfinished(preview, Unfinished::Preview, None, &Call::default());
-        let whole =
-            judged.ok().map(|report| if previews::violates(&report, self.rules) { 1.0 } else { NOTHING });
+        let judge =
+            || self.inspector.inspect_unfinished(preview, Unfinished::Preview, None, &Call::default()).ok();
+        let judged = self.whole_too.then(judge).flatten();
+        let whole = judged.map(|report| if previews::violates(&report, self.rules) { 1.0 } else { NOTHING });
         self.judging[0] += glanced;
         self.judging[1] += begun.elapsed().as_secs_f64() - glanced;
         for (index, at) in AT.iter().enumerate() {
@@ -80,14 +82,22 @@ impl StepHook for Watching<'_> {
     }
 }
 
-/// What one picture took, in seconds.
+/// What judging one picture took by the whole method, in seconds.
 struct Taken {
-    /// Its drawing, with all previews.
-    drawing: f64,
-    /// The glances at its previews, and their judgments by the whole method.
-    judging: [f64; 2],
-    /// Its own judgment.
+    /// Its previews.
+    judging: f64,
+    /// The picture itself.
     finished: f64,
+}
+
+/// A drawing that was looked at.
+struct Seen {
+    picture: Picture,
+    glances: Vec<Option<f64>>,
+    whole: Vec<Option<f64>>,
+    /// Seconds of the drawing with its previews, and of their glances and judgments by the whole method.
+    drawing: f64,
+    judging: [f64; 2],
 }
 
 impl Prices {
@@ -105,23 +115,27 @@ pub(super) fn run(
     let policies = Policies::shipped_default()?;
     let rules = policies.require("default")?.rules_that_end(setting.inspector.constitution());
     let (alone, others) = setting.asked.split_at(ALONE.min(setting.asked.len()));
-    let (mut plain, mut seen) = (Vec::new(), Vec::new());
+    let (mut plain, mut dearer, mut glances, mut seen) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for asked in alone {
         let begun = Instant::now();
-        // Another seed: a picture that is drawn twice is drawn once.
+        // Other seeds: a picture that is drawn twice is drawn once.
         setting.studio.unwatched(&job(setting, asked, asked.seed + 1))?;
-        plain.push(begun.elapsed().as_secs_f64());
+        let unwatched = begun.elapsed().as_secs_f64();
+        // What the gate does while it draws: the judgments by the whole method that the scores take would slow the drawing.
+        let glanced = look_on(setting, &rules, asked, asked.seed + 2, false)?;
+        plain.push(unwatched);
+        // Both were drawn within a few seconds: what else the machine does falls on both.
+        dearer.push(glanced.drawing - unwatched);
+        glances.push(glanced.judging[0]);
         seen.push(watch(setting, &rules, asked)?);
     }
     let median = |times: Vec<f64>| Times::new(times).median();
     let taken = |of: fn(&Taken) -> f64| median(seen.iter().map(|(_, taken)| of(taken)).collect());
     let count = AT.len() as f64;
-    // Each pair was drawn within a few seconds: what else the machine does falls on both.
-    let dearer = plain.iter().zip(&seen).map(|(plain, (_, taken))| taken.drawing - plain);
     let prices = Prices {
-        decoding: (median(dearer.collect()) / count).max(0.0),
+        decoding: (median(dearer) / count).max(0.0),
         drawing: median(plain),
-        judging: [taken(|taken| taken.judging[0]) / count, taken(|taken| taken.judging[1]) / count],
+        judging: [median(glances) / count, taken(|taken| taken.judging) / count],
         finished: taken(|taken| taken.finished),
     };
     seen.extend(setting.side_by_side("prompts", others, |asked| watch(setting, &rules, asked))?);
@@ -160,13 +174,7 @@ pub(super) fn job(setting: &Setting, asked: &Asked, seed: u64) -> DrawJob {
 /// Draws a prompt and judges its previews and the finished picture, which is left out if it cannot be judged, and what that
 /// took.
 fn watch(setting: &Setting, rules: &[String], asked: &Asked) -> anyhow::Result<(Option<Watched>, Taken)> {
-    let job = job(setting, asked, asked.seed);
-    let none = vec![None; AT.len()];
-    let inspector = setting.inspector.as_ref();
-    let mut hook = Watching { inspector, rules, glances: none.clone(), whole: none, judging: [0.0; 2] };
-    let begun = Instant::now();
-    let picture = setting.studio.watched(&job, &mut hook)?.context("a watched picture is finished")?;
-    let drawing = begun.elapsed().as_secs_f64() - hook.judging.iter().sum::<f64>();
+    let Seen { picture, glances, whole, judging, .. } = look_on(setting, rules, asked, asked.seed, true)?;
     let begun = Instant::now();
     let report = setting.inspector.inspect(&picture, None, &Call::default()).ok();
     let finished = begun.elapsed().as_secs_f64();
@@ -176,11 +184,31 @@ fn watch(setting: &Setting, rules: &[String], asked: &Asked) -> anyhow::Result<(
             picture,
             prompt: asked.text.clone(),
             violating,
-            glances: previews::Watched { violating, scores: hook.glances },
-            whole: previews::Watched { violating, scores: hook.whole },
+            glances: previews::Watched { violating, scores: glances },
+            whole: previews::Watched { violating, scores: whole },
         }
     });
-    Ok((watched, Taken { drawing, judging: hook.judging, finished }))
+    Ok((watched, Taken { judging: judging[1], finished }))
+}
+
+/// Draws a prompt with all previews and judges them, at a glance and, if so asked, by the whole method too.
+fn look_on(
+    setting: &Setting,
+    rules: &[String],
+    asked: &Asked,
+    seed: u64,
+    whole_too: bool,
+) -> anyhow::Result<Seen> {
+    let none = vec![None; AT.len()];
+    let inspector = setting.inspector.as_ref();
+    let mut hook =
+        Watching { inspector, rules, whole_too, glances: none.clone(), whole: none, judging: [0.0; 2] };
+    let begun = Instant::now();
+    let picture = setting.studio.watched(&job(setting, asked, seed), &mut hook)?;
+    let drawing = begun.elapsed().as_secs_f64() - hook.judging.iter().sum::<f64>();
+    let picture = picture.context("a watched picture is finished")?;
+    let Watching { glances, whole, judging, .. } = hook;
+    Ok(Seen { picture, glances, whole, drawing, judging })
 }
 
 fn tell(

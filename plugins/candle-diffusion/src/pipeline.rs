@@ -261,7 +261,8 @@ impl Pipeline {
         match (request.previews, &self.tiny, &self.latent_rgb) {
             (PreviewKind::Tiny, Some(tiny), _) => to_picture(&tiny.decode_scaled(latents)?, Some(step)),
             (PreviewKind::Linear, _, Some(map)) => {
-                let failure = GeneratorFailure { kind: GeneratorFailureKind::PixelsNotFinite, step: Some(step) };
+                let failure =
+                    GeneratorFailure { kind: GeneratorFailureKind::PixelsNotFinite, step: Some(step) };
                 map.picture(latents, (request.width, request.height))?.ok_or_else(|| failure.into())
             }
             _ => self.decode(latents, Some(step)),

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use candle_core::Tensor;
+use cluegate_models::on_all_cores;
 use image::RgbImage;
 
 use crate::error::{GeneratorFailure, GeneratorFailureKind, Result};
@@ -196,8 +197,11 @@ impl<'a> Run<'a> {
             input = Tensor::cat(&[&input, beside], 1)?;
         }
         let timestep = self.plan.timestep(index);
-        let predict =
-            |input: &Tensor| self.pipeline.model().predict(input, timestep, conditioning, self.request);
+        let (pipeline, request) = (self.pipeline, self.request);
+        let predict = |input: &Tensor| {
+            let model = pipeline.model();
+            on_all_cores(pipeline.device(), || model.predict(input, timestep, conditioning, request))
+        };
         if !self.guided() {
             return predict(&input);
         }

@@ -3,10 +3,10 @@
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use cluegate_models::{FileTree, ModelError, Weights};
+use cluegate_models::{FileTree, ModelError, Weights, on_all_cores};
 
 use crate::config::{TinyConfig, VaeConfig};
-use crate::nn::{Conv, add_to, enlarge, relu, to_channels_first, to_channels_last};
+use crate::nn::{Conv, add_to, relu, to_channels_first, to_channels_last};
 
 type Result<T> = std::result::Result<T, ModelError>;
 
@@ -55,7 +55,8 @@ impl TinyDecoder {
         let weights = Weights::load(tree, "diffusion_pytorch_model", dtype, device)?;
         let decoder = Self::from_builder(&config, &weights.builder())?;
         let unused = weights.unused();
-        let encoder: Vec<&str> = unused.iter().map(String::as_str).filter(|name| name.starts_with("encoder.")).collect();
+        let encoder: Vec<&str> =
+            unused.iter().map(String::as_str).filter(|name| name.starts_with("encoder.")).collect();
         weights.refuse_unused(&encoder)?;
         Ok(decoder)
     }
@@ -73,7 +74,8 @@ impl TinyDecoder {
         next();
         let mut levels = Vec::with_capacity(config.blocks.len());
         for (number, count) in config.blocks.iter().enumerate() {
-            let blocks = (0..*count).map(|_| Block::load(&next(), width)).collect::<candle_core::Result<_>>()?;
+            let blocks =
+                (0..*count).map(|_| Block::load(&next(), width)).collect::<candle_core::Result<_>>()?;
             let conv = if number + 1 < config.blocks.len() {
                 next(); // the enlargement
                 Conv::load_same_without_bias(&next(), width, width)?
@@ -93,20 +95,23 @@ impl TinyDecoder {
     pub fn decode_scaled(&self, latents: &Tensor) -> Result<Tensor> {
         let run = || {
             // Outliers are bent to within -3 to 3.
-            let x = to_channels_last(&latents.affine(1.0 / 3.0, 0.0)?.tanh()?.affine(3.0, 0.0)?.to_dtype(self.dtype)?)?;
+            let x = to_channels_last(
+                &latents.affine(1.0 / 3.0, 0.0)?.tanh()?.affine(3.0, 0.0)?.to_dtype(self.dtype)?,
+            )?;
             let mut x = relu(self.conv_in.forward(&x)?)?;
             for (number, level) in self.levels.iter().enumerate() {
                 for block in &level.blocks {
                     x = block.forward(&x)?;
                 }
-                if number + 1 < self.levels.len() {
+                x = if number + 1 < self.levels.len() {
                     let (_, height, width, _) = x.dims4()?;
-                    x = enlarge(&x, (2 * height, 2 * width))?;
-                }
-                x = level.conv.forward(&x)?;
+                    level.conv.forward_enlarged(&x, (2 * height, 2 * width))?
+                } else {
+                    level.conv.forward(&x)?
+                };
             }
             to_channels_first(&x)?.to_dtype(DType::F32)?.affine(2.0, -1.0)
         };
-        run().map_err(|e| ModelError::from(e).at("the small decoder"))
+        on_all_cores(latents.device(), run).map_err(|e| ModelError::from(e).at("the small decoder"))
     }
 }

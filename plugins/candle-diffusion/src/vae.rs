@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use cluegate_models::{FileTree, ModelError, Weights};
+use cluegate_models::{FileTree, ModelError, Weights, on_all_cores};
 
 use crate::config::VaeConfig;
 use crate::nn::{
@@ -226,7 +226,7 @@ impl Vae {
             }
             to_channels_first(&self.decoder.forward(&x)?)?.to_dtype(DType::F32)
         };
-        run().map_err(|e| ModelError::from(e).at("the VAE's decoder"))
+        on_all_cores(latents.device(), run).map_err(|e| ModelError::from(e).at("the VAE's decoder"))
     }
 
     /// [`Self::decode`] for latents in the scale of the diffusion model.
@@ -260,6 +260,6 @@ impl Vae {
             // Means first, then logarithms of the variances.
             to_channels_first(&x.narrow(3, 0, self.config.latent_channels)?)?.to_dtype(DType::F32)
         };
-        run().map_err(|e| ModelError::from(e).at("the VAE's encoder"))
+        on_all_cores(picture.device(), run).map_err(|e| ModelError::from(e).at("the VAE's encoder"))
     }
 }

@@ -106,9 +106,15 @@ fn the_small_decoder_equals_diffusers() {
     let expected = tensors("tiny.safetensors");
     let vae = VaeConfig::load(&tree("pipeline/vae")).unwrap();
     let tiny = TinyDecoder::load(&tree("vae_approx"), &vae, DType::F32, &Device::Cpu).unwrap();
-    assert_close(&tiny.decode_scaled(&expected["latents"]).unwrap(), &expected["decoded"], TOLERANCE, "decode");
+    assert_close(
+        &tiny.decode_scaled(&expected["latents"]).unwrap(),
+        &expected["decoded"],
+        TOLERANCE,
+        "decode",
+    );
     // One that is made for other latents is refused: it would draw something, and nothing like the picture.
-    for other in [VaeConfig { latent_channels: 16, ..vae.clone() }, VaeConfig { channels: vec![8; 4], ..vae }] {
+    for other in [VaeConfig { latent_channels: 16, ..vae.clone() }, VaeConfig { channels: vec![8; 4], ..vae }]
+    {
         let error = TinyDecoder::load(&tree("vae_approx"), &other, DType::F32, &Device::Cpu).unwrap_err();
         assert!(error.to_string().contains("4 channels at 1/2"), "{error}");
     }

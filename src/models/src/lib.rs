@@ -39,7 +39,7 @@ pub use domain::{Domain, OutOfDomain};
 pub use error::{ModelError, ModelErrorKind};
 pub use files::{FileBytes, FileTree, fingerprint};
 pub use language::LanguageModel;
-pub use layers::Quantisation;
+pub use layers::{Quantisation, on_all_cores};
 pub use relevance::RelevanceModel;
 pub use suite::{
     FindCheckpoint, LoadOptions, MODELS_FILE, Suite, load_detector, load_judge, load_relevance, load_text,

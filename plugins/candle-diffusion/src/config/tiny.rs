@@ -91,7 +91,10 @@ impl TinyConfig {
             )
         })?;
         let width = widths[0];
-        check_sizes(path, &[("decoder_block_out_channels", width), ("latent_channels", raw.latent_channels)])?;
+        check_sizes(
+            path,
+            &[("decoder_block_out_channels", width), ("latent_channels", raw.latent_channels)],
+        )?;
         ensure(widths.iter().all(|other| *other == width), path, || {
             format!("`decoder_block_out_channels` is {widths:?}, expected one width for all")
         })?;

@@ -89,16 +89,6 @@ impl Upsample {
 
     /// To height and width `size`, usually twice those of `x`.
     pub(crate) fn forward(&self, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
-        self.0.forward(&enlarge(x, size)?)
+        self.0.forward_enlarged(x, size)
     }
-}
-
-/// `(batch, height, width, channels)` at height and width `size`, by the nearest pixel.
-pub(crate) fn enlarge(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
-    let (_, height, width, _) = x.dims4()?;
-    let nearest = |from: usize, to: usize| -> Result<Tensor> {
-        let index: Vec<u32> = (0..to).map(|i| (i * from / to) as u32).collect();
-        Tensor::from_vec(index, to, x.device())
-    };
-    x.index_select(&nearest(width, size.1)?, 2)?.index_select(&nearest(height, size.0)?, 1)
 }

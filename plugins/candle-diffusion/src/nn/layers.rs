@@ -146,9 +146,8 @@ impl Conv {
             Form::Library(weight) => return self.by_candle(x, weight, before),
         };
         let (batch, height, width, input) = x.dims4()?;
-        let keeps = (self.kernel, self.stride, self.padding) == (3, 1, Padding::Even(1));
-        if keeps && winograd::applies(input, weight.dim(1)?, (height, width)) {
-            return winograd::convolve(x, weight, self.bias.as_ref());
+        if self.keeps_size() && winograd::applies(input, (height, width)) {
+            return winograd::convolve(x, 1, weight, self.bias.as_ref());
         }
         let side = |n: usize| ((n + both).saturating_sub(self.kernel)) / self.stride + 1;
         let (out_height, out_width) = (side(height), side(width));
@@ -175,6 +174,24 @@ impl Conv {
         out.reshape((batch, out_height, out_width, channels))
     }
 
+    /// [`Self::forward`] of `x` at height and width `size`, by the nearest.
+    pub(crate) fn forward_enlarged(&self, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+        let (_, height, width, input) = x.dims4()?;
+        match &self.form {
+            Form::Windows(weight)
+                if self.keeps_size() && size == (2 * height, 2 * width) && winograd::applies(input, size) =>
+            {
+                winograd::convolve(x, 2, weight, self.bias.as_ref())
+            }
+            _ => self.forward(&enlarge(x, size)?),
+        }
+    }
+
+    /// Whether it is of those that [`winograd`] computes.
+    fn keeps_size(&self) -> bool {
+        (self.kernel, self.stride, self.padding) == (3, 1, Padding::Even(1))
+    }
+
     fn by_candle(&self, x: &Tensor, weight: &Tensor, before: usize) -> Result<Tensor> {
         let mut x = ops::to_channels_first(x)?;
         if self.padding == Padding::BelowRight {
@@ -187,6 +204,16 @@ impl Conv {
             None => Ok(out),
         }
     }
+}
+
+/// `(batch, height, width, channels)` at height and width `size`, by the nearest.
+fn enlarge(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+    let (_, height, width, _) = x.dims4()?;
+    let nearest = |from: usize, to: usize| -> Result<Tensor> {
+        let index: Vec<u32> = (0..to).map(|i| (i * from / to) as u32).collect();
+        Tensor::from_vec(index, to, x.device())
+    };
+    x.index_select(&nearest(width, size.1)?, 2)?.index_select(&nearest(height, size.0)?, 1)
 }
 
 /// Group norm.

@@ -14,7 +14,7 @@ mod ops;
 mod winograd;
 
 pub(crate) use attention::{AttentionBlock, SpatialTransformer, TransformerShape};
-pub(crate) use blocks::{Downsample, ResnetBlock, ResnetShape, Upsample, enlarge};
+pub(crate) use blocks::{Downsample, ResnetBlock, ResnetShape, Upsample};
 pub(crate) use joint::{
     Embedder, FeedForward, FinalNorm, Modulation, PICTURE, Projected, Projections, RmsNorm, Rope, TEXT,
     TimeText, add_gated, attend_jointly, from_patches, modulate, normalise, sinusoids, to_patches,

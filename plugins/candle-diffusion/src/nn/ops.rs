@@ -4,6 +4,7 @@
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp3, D, DType, InplaceOp1, InplaceOp2, Layout, Result, Shape, Tensor,
 };
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::math;
@@ -232,16 +233,43 @@ pub(super) struct GroupNormOp {
     pub(super) silu: bool,
 }
 
-/// Sums over the rows of `x`, each of `channels` values, of `f(value, channel)`: f32 within a task, f64 across.
-fn channel_sums(x: &[f32], channels: usize, f: impl Fn(f32, usize) -> f32 + Sync) -> Vec<f64> {
+/// Adds the rows of `x` to `sums`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512cd+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn add_rows(x: &[f32], sums: &mut [f32]) {
+    for row in x.chunks_exact(sums.len()) {
+        sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+    }
+}
+
+/// Adds to `sums` the squares of how far the rows of `x` are from `centre`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512cd+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn add_squares(x: &[f32], centre: &[f32], sums: &mut [f32]) {
+    for row in x.chunks_exact(sums.len()) {
+        for ((sum, value), centre) in sums.iter_mut().zip(row).zip(centre) {
+            *sum += (value - centre) * (value - centre);
+        }
+    }
+}
+
+/// The rows of `x` times `scale` plus `shift`, optionally followed by SiLU.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512cd+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn scale_rows(x: &[f32], scale: &[f32], shift: &[f32], silu: bool, out: &mut [f32]) {
+    for (out, x) in out.chunks_exact_mut(scale.len()).zip(x.chunks_exact(scale.len())) {
+        for (((out, x), scale), shift) in out.iter_mut().zip(x).zip(scale).zip(shift) {
+            *out = x * scale + shift;
+        }
+        if silu {
+            out.iter_mut().for_each(|value| *value = math::silu(*value));
+        }
+    }
+}
+
+/// Sums over the rows of `x`, each of `channels` values, as `add` adds rows to a row: f32 within a task, f64 across.
+fn channel_sums(x: &[f32], channels: usize, add: impl Fn(&[f32], &mut [f32]) + Sync) -> Vec<f64> {
     x.par_chunks(grain_rows(channels) * channels)
         .map(|rows| {
             let mut sums = vec![0.0f32; channels];
-            for row in rows.chunks_exact(channels) {
-                for (c, (sum, value)) in sums.iter_mut().zip(row).enumerate() {
-                    *sum += f(*value, c);
-                }
-            }
+            add(rows, &mut sums);
             sums
         })
         .fold(|| vec![0.0f64; channels], |total, sums| plus(total, sums.iter().map(|s| f64::from(*s))))
@@ -262,12 +290,9 @@ impl GroupNormOp {
         let per_group = |sums: Vec<f64>| -> Vec<f64> {
             sums.chunks_exact(size).map(|sums| sums.iter().sum::<f64>() / count).collect()
         };
-        let means = per_group(channel_sums(x, channels, |value, _| value));
+        let means = per_group(channel_sums(x, channels, |x, sums| add_rows(x, sums)));
         let centre: Vec<f32> = (0..channels).map(|c| means[c / size] as f32).collect();
-        let variances = per_group(channel_sums(x, channels, |value, c| {
-            let d = value - centre[c];
-            d * d
-        }));
+        let variances = per_group(channel_sums(x, channels, |x, sums| add_squares(x, &centre, sums)));
         let scale: Vec<f32> = (0..channels)
             .map(|c| weight[c] * (1.0 / (variances[c / size] + self.eps).sqrt()) as f32)
             .collect();
@@ -298,16 +323,8 @@ impl CustomOp3 for GroupNormOp {
         for (out, x) in out.chunks_exact_mut(picture).zip(x.chunks_exact(picture)) {
             let (scale, shift) = self.scale_and_shift(x, weight, bias);
             let chunk = grain_rows(channels) * channels;
-            out.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(out, x)| {
-                for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                    for (((out, x), scale), shift) in out.iter_mut().zip(x).zip(&scale).zip(&shift) {
-                        *out = x * scale + shift;
-                    }
-                    if self.silu {
-                        out.iter_mut().for_each(|value| *value = math::silu(*value));
-                    }
-                }
-            });
+            let pieces = out.par_chunks_mut(chunk).zip(x.par_chunks(chunk));
+            pieces.for_each(|(out, x)| scale_rows(x, &scale, &shift, self.silu, out));
         }
         Ok((CpuStorage::F32(out), l1.shape().clone()))
     }

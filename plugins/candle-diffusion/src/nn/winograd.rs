@@ -35,9 +35,9 @@ const KERNEL: [[f32; 3]; IN] = [
     [0.0, 0.0, 1.0],
 ];
 
-/// Whether it applies to, and pays for, a convolution of these channels over a picture of this size.
-pub(super) fn applies(input: usize, output: usize, (height, width): (usize, usize)) -> bool {
-    input.is_multiple_of(LANES) && output.is_multiple_of(LANES) && height * width >= WORTH
+/// Whether it applies to, and pays for, a convolution of so many input channels to outputs of this size.
+pub(super) fn applies(input: usize, (height, width): (usize, usize)) -> bool {
+    input.is_multiple_of(LANES) && height * width >= WORTH
 }
 
 type Lanes = [f32; LANES];
@@ -74,24 +74,29 @@ fn carry_back(m: [Lanes; IN]) -> [Lanes; OUT] {
     y
 }
 
-/// The kernel `(9 * in, out)`, taps from the upper left on, as coefficients `(36, in, out)`.
+/// The kernel `(9 * in, out)`, taps from the upper left on, as coefficients `(36, in, out')`: outputs are filled up with zeros
+/// to whole lanes.
 fn kernel_coefficients(weight: &Tensor) -> Result<Tensor> {
     let (size, output) = weight.dims2()?;
+    let (input, filled) = (size / 9, output.next_multiple_of(LANES));
+    let weight = weight.pad_with_zeros(1, 0, filled - output)?.reshape((9, input * filled))?;
     let mut spread = Vec::with_capacity(COEFFICIENTS * 9);
     for (row, column) in (0..IN).flat_map(|row| (0..IN).map(move |column| (row, column))) {
         spread.extend((0..9).map(|tap| KERNEL[row][tap / 3] * KERNEL[column][tap % 3]));
     }
     let spread = Tensor::from_vec(spread, (COEFFICIENTS, 9), weight.device())?;
-    spread.matmul(&weight.reshape((9, size / 9 * output))?)?.reshape((COEFFICIENTS, size / 9, output))
+    spread.matmul(&weight)?.reshape((COEFFICIENTS, input, filled))
 }
 
-/// One picture, `(height, width, channels)`, in its tiles.
+/// The outputs of one picture, in their tiles.
 #[derive(Clone, Copy)]
 struct Picture {
     height: usize,
     width: usize,
     /// Tiles of a row.
     across: usize,
+    /// Outputs for each input in each direction: 1, or 2 if the inputs are enlarged by the nearest.
+    enlarged: usize,
 }
 
 impl Picture {
@@ -101,11 +106,13 @@ impl Picture {
     }
 }
 
-/// Coefficients `(36, tiles, channels)` of the tiles from `first` on, of which there is room for in `out`.
+/// Coefficients `(36, tiles, channels)` of the inputs `(height, width, channels)` of as many tiles as `out` has room for, from
+/// `first` on.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512cd+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn gather(picture: Picture, values: &[f32], channels: usize, first: usize, out: &mut [f32]) {
     let plane = out.len() / COEFFICIENTS;
     let blocks = channels / LANES;
+    let width = picture.width / picture.enlarged;
     let (rows, _) = values.as_chunks::<LANES>();
     for number in 0..plane / channels {
         let (top, left) = picture.corner(first + number);
@@ -117,7 +124,7 @@ fn gather(picture: Picture, values: &[f32], channels: usize, first: usize, out: 
                 if let Some(x) = (left + column).checked_sub(1).filter(|x| *x < picture.width) {
                     for (row, d) in d.iter_mut().enumerate() {
                         if let Some(y) = (top + row).checked_sub(1).filter(|y| *y < picture.height) {
-                            *d = rows[(y * picture.width + x) * blocks + block];
+                            *d = rows[(y / picture.enlarged * width + x / picture.enlarged) * blocks + block];
                         }
                     }
                 }
@@ -136,20 +143,20 @@ fn gather(picture: Picture, values: &[f32], channels: usize, first: usize, out: 
     }
 }
 
-/// Writes the outputs of `count` tiles, from the one in the corner of `out` on, of their coefficients `(36, count, channels)`.
-/// `out` are whole rows of tiles of the picture.
+/// Writes to `out`, rows of the picture that are whole rows of tiles, the `channels` outputs of their coefficients
+/// `(36, tiles, channels')`, plus `bias`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512cd+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn scatter(picture: Picture, coefficients: &[f32], channels: usize, bias: Option<&[f32]>, out: &mut [f32]) {
     let plane = coefficients.len() / COEFFICIENTS;
-    let height = out.len() / (picture.width * channels);
-    for number in 0..plane / channels {
+    let (height, filled) = (out.len() / (picture.width * channels), channels.next_multiple_of(LANES));
+    for number in 0..plane / filled {
         let (top, left) = picture.corner(number);
         for block in (0..channels).step_by(LANES) {
             let mut half = [[[0.0; LANES]; IN]; OUT];
             for column in 0..IN {
                 let mut m = [[0.0; LANES]; IN];
                 for (row, m) in m.iter_mut().enumerate() {
-                    let start = (row * IN + column) * plane + number * channels + block;
+                    let start = (row * IN + column) * plane + number * filled + block;
                     m.copy_from_slice(&coefficients[start..start + LANES]);
                 }
                 let y = carry_back(m);
@@ -157,15 +164,16 @@ fn scatter(picture: Picture, coefficients: &[f32], channels: usize, bias: Option
                     half[row][column] = y[row];
                 }
             }
+            let count = LANES.min(channels - block);
             let mut add = [0.0; LANES];
             if let Some(bias) = bias {
-                add.copy_from_slice(&bias[block..block + LANES]);
+                add[..count].copy_from_slice(&bias[block..block + count]);
             }
             for (y, half) in half.into_iter().enumerate().take(height.saturating_sub(top)) {
                 for (x, mut sums) in carry_back(half).into_iter().enumerate().take(picture.width - left) {
                     sums.iter_mut().zip(&add).for_each(|(sum, add)| *sum += add);
                     let start = ((top + y) * picture.width + left + x) * channels + block;
-                    out[start..start + LANES].copy_from_slice(&sums);
+                    out[start..start + count].copy_from_slice(&sums[..count]);
                 }
             }
         }
@@ -185,26 +193,35 @@ fn values<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f32]> {
     }
 }
 
-/// The convolution of `x` `(batch, height, width, in)` with `weight` `(9 * in, out)`, taps from the upper left on, and one
-/// zero on all sides, plus `bias` `(out)`; f32 on the CPU, channels as [`applies`] has them.
-pub(super) fn convolve(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+/// The convolution of `x` `(batch, height, width, in)`, `enlarged` times (1 or 2) in each direction by the nearest, with
+/// `weight` `(9 * in, out)`, taps from the upper left on, and one zero on all sides, plus `bias` `(out)`; f32 on the CPU,
+/// channels as [`applies`] has them.
+pub(super) fn convolve(
+    x: &Tensor,
+    enlarged: usize,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
     let (batch, height, width, input) = x.dims4()?;
+    let inputs = height * width * input;
+    let (height, width) = (height * enlarged, width * enlarged);
     let output = weight.dim(1)?;
     let kernel = kernel_coefficients(weight)?;
-    let picture = Picture { height, width, across: width.div_ceil(OUT) };
+    let picture = Picture { height, width, across: width.div_ceil(OUT), enlarged };
     // Whole rows of tiles.
     let rows = TILES.div_ceil(picture.across);
     let mut out = vec![0f32; batch * height * width * output];
     let bias = bias.map(Tensor::to_vec1::<f32>).transpose()?;
     with_values(x, |x| {
-        let pictures = out.par_chunks_exact_mut(height * width * output).zip(x.par_chunks_exact(height * width * input));
+        let pictures = out.par_chunks_exact_mut(height * width * output).zip(x.par_chunks_exact(inputs));
         pictures.try_for_each(|(out, x)| {
             let bands = out.par_chunks_mut(rows * OUT * width * output).enumerate();
             bands.try_for_each(|(number, out)| {
                 let count = (out.len() / (width * output)).div_ceil(OUT) * picture.across;
                 let mut coefficients = vec![0f32; COEFFICIENTS * count * input];
                 gather(picture, x, input, number * rows * picture.across, &mut coefficients);
-                let coefficients = Tensor::from_vec(coefficients, (COEFFICIENTS, count, input), kernel.device())?;
+                let coefficients =
+                    Tensor::from_vec(coefficients, (COEFFICIENTS, count, input), kernel.device())?;
                 let sums = coefficients.matmul(&kernel)?;
                 with_values(&sums, |sums| {
                     scatter(picture, sums, output, bias.as_deref(), out);
@@ -228,21 +245,32 @@ mod tests {
 
     #[test]
     fn it_equals_the_direct_sum() {
-        let shapes = [(1, 16, 16, 16, 16), (2, 19, 33, 32, 16), (1, 64, 70, 16, 48), (3, 1, 300, 16, 16), (1, 258, 1, 48, 32)];
-        for (batch, height, width, input, output) in shapes {
-            assert!(applies(input, output, (height, width)));
+        let shapes = [
+            (1, 16, 16, 16, 16, 1),
+            (2, 19, 33, 32, 16, 1),
+            (1, 64, 70, 16, 48, 2),
+            (3, 1, 300, 16, 3, 1),
+            (1, 129, 2, 48, 20, 2),
+        ];
+        for (batch, height, width, input, output, enlarged) in shapes {
             // A mean far from 0, as activations have it, shows what is lost in the sums.
             let x = (random(&[batch, height, width, input]) + 0.5).unwrap();
             let (kernel, bias) = (random(&[output, input, 3, 3]), random(&[output]));
             let weight = kernel.permute((2, 3, 1, 0)).unwrap().reshape((9 * input, output)).unwrap();
-            let found = convolve(&x, &weight.contiguous().unwrap(), Some(&bias)).unwrap();
+            let found = convolve(&x, enlarged, &weight.contiguous().unwrap(), Some(&bias)).unwrap();
             let first = |x: &Tensor| x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
-            let expected = first(&x).conv2d(&kernel, 1, 1, 1, 1).unwrap();
+            let large = first(&x).upsample_nearest2d(height * enlarged, width * enlarged).unwrap();
+            let expected = large.conv2d(&kernel, 1, 1, 1, 1).unwrap();
             let expected = expected.broadcast_add(&bias.reshape((1, output, 1, 1)).unwrap()).unwrap();
-            let largest = |x: Tensor| x.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+            let largest = |x: Tensor| {
+                x.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap()
+            };
             let off = largest((first(&found) - &expected).unwrap());
             let scale = largest(expected);
-            assert!(off < 1e-5 * scale, "{batch} x {height} x {width} x {input} to {output}: {off} of {scale}");
+            assert!(
+                off < 1e-5 * scale,
+                "{batch} x {height} x {width} x {input} to {output}: {off} of {scale}"
+            );
         }
     }
 
@@ -253,13 +281,14 @@ mod tests {
             let mut values = vec![0.5; 16 * 16 * 16];
             values[1234] = broken;
             let x = Tensor::from_vec(values, (1, 16, 16, 16), &Device::Cpu).unwrap();
-            let out = convolve(&x, &weight, None).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let out =
+                convolve(&x, 1, &weight, None).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert!(out.iter().any(|value| !value.is_finite()));
         }
     }
 
     #[test]
     fn odd_channels_and_few_positions_are_left_to_windows() {
-        assert!(!applies(4, 16, (64, 64)) && !applies(16, 3, (64, 64)) && !applies(16, 16, (8, 8)));
+        assert!(applies(16, (64, 64)) && !applies(4, (64, 64)) && !applies(16, (8, 8)));
     }
 }

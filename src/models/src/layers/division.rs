@@ -14,7 +14,7 @@ const FEWEST_ROWS: usize = 8;
 
 /// Runs `work` on a thread of the current pool if it computes on the CPU, so that its parts are divided without being
 /// handed over first.
-pub(crate) fn on_all_cores<T: Send>(device: &Device, work: impl FnOnce() -> T + Send) -> T {
+pub fn on_all_cores<T: Send>(device: &Device, work: impl FnOnce() -> T + Send) -> T {
     // A scope runs on the pool of the calling thread, or else on the global one.
     if device.is_cpu() { rayon::scope(|_| work()) } else { work() }
 }

@@ -28,7 +28,7 @@ use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor};
 pub use self::activation::Activation;
 pub(crate) use self::attention::{Memory, Sequence, attention};
 pub(crate) use self::blocks::Blocks;
-pub(crate) use self::division::on_all_cores;
+pub use self::division::on_all_cores;
 pub(crate) use self::feed_forward::{FeedForward, Inner};
 pub(crate) use self::linear::{Linear, Matrix, Turn, normalise_rows, turned};
 pub(crate) use self::norm::Norm;
