@@ -181,16 +181,16 @@ impl Pipeline {
             return Err(DiffusionError::request("mask", detail));
         }
         let missing = match request.previews {
-            PreviewKind::Linear if self.latent_rgb.is_none() => format!(
+            PreviewKind::Linear if self.latent_rgb.is_none() => Some(format!(
                 "this model's VAE is none of the published ones: linear previews need a file {LATENT_RGB} in its folder"
-            ),
-            PreviewKind::Tiny if self.tiny.is_none() => format!(
+            )),
+            PreviewKind::Tiny if self.tiny.is_none() => Some(format!(
                 "tiny previews need a small decoder for this model's latents, such as TAESD, as {VAE_APPROX}/ in its folder"
-            ),
-            _ => String::new(),
+            )),
+            _ => None,
         };
-        if !missing.is_empty() {
-            return Err(DiffusionError::request("previews", missing));
+        if let Some(detail) = missing {
+            return Err(DiffusionError::request("previews", detail));
         }
         self.plan(request).map(drop)
     }

@@ -146,7 +146,7 @@ impl Conv {
             Form::Library(weight) => return self.by_candle(x, weight, before),
         };
         let (batch, height, width, input) = x.dims4()?;
-        if self.keeps_size() && winograd::applies(input, (height, width)) {
+        if self.keeps_size() && winograd::applies(input, [batch, height, width, weight.dim(1)?]) {
             return winograd::convolve(x, 1, weight, self.bias.as_ref());
         }
         let side = |n: usize| ((n + both).saturating_sub(self.kernel)) / self.stride + 1;
@@ -176,15 +176,14 @@ impl Conv {
 
     /// [`Self::forward`] of `x` at height and width `size`, by the nearest.
     pub(crate) fn forward_enlarged(&self, x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
-        let (_, height, width, input) = x.dims4()?;
-        match &self.form {
-            Form::Windows(weight)
-                if self.keeps_size() && size == (2 * height, 2 * width) && winograd::applies(input, size) =>
-            {
-                winograd::convolve(x, 2, weight, self.bias.as_ref())
+        let (batch, height, width, input) = x.dims4()?;
+        if let Form::Windows(weight) = &self.form {
+            let outputs = [batch, size.0, size.1, weight.dim(1)?];
+            if self.keeps_size() && size == (2 * height, 2 * width) && winograd::applies(input, outputs) {
+                return winograd::convolve(x, 2, weight, self.bias.as_ref());
             }
-            _ => self.forward(&enlarge(x, size)?),
         }
+        self.forward(&enlarge(x, size)?)
     }
 
     /// Whether it is of those that [`winograd`] computes.

@@ -21,9 +21,12 @@ const LANES: usize = 16;
 /// Tiles of one piece of work: enough for a good matrix product, few enough that it stays in the second cache.
 const TILES: usize = 64;
 
-/// Output positions of a picture from which it is faster than windows: below there are too few tiles for what each
-/// weight costs to carry over.
-const WORTH: usize = 16 * 16;
+/// Tiles from which it is faster than windows: below, the weights cost more to carry over than they save. Their coefficients,
+/// four times as many, are made anew for each call, so as not to hold four times the memory.
+const WORTH: usize = 64;
+/// The same while these coefficients stay in the cache: at most so many of them.
+const WORTH_IN_CACHE: usize = 16;
+const IN_CACHE: usize = 1 << 20;
 
 /// Carries a kernel's 3 taps in one direction over into 6 coefficients.
 const KERNEL: [[f32; 3]; IN] = [
@@ -35,9 +38,11 @@ const KERNEL: [[f32; 3]; IN] = [
     [0.0, 0.0, 1.0],
 ];
 
-/// Whether it applies to, and pays for, a convolution of so many input channels to outputs of this size.
-pub(super) fn applies(input: usize, (height, width): (usize, usize)) -> bool {
-    input.is_multiple_of(LANES) && height * width >= WORTH
+/// Whether it applies to, and pays for, a convolution of these channels to outputs `(batch, height, width, output)`.
+pub(super) fn applies(input: usize, [batch, height, width, output]: [usize; 4]) -> bool {
+    let tiles = batch * height.div_ceil(OUT) * width.div_ceil(OUT);
+    let cached = COEFFICIENTS * input * output <= IN_CACHE;
+    input.is_multiple_of(LANES) && tiles >= if cached { WORTH_IN_CACHE } else { WORTH }
 }
 
 type Lanes = [f32; LANES];
@@ -288,7 +293,8 @@ mod tests {
     }
 
     #[test]
-    fn odd_channels_and_few_positions_are_left_to_windows() {
-        assert!(applies(16, (64, 64)) && !applies(4, (64, 64)) && !applies(16, (8, 8)));
+    fn odd_channels_and_few_tiles_are_left_to_windows() {
+        assert!(applies(16, [1, 16, 16, 3]) && !applies(4, [1, 16, 16, 16]) && !applies(16, [3, 8, 8, 16]));
+        assert!(applies(320, [1, 32, 32, 320]) && !applies(320, [1, 16, 16, 320]));
     }
 }
