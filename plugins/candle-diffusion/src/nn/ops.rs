@@ -290,7 +290,7 @@ impl GroupNormOp {
         let per_group = |sums: Vec<f64>| -> Vec<f64> {
             sums.chunks_exact(size).map(|sums| sums.iter().sum::<f64>() / count).collect()
         };
-        let means = per_group(channel_sums(x, channels, |x, sums| add_rows(x, sums)));
+        let means = per_group(channel_sums(x, channels, add_rows));
         let centre: Vec<f32> = (0..channels).map(|c| means[c / size] as f32).collect();
         let variances = per_group(channel_sums(x, channels, |x, sums| add_squares(x, &centre, sums)));
         let scale: Vec<f32> = (0..channels)

@@ -114,6 +114,8 @@ impl Picture {
 /// Coefficients `(36, tiles, channels)` of the inputs `(height, width, channels)` of as many tiles as `out` has room for, from
 /// `first` on.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512cd+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+// A row and a column of one array: no iterator says that better.
+#[allow(clippy::needless_range_loop)]
 fn gather(picture: Picture, values: &[f32], channels: usize, first: usize, out: &mut [f32]) {
     let plane = out.len() / COEFFICIENTS;
     let blocks = channels / LANES;
@@ -151,6 +153,8 @@ fn gather(picture: Picture, values: &[f32], channels: usize, first: usize, out: 
 /// Writes to `out`, rows of the picture that are whole rows of tiles, the `channels` outputs of their coefficients
 /// `(36, tiles, channels')`, plus `bias`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512cd+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+// A row and a column of one array: no iterator says that better.
+#[allow(clippy::needless_range_loop)]
 fn scatter(picture: Picture, coefficients: &[f32], channels: usize, bias: Option<&[f32]>, out: &mut [f32]) {
     let plane = coefficients.len() / COEFFICIENTS;
     let (height, filled) = (out.len() / (picture.width * channels), channels.next_multiple_of(LANES));
