@@ -18,12 +18,13 @@ pub struct CandleGenerator {
     fingerprint: String,
     scheduler: Option<SchedulerKind>,
     previews: Option<PreviewKind>,
+    look_ahead: Option<usize>,
 }
 
 impl CandleGenerator {
     /// A generator over `pipeline`, whose files have this fingerprint.
     pub fn new(pipeline: Pipeline, fingerprint: String) -> Self {
-        Self { pipeline, fingerprint, scheduler: None, previews: None }
+        Self { pipeline, fingerprint, scheduler: None, previews: None, look_ahead: None }
     }
 
     /// Draws with another scheduler than the model's own.
@@ -37,6 +38,14 @@ impl CandleGenerator {
     #[must_use]
     pub fn with_previews(mut self, previews: PreviewKind) -> Self {
         self.previews = Some(previews);
+        self
+    }
+
+    /// Has previews that may end a drawing take so many predictions beyond that of their step
+    /// ([`GenerateRequest::look_ahead`]).
+    #[must_use]
+    pub fn with_look_ahead(mut self, predictions: usize) -> Self {
+        self.look_ahead = Some(predictions);
         self
     }
 
@@ -70,8 +79,12 @@ impl CandleGenerator {
             PreviewKind::Tiny => "the small decoder",
             PreviewKind::Linear => "a linear map",
         };
+        let ahead = match request.look_ahead(request.steps.saturating_sub(1)) {
+            0 => String::new(),
+            predictions => format!(" from up to {predictions} predictions ahead"),
+        };
         format!(
-            "{} steps by {}, {} x {} pixels, guidance {}, previews by {previews}",
+            "{} steps by {}, {} x {} pixels, guidance {}, previews by {previews}{ahead}",
             request.steps,
             request.scheduler.as_str(),
             request.width,
@@ -99,6 +112,7 @@ impl CandleGenerator {
             scheduler: named.or(self.scheduler).unwrap_or(default.scheduler),
             source: options.source.as_ref().map(source),
             previews: self.previews.unwrap_or(default.previews),
+            look_ahead: self.look_ahead,
             ..default
         }
     }
@@ -191,6 +205,10 @@ impl cluegate_candle_diffusion::StepHook for JobHook<'_> {
         self.hook.wants_preview(self.job, index as u32 + 1, total as u32)
     }
 
+    fn looks_ahead(&mut self, index: usize, total: usize) -> bool {
+        self.hook.may_end(self.job, index as u32 + 1, total as u32)
+    }
+
     fn on_step(&mut self, step: cluegate_candle_diffusion::Step) -> Control {
         let preview = step.preview.map(Picture::new);
         match self.hook.step(self.job, step.index as u32 + 1, step.total as u32, preview.as_ref()) {
@@ -272,6 +290,50 @@ mod tests {
             draw(&avoid, SafetyGuidance::Maximum),
         ];
         assert!(plain != negative && plain != guided && negative != guided);
+    }
+
+    /// Wants the first preview, which may end the job or not.
+    struct Eyes {
+        may_end: bool,
+        seen: Option<Picture>,
+    }
+
+    impl StepHook for Eyes {
+        fn wants_preview(&mut self, _: usize, step: u32, _: u32) -> bool {
+            step == 1
+        }
+
+        fn may_end(&mut self, _: usize, _: u32, _: u32) -> bool {
+            self.may_end
+        }
+
+        fn step(&mut self, _: usize, _: u32, _: u32, preview: Option<&Picture>) -> Step {
+            self.seen = self.seen.take().or(preview.cloned());
+            Step::Continue
+        }
+    }
+
+    #[test]
+    fn a_preview_looks_ahead_where_it_may_end_the_drawing() {
+        let seen = |look_ahead: usize, may_end: bool| {
+            let options = Arc::new(DrawOptions { steps: Some(4), ..DrawOptions::default() });
+            let job = DrawJob {
+                member: 0,
+                attempt: 1,
+                prompt: "a cat".into(),
+                seed: 1,
+                avoid: Vec::new(),
+                options,
+            };
+            let mut eyes = Eyes { may_end, seen: None };
+            generator().with_look_ahead(look_ahead).draw(&[job], &mut eyes).remove(0).unwrap();
+            eyes.seen.unwrap().hash()
+        };
+        assert_ne!(seen(2, true), seen(0, true));
+        assert_eq!(seen(2, false), seen(0, true));
+        let options = DrawOptions::default();
+        assert!(generator().in_words(&options).ends_with("by the VAE from up to 3 predictions ahead"));
+        assert!(generator().with_look_ahead(0).in_words(&options).ends_with("by the VAE"));
     }
 
     #[test]

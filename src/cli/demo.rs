@@ -181,6 +181,10 @@ impl StepHook for RecordingHook<'_> {
         self.hook.wants_preview(job, step, total)
     }
 
+    fn may_end(&mut self, job: usize, step: u32, total: u32) -> bool {
+        self.hook.may_end(job, step, total)
+    }
+
     fn step(&mut self, job: usize, step: u32, total: u32, preview: Option<&Picture>) -> Step {
         if let (Some(job), Some(preview)) = (self.jobs.get(job), preview) {
             let mut drawings = self.drawings.lock().unwrap_or_else(PoisonError::into_inner);

@@ -28,6 +28,10 @@ pub(crate) struct DrawingArgs {
     /// How previews are made for the policies that look at them; default: tiny if the model has a small decoder, else vae.
     #[arg(long, value_enum)]
     pub(crate) previews: Option<Previews>,
+    /// Predictions that a preview takes beyond that of its step, each as costly as a step; default: 3, at most a fifth of the
+    /// steps that are left.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) look_ahead: Option<u32>,
 }
 
 /// Width and height in pixels.
@@ -70,6 +74,10 @@ pub(super) fn generator(arguments: &DrawingArgs, engine: &Engine) -> anyhow::Res
         Some(Previews::Vae) => generator.with_previews(PreviewKind::Vae),
         Some(Previews::Tiny) => generator.with_previews(PreviewKind::Tiny),
         Some(Previews::Linear) => generator.with_previews(PreviewKind::Linear),
+    };
+    let generator = match arguments.look_ahead {
+        None => generator,
+        Some(predictions) => generator.with_look_ahead(predictions as usize),
     };
     Ok(match arguments.sampler {
         None => generator,

@@ -134,10 +134,16 @@ fn open_upstream(
     let Some(named) = &config.upstream else { return Ok(None) };
     let generator: Option<Arc<dyn Generator>> = match (named.kind, pipeline) {
         (_, Some(pipeline)) => Some(Arc::new(pipeline)),
-        (UpstreamKind::BuiltIn, None) => Some(Arc::new(match &named.generator {
-            Some(folder) => open_generator(folder)?,
-            None => engine.generator()?,
-        })),
+        (UpstreamKind::BuiltIn, None) => {
+            let generator = match &named.generator {
+                Some(folder) => open_generator(folder)?,
+                None => engine.generator()?,
+            };
+            Some(Arc::new(match named.look_ahead {
+                Some(predictions) => generator.with_look_ahead(predictions),
+                None => generator,
+            }))
+        }
         _ => None,
     };
     Ok(Some(upstream::open(named, generator)?))

@@ -37,7 +37,9 @@ fn thresholds_are_chosen_kept_and_used() {
     let number = |value: &Value| value.as_f64().expect("a number");
     assert_eq!(number(&measured["pictures"]) + number(&first["failed"]), 16.0, "{first}");
     assert!(number(&measured["false_abort_rate_at_most"]) >= number(&measured["false_abort_rate"]));
-    assert!(number(&first["cost_of_a_preview"]) > 0.0);
+    let costs = first["cost_of_a_preview"].as_array().expect("one for each point");
+    assert!(costs.len() == 2 && costs.iter().all(|cost| number(cost) > 0.0), "{first}");
+    assert!(number(&measured["added"]) > 0.0);
     assert_eq!(thresholds["rules"], serde_json::json!(["on-fire", "armed"]));
     let at = thresholds["thresholds"].as_array().expect("thresholds");
     assert!(!at.is_empty() && at.iter().all(|point| number(&point["above"]) >= 0.0));

@@ -66,6 +66,11 @@ impl StepHook for Watching<'_> {
         self.way != Way::Unwatched && self.session.wants_preview(0, step, total)
     }
 
+    fn may_end(&mut self, _: usize, _: u32, _: u32) -> bool {
+        // Predictions ahead are the generator's own work, whoever judges what they show.
+        false
+    }
+
     fn step(&mut self, _: usize, step: u32, total: u32, preview: Option<&Picture>) -> Step {
         let told = match (self.way, preview) {
             (Way::DrawsOn, Some(preview)) => self.session.begin_preview(0, step, total, preview),
@@ -130,7 +135,7 @@ pub(super) fn run(
     }
     page.text(&format!(
         "Time of a picture's denoising, medians of {pictures} pictures each, drawn in turns: with previews at {AT} of the steps, \
-         decoded and judged under a policy that only watches, so that every picture is drawn to its end. *Verdicts*: of a \
+         decoded without a look ahead and judged under a policy that only watches, so that every picture is drawn to its end. *Verdicts*: of a \
          picture's previews, in the mean; one that comes while another is being judged waits, and of a finished picture none \
          is judged any more."
     ))?;

@@ -55,6 +55,11 @@ impl Studio {
         DrawOptions { steps: Some(self.steps), ..DrawOptions::default() }
     }
 
+    /// How it draws, in words.
+    pub(super) fn in_words(&self) -> String {
+        self.generator.in_words(&self.options())
+    }
+
     /// Predictions of the denoiser for each step of a picture: for the negative prompt and the prompt, and where something is
     /// kept out by guidance for that.
     pub(super) fn predictions(guided: bool) -> u64 {

@@ -50,6 +50,9 @@ pub(crate) struct LoopArgs {
     /// Denoising steps.
     #[arg(long, value_name = "N", default_value_t = 20)]
     steps: u32,
+    /// Predictions that a preview takes beyond that of its step; default: the generator's.
+    #[arg(long, value_name = "N")]
+    look_ahead: Option<usize>,
     /// Pictures in work at a time, each on one core, wherever no time is taken; default: as many as there are cores.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -114,8 +117,8 @@ struct Setting {
 struct Prices {
     /// A picture that nobody watches.
     drawing: f64,
-    /// A preview's decoding.
-    decoding: f64,
+    /// Looking ahead and decoding a preview, at each point.
+    making: [f64; previews::AT.len()],
     /// A glance at a preview, and its judgment by the whole method.
     judging: [f64; 2],
     /// A finished picture's judgment.
@@ -140,7 +143,11 @@ impl Setting {
                 }
             }
         }
-        let studio = Arc::new(Studio::new(engine.generator()?, arguments.steps));
+        let generator = match arguments.look_ahead {
+            None => engine.generator()?,
+            Some(predictions) => engine.generator()?.with_look_ahead(predictions),
+        };
+        let studio = Arc::new(Studio::new(generator, arguments.steps));
         Ok(Self { engine, studio, inspector, asked, cores })
     }
 

@@ -8,20 +8,20 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use cluegate::eval::build::Situation;
-use cluegate::eval::previews::{self, Bounds, NOTHING};
+use cluegate::eval::previews::{self, Bounds, NOTHING, Point};
 use cluegate::gate::policy::PreviewSchedule;
 use cluegate::gate::{DrawJob, Inspector, Policies, Step, StepHook, Unfinished};
 use cluegate::perception::{Call, Picture};
 
 use super::hiding::Violating;
-use super::{Asked, Figures, Prices, SCENE, Setting, percent, share};
+use super::{Asked, Figures, Prices, SCENE, Setting, mean, percent, share};
 use crate::page::Page;
 use crate::plot::{Line, Plot};
 use crate::stats::Times;
 use crate::table::{Table, ms};
 
 /// Shares of the steps after which a preview is judged.
-const AT: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
+pub(super) const AT: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
 /// Pictures that are drawn in turn, each once without previews and once glanced at, to see what both take; the others come
 /// side by side.
 const ALONE: usize = 12;
@@ -55,14 +55,20 @@ struct Watching<'a> {
     whole: Vec<Option<f64>>,
     /// Seconds that the glances took, and the whole method.
     judging: [f64; 2],
+    /// When the step began.
+    since: Instant,
+    /// Seconds of each step, with its preview and without its judgment.
+    steps: Vec<f64>,
 }
 
 impl StepHook for Watching<'_> {
     fn wants_preview(&mut self, _: usize, step: u32, total: u32) -> bool {
+        self.since = Instant::now();
         AT.iter().any(|at| PreviewSchedule::step_at(*at, total) == step)
     }
 
     fn step(&mut self, _: usize, step: u32, total: u32, preview: Option<&Picture>) -> Step {
+        self.steps.push(self.since.elapsed().as_secs_f64());
         let Some(preview) = preview else { return Step::Continue };
         let begun = Instant::now();
         let glance = previews::score(self.inspector, self.rules, preview);
@@ -95,15 +101,16 @@ struct Seen {
     picture: Picture,
     glances: Vec<Option<f64>>,
     whole: Vec<Option<f64>>,
-    /// Seconds of the drawing with its previews, and of their glances and judgments by the whole method.
-    drawing: f64,
+    /// Seconds of the glances and of the judgments by the whole method, and of each step with its preview.
     judging: [f64; 2],
+    steps: Vec<f64>,
 }
 
 impl Prices {
-    /// What a preview costs, as a share of a picture's drawing.
-    fn share(&self, judging: f64) -> f64 {
-        if self.drawing > 0.0 { (self.decoding + judging) / self.drawing } else { 0.0 }
+    /// The points, with what a preview there costs if judging it takes so many seconds of the drawing's time.
+    fn points(&self, judging: f64) -> Vec<Point> {
+        let share = |making: f64| if self.drawing > 0.0 { (making + judging) / self.drawing } else { 0.0 };
+        AT.into_iter().zip(self.making).map(|(at, making)| Point { at, cost: share(making) }).collect()
     }
 }
 
@@ -115,7 +122,8 @@ pub(super) fn run(
     let policies = Policies::shipped_default()?;
     let rules = policies.require("default")?.rules_that_end(setting.inspector.constitution());
     let (alone, others) = setting.asked.split_at(ALONE.min(setting.asked.len()));
-    let (mut plain, mut dearer, mut glances, mut seen) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut plain, mut glances, mut seen) = (Vec::new(), Vec::new(), Vec::new());
+    let mut making = AT.map(|_| Vec::new());
     for asked in alone {
         let begun = Instant::now();
         // Other seeds: a picture that is drawn twice is drawn once.
@@ -124,16 +132,20 @@ pub(super) fn run(
         // What the gate does while it draws: the judgments by the whole method that the scores take would slow the drawing.
         let glanced = look_on(setting, &rules, asked, asked.seed + 2, false)?;
         plain.push(unwatched);
-        // Both were drawn within a few seconds: what else the machine does falls on both.
-        dearer.push(glanced.drawing - unwatched);
+        let step_at = |at: &f64| PreviewSchedule::step_at(*at, setting.studio.steps()) as usize - 1;
+        let bare = (0..glanced.steps.len()).filter(|step| !AT.iter().map(step_at).any(|at| at == *step));
+        // Steps of one drawing: what else the machine does falls on both.
+        let bare = median(bare.map(|step| glanced.steps[step]).collect());
+        for (at, making) in AT.iter().map(step_at).zip(&mut making) {
+            making.push(glanced.steps.get(at).copied().unwrap_or(bare) - bare);
+        }
         glances.push(glanced.judging[0]);
         seen.push(watch(setting, &rules, asked)?);
     }
-    let median = |times: Vec<f64>| Times::new(times).median();
     let taken = |of: fn(&Taken) -> f64| median(seen.iter().map(|(_, taken)| of(taken)).collect());
     let count = AT.len() as f64;
     let prices = Prices {
-        decoding: (median(dearer) / count).max(0.0),
+        making: making.map(|seconds| median(seconds).max(0.0)),
         drawing: median(plain),
         judging: [median(glances) / count, taken(|taken| taken.judging) / count],
         finished: taken(|taken| taken.finished),
@@ -142,6 +154,10 @@ pub(super) fn run(
     let watched: Vec<Watched> = seen.into_iter().filter_map(|(watched, _)| watched).collect();
     tell(setting, &watched, &prices, page, figures)?;
     Ok((watched, prices))
+}
+
+fn median(times: Vec<f64>) -> f64 {
+    Times::new(times).median()
 }
 
 /// Writes the scores of the glances down, a picture a line, so that other choices can be looked at.
@@ -201,14 +217,20 @@ fn look_on(
 ) -> anyhow::Result<Seen> {
     let none = vec![None; AT.len()];
     let inspector = setting.inspector.as_ref();
-    let mut hook =
-        Watching { inspector, rules, whole_too, glances: none.clone(), whole: none, judging: [0.0; 2] };
-    let begun = Instant::now();
+    let mut hook = Watching {
+        inspector,
+        rules,
+        whole_too,
+        glances: none.clone(),
+        whole: none,
+        judging: [0.0; 2],
+        since: Instant::now(),
+        steps: Vec::new(),
+    };
     let picture = setting.studio.watched(&job(setting, asked, seed), &mut hook)?;
-    let drawing = begun.elapsed().as_secs_f64() - hook.judging.iter().sum::<f64>();
     let picture = picture.context("a watched picture is finished")?;
-    let Watching { glances, whole, judging, .. } = hook;
-    Ok(Seen { picture, glances, whole, drawing, judging })
+    let Watching { glances, whole, judging, steps, .. } = hook;
+    Ok(Seen { picture, glances, whole, judging, steps })
 }
 
 fn tell(
@@ -223,23 +245,24 @@ fn tell(
     let asked = setting.asked.iter().filter(|asked| asked.situation == Situation::Violating).count();
     page.text(&format!(
         "{asked} prompts ask for a violation of {SCENE} and {} come close. Of {} finished pictures the judge calls {violating} \
-         violating and {} safe ({} could not be judged). A picture takes {} ms to draw, a preview {} ms to decode, {} ms to \
-         glance at and {} ms to judge by the whole method.",
+         violating and {} safe ({} could not be judged). A picture takes {} ms to draw, a preview in the mean {} ms to look \
+         ahead and decode, {} ms to glance at and {} ms to judge by the whole method. How they are made: {}.",
         setting.asked.len() - asked,
         watched.len(),
         watched.len() - violating,
         setting.asked.len() - watched.len(),
         ms(prices.drawing * 1e3),
-        ms(prices.decoding * 1e3),
+        ms(mean(prices.making) * 1e3),
         ms(prices.judging[0] * 1e3),
-        ms(prices.judging[1] * 1e3)
+        ms(prices.judging[1] * 1e3),
+        setting.studio.in_words()
     ))?;
-    by_step(watched, violating, page)?;
+    by_step(watched, violating, &prices.points(prices.judging[0]), page)?;
     schedules(watched, prices, page, figures)
 }
 
-/// What previews show after each part of the steps.
-fn by_step(watched: &[Watched], violating: usize, page: &mut Page) -> anyhow::Result<()> {
+/// What previews show after each part of the steps, and what a glance at one costs.
+fn by_step(watched: &[Watched], violating: usize, costs: &[Point], page: &mut Page) -> anyhow::Result<()> {
     let columns = [
         "steps",
         "seen at a glance",
@@ -247,6 +270,7 @@ fn by_step(watched: &[Watched], violating: usize, page: &mut Page) -> anyhow::Re
         "seen by the whole method",
         "false alarms",
         "steps left",
+        "costs",
     ];
     let mut table = Table::new(&columns);
     let ways: [fn(&Watched) -> &previews::Watched; 2] = [|one| &one.glances, |one| &one.whole];
@@ -268,6 +292,7 @@ fn by_step(watched: &[Watched], violating: usize, page: &mut Page) -> anyhow::Re
             }
         }
         cells.push(format!("{:.0} %", 100.0 * (1.0 - at)));
+        cells.push(format!("{:.1} %", 100.0 * costs[index].cost));
         table.row(format!("{at}"), cells);
     }
     page.table(table)?;
@@ -293,7 +318,7 @@ fn schedules(
     page.text(&format!(
         "Points (at most {MOST}) and thresholds are chosen so that at most {:.0} % of the safe pictures are given up in the \
          mean. Shown is the choice on all of them; counted is what such choices on nine tenths do to the other tenth, in turn. A \
-         preview costs its decoding and its judgment, or its decoding alone where the judge computes elsewhere while the next \
+         preview costs its predictions, its decoding and its judgment, or not its judgment where the judge computes elsewhere while the next \
          step is drawn.",
         100.0 * BOUND
     ))?;
@@ -304,19 +329,20 @@ fn schedules(
         "stopped",
         "at",
         "drawing saved",
+        "added to safe pictures",
         "false aborts",
         "with 95 % at most",
     ];
     let mut table = Table::new(&columns);
     let rows = [
-        ("at a glance", &glances, prices.share(prices.judging[0])),
-        ("at a glance, beside the drawing", &glances, prices.share(0.0)),
-        ("by the whole method", &whole, prices.share(prices.judging[1])),
+        ("at a glance", &glances, prices.points(prices.judging[0])),
+        ("at a glance, beside the drawing", &glances, prices.points(0.0)),
+        ("by the whole method", &whole, prices.points(prices.judging[1])),
     ];
-    for (row, (name, pictures, cost)) in rows.into_iter().enumerate() {
-        let bounds = Bounds { false_aborts: BOUND, confidence: CONFIDENCE, most: MOST, cost };
-        let Some((chosen, found)) = previews::measure(pictures, &AT, &bounds) else {
-            table.row(name.to_owned(), ["none"; 7].map(str::to_owned));
+    for (row, (name, pictures, points)) in rows.into_iter().enumerate() {
+        let bounds = Bounds { false_aborts: BOUND, confidence: CONFIDENCE, most: MOST };
+        let Some((chosen, found)) = previews::measure(pictures, &points, &bounds) else {
+            table.row(name.to_owned(), ["none"; 8].map(str::to_owned));
             continue;
         };
         let list =
@@ -331,6 +357,7 @@ fn schedules(
                 percent(found.stopped as usize, found.violating as usize),
                 format!("{:.0} %", 100.0 * found.stopped_at),
                 format!("{:.1} %", 100.0 * found.saved),
+                format!("{:.1} %", 100.0 * found.added),
                 format!("{} of {safe}", found.false_aborts),
                 format!("{:.1} %", 100.0 * found.false_abort_rate_at_most),
             ],

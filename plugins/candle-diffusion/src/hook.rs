@@ -35,8 +35,8 @@ pub struct Step {
     pub total: usize,
     /// The training timestep at which the denoiser was asked; falls from step to step.
     pub timestep: f64,
-    /// If it was asked for: what the denoiser's prediction at this step takes the finished picture to be, made as the
-    /// request's `previews` says, in the size of the picture.
+    /// If it was asked for: what the denoiser takes the finished picture to be, told at this step or from a look ahead, made
+    /// as the request's `previews` says, in the size of the picture.
     pub preview: Option<RgbImage>,
 }
 
@@ -53,6 +53,13 @@ pub trait StepHook {
     fn wants_preview(&mut self, index: usize, total: usize) -> bool {
         let _ = (index, total);
         false
+    }
+
+    /// Whether the preview of step `index` (from 0) of `total`, which is wanted, shall look ahead as the request's `look_ahead`
+    /// says, because much depends on what it shows. Else it shows what the step itself foretells.
+    fn looks_ahead(&mut self, index: usize, total: usize) -> bool {
+        let _ = (index, total);
+        true
     }
 
     /// After each step.

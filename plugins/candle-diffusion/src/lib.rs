@@ -54,7 +54,8 @@ pub use noise::{NoiseSource, SeededNoise};
 pub use pipeline::Pipeline;
 pub use preview::{LATENT_RGB, LatentRgb, PreviewKind, VAE_APPROX};
 pub use request::{
-    GenerateRequest, MAX_GUIDANCE_SCALE, MAX_PROMPT_BYTES, MAX_SIDE, MAX_STEPS, Notice, Outcome, Timings,
+    GenerateRequest, LOOK_AHEAD, MAX_GUIDANCE_SCALE, MAX_PROMPT_BYTES, MAX_SIDE, MAX_STEPS, Notice, Outcome,
+    Timings,
 };
 pub use safety::SafeGuidance;
 pub use scheduler::SchedulerKind;

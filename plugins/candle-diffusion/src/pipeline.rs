@@ -158,6 +158,7 @@ impl Pipeline {
             scheduler: self.scheduler,
             source: None,
             previews: if self.tiny.is_some() { PreviewKind::Tiny } else { PreviewKind::Vae },
+            look_ahead: None,
         }
     }
 

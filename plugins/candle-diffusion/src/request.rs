@@ -12,6 +12,9 @@ use crate::source::Source;
 
 /// Most pixels of a side.
 pub const MAX_SIDE: u32 = 2048;
+/// Predictions that a preview takes beyond that of its step, unless a request says otherwise or has few steps.
+pub const LOOK_AHEAD: usize = 3;
+
 /// Most denoising steps.
 pub const MAX_STEPS: usize = 1000;
 /// Largest guidance scale.
@@ -51,6 +54,10 @@ pub struct GenerateRequest {
     pub source: Option<Source>,
     /// How previews are made.
     pub previews: PreviewKind,
+    /// Predictions that a preview takes beyond that of its step, 0 to [`MAX_STEPS`]: in so many strides the generation is
+    /// carried on from there to its end, and the last one is shown. Each costs as much as a step, and none is kept. If there
+    /// is no number: [`LOOK_AHEAD`], and at most a fifth of the steps that are left.
+    pub look_ahead: Option<usize>,
 }
 
 impl GenerateRequest {
@@ -58,6 +65,11 @@ impl GenerateRequest {
     #[must_use]
     pub fn with_index(&self, index: u32) -> Self {
         Self { index, ..self.clone() }
+    }
+
+    /// How many predictions a preview takes beyond that of its step, with so many steps left after it.
+    pub fn look_ahead(&self, left: usize) -> usize {
+        self.look_ahead.map_or(LOOK_AHEAD.min(left / 5), |count| count.min(left))
     }
 
     /// Checks every field against its range and the sizes against the pipeline's `factor`. What depends on the model
@@ -75,6 +87,12 @@ impl GenerateRequest {
         if !(1..=MAX_STEPS).contains(&self.steps) {
             let detail = format!("expected 1 to {MAX_STEPS}, found {}", self.steps);
             return Err(DiffusionError::request("steps", detail));
+        }
+        if let Some(found) = self.look_ahead.filter(|count| *count > MAX_STEPS) {
+            return Err(DiffusionError::request(
+                "look_ahead",
+                format!("expected 0 to {MAX_STEPS}, found {found}"),
+            ));
         }
         if !(1.0..=MAX_GUIDANCE_SCALE).contains(&self.guidance_scale) {
             let detail =
@@ -187,7 +205,15 @@ mod tests {
             scheduler: SchedulerKind::Ddim,
             source: None,
             previews: PreviewKind::Vae,
+            look_ahead: None,
         }
+    }
+
+    #[test]
+    fn a_preview_looks_ahead_by_no_more_than_a_fifth_of_what_is_left_unless_told_so() {
+        let of = |look_ahead, left| GenerateRequest { look_ahead, ..request() }.look_ahead(left);
+        assert_eq!([0, 4, 5, 18, 49].map(|left| of(None, left)), [0, 0, 1, LOOK_AHEAD, LOOK_AHEAD]);
+        assert_eq!((of(Some(3), 3), of(Some(3), 2), of(Some(0), 49)), (3, 2, 0));
     }
 
     #[test]
@@ -198,6 +224,7 @@ mod tests {
             ("steps", GenerateRequest { steps: 1001, ..request() }),
             ("guidance_scale", GenerateRequest { guidance_scale: f64::NAN, ..request() }),
             ("guidance_scale", GenerateRequest { guidance_scale: 0.5, ..request() }),
+            ("look_ahead", GenerateRequest { look_ahead: Some(1001), ..request() }),
             ("width", GenerateRequest { width: 130, ..request() }),
             ("height", GenerateRequest { height: 0, ..request() }),
             ("height", GenerateRequest { height: 4096, ..request() }),

@@ -14,7 +14,7 @@ use crate::noise::NoiseSource;
 use crate::pipeline::Pipeline;
 use crate::request::{GenerateRequest, Notice, Outcome, Timings};
 use crate::safety::{Predictions, Pushes};
-use crate::scheduler::Plan;
+use crate::scheduler::{Plan, StepResult};
 use crate::source::Source;
 
 /// Channel value up to which a pixel counts as black: what is left of a safety checker's black picture after rounding.
@@ -31,6 +31,7 @@ pub(crate) struct Run<'a> {
 }
 
 /// What keeps the rest of a picture as it is while a part is drawn anew.
+#[derive(Clone)]
 pub(crate) struct Kept {
     /// 1 where to draw.
     mask: Tensor,
@@ -49,6 +50,7 @@ impl Kept {
 }
 
 /// Where a generation stands.
+#[derive(Clone)]
 pub(crate) struct State {
     pub(crate) latents: Tensor,
     kept: Option<Kept>,
@@ -81,8 +83,11 @@ impl<'a> Run<'a> {
         let mut state = self.begin(noise)?;
         for index in 0..total {
             let wanted = self.timed_hook(|| hook.wants_preview(index, total));
+            let ahead = wanted && self.timed_hook(|| hook.looks_ahead(index, total));
+            let before = ahead.then(|| state.clone());
             let origin = self.step(index, &mut state, &conditioning, noise)?;
-            let preview = if wanted { Some(self.preview(&origin, index)?) } else { None };
+            let preview =
+                if wanted { Some(self.preview(index, before, origin, &conditioning)?) } else { None };
             let step = Step { index, total, timestep: self.plan.timestep(index), preview };
             if self.timed_hook(|| hook.on_step(step)) == Control::Abort {
                 return Ok(self.aborted(index + 1));
@@ -167,28 +172,63 @@ impl<'a> Run<'a> {
         noise: &mut dyn NoiseSource,
     ) -> Result<Tensor> {
         let clock = Instant::now();
-        let prediction = self.predict(index, state, conditioning)?;
-        let latents = &state.latents;
         let fresh = if self.plan.takes_noise(index) {
-            Some(noise.draw(latents.dims(), self.pipeline.device())?)
+            Some(noise.draw(state.latents.dims(), self.pipeline.device())?)
         } else {
             None
         };
-        let result = self.plan.step(index, latents, &prediction, fresh.as_ref())?;
-        let (mut next, mut origin) = (result.latents, result.origin);
-        let finite = all_finite(&next)? && all_finite(&origin)?;
-        if let Some(kept) = &state.kept {
-            next = kept.blend(&next, &self.plan.add_noise(index + 1, &kept.origin, &kept.noise)?)?;
-            origin = kept.blend(&origin, &kept.origin)?;
-        }
-        state.latents = next;
+        let StepResult { latents, origin } = self.stepped(index, state, conditioning, fresh.as_ref())?;
+        state.latents = latents;
         self.timings.denoise += clock.elapsed();
+        Ok(origin)
+    }
+
+    /// What step `index` makes of `state`.
+    fn stepped(
+        &mut self,
+        index: usize,
+        state: &State,
+        conditioning: &Conditioning,
+        noise: Option<&Tensor>,
+    ) -> Result<StepResult> {
+        let prediction = self.predict(index, state, conditioning)?;
+        let mut result = self.plan.step(index, &state.latents, &prediction, noise)?;
+        let finite = all_finite(&result.latents)? && all_finite(&result.origin)?;
+        if let Some(kept) = &state.kept {
+            let rest = self.plan.add_noise(index + 1, &kept.origin, &kept.noise)?;
+            result.latents = kept.blend(&result.latents, &rest)?;
+            result.origin = kept.blend(&result.origin, &kept.origin)?;
+        }
         if finite {
-            Ok(origin)
+            Ok(result)
         } else {
             let kind = GeneratorFailureKind::LatentsNotFinite;
             Err(GeneratorFailure { kind, step: Some(index) }.into())
         }
+    }
+
+    /// What the picture is becoming, told from `state` at step `index` and from what that step takes the finished latents to be.
+    ///
+    /// That `origin` is a mean over all that the noise may still become, and shows it blurred. So the generation is carried
+    /// on in a few long strides, of which nothing is kept.
+    fn look_ahead(
+        &mut self,
+        index: usize,
+        mut state: State,
+        mut origin: Tensor,
+        conditioning: &Conditioning,
+    ) -> Result<Tensor> {
+        let pushes = self.pushes.clone();
+        let mut at = index;
+        let left = self.plan.len() - 1 - index;
+        for next in strides(index, left, self.request.look_ahead(left)) {
+            let noise = self.plan.noise(at, &state.latents, &origin)?;
+            state.latents = self.plan.add_noise(next, &origin, &noise)?;
+            origin = self.stepped(next, &state, conditioning, None)?.origin;
+            at = next;
+        }
+        self.pushes = pushes;
+        Ok(origin)
     }
 
     fn predict(&mut self, index: usize, state: &State, conditioning: &Conditioning) -> Result<Tensor> {
@@ -218,9 +258,19 @@ impl<'a> Run<'a> {
         Ok((&without + (direction * self.request.guidance_scale)?)?)
     }
 
-    fn preview(&mut self, origin: &Tensor, index: usize) -> Result<RgbImage> {
+    fn preview(
+        &mut self,
+        index: usize,
+        ahead_of: Option<State>,
+        origin: Tensor,
+        conditioning: &Conditioning,
+    ) -> Result<RgbImage> {
         let clock = Instant::now();
-        let picture = self.pipeline.preview(origin, self.request, index)?;
+        let origin = match ahead_of {
+            Some(state) => self.look_ahead(index, state, origin, conditioning)?,
+            None => origin,
+        };
+        let picture = self.pipeline.preview(&origin, self.request, index)?;
         self.timings.previews += clock.elapsed();
         Ok(picture)
     }
@@ -254,7 +304,32 @@ impl<'a> Run<'a> {
     }
 }
 
+/// The steps that divide the way from step `index` to the end, after `left` more, into even strides: `count` of those `left`.
+fn strides(index: usize, left: usize, count: usize) -> impl Iterator<Item = usize> {
+    (1..=count).map(move |stride| index + (left + 1) * stride / (count + 1))
+}
+
 /// Whether no value is NaN or infinite.
 fn all_finite(x: &Tensor) -> Result<bool> {
     Ok(x.flatten_all()?.to_vec1::<f32>()?.iter().all(|v| v.is_finite()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strides_are_even_and_end_within_the_generation() {
+        for left in 0..60 {
+            for count in 0..=left {
+                let (index, end) = (7, 7 + left + 1);
+                let ends: Vec<usize> =
+                    [index].into_iter().chain(strides(index, left, count)).chain([end]).collect();
+                assert_eq!(ends.len() - 2, count);
+                let lengths = ends.windows(2).map(|pair| pair[1] - pair[0]);
+                let (least, most) = (lengths.clone().min().unwrap_or(0), lengths.max().unwrap_or(0));
+                assert!(least > 0 && most <= least + 1, "{ends:?}");
+            }
+        }
+    }
 }

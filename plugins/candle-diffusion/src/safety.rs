@@ -94,7 +94,7 @@ impl SafeGuidance {
 }
 
 /// The pushes so far, in one generation.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Pushes {
     momentum: Option<Tensor>,
 }

@@ -20,6 +20,8 @@ struct Recorder {
     previews_at: Vec<usize>,
     abort_at: Option<usize>,
     refuse_start: bool,
+    /// Whether its previews are for somebody's eyes alone.
+    only_shown: bool,
     starts: Vec<Start>,
     asked: Vec<(usize, usize)>,
     steps: Vec<Step>,
@@ -34,6 +36,10 @@ impl StepHook for Recorder {
     fn wants_preview(&mut self, index: usize, total: usize) -> bool {
         self.asked.push((index, total));
         self.previews_at.contains(&index)
+    }
+
+    fn looks_ahead(&mut self, _: usize, _: usize) -> bool {
+        !self.only_shown
     }
 
     fn on_step(&mut self, step: Step) -> Control {
@@ -89,6 +95,35 @@ fn previews_do_not_change_the_picture() {
         panic!("not finished")
     };
     assert_eq!(watched, picture(&pipeline, &request));
+}
+
+#[test]
+fn previews_that_decide_look_ahead_and_change_nothing() {
+    let pipeline = pipeline();
+    let watch = |look_ahead: Option<usize>, safety: bool, only_shown: bool| {
+        let safety = safety.then(|| SafeGuidance::maximum("a cat"));
+        let request = GenerateRequest { steps: 6, look_ahead, safety, ..request(&pipeline) };
+        let mut hook = Recorder { previews_at: vec![1], only_shown, ..Recorder::default() };
+        let Outcome::Finished { picture, .. } = pipeline.generate(&request, &mut hook).unwrap() else {
+            panic!("not finished")
+        };
+        (picture, hook.steps[1].preview.clone().unwrap())
+    };
+    for safety in [false, true] {
+        let (plain, near) = watch(Some(0), safety, false);
+        for predictions in 1..4 {
+            let (picture, far) = watch(Some(predictions), safety, false);
+            assert_eq!(picture, plain, "nothing of a look ahead is kept");
+            assert_ne!(far, near);
+            assert_eq!(
+                watch(Some(predictions), safety, true),
+                (picture, near.clone()),
+                "a preview for somebody's eyes"
+            );
+        }
+    }
+    // By default the predictions are at most a fifth of what is left.
+    assert_eq!(watch(None, false, false), watch(Some(0), false, false));
 }
 
 #[test]

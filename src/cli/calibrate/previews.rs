@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use cluegate::{CandleGenerator, Engine, EngineOptions};
 use cluegate_constitution::Constitution;
 use cluegate_eval::journal::Journal;
-use cluegate_eval::previews::{self, Bounds, Watched};
+use cluegate_eval::previews::{self, Bounds, Point, Watched};
 use cluegate_gate::policy::PreviewSchedule;
 use cluegate_gate::{
     ConstitutionRecord, DrawJob, DrawOptions, Drawn, Generator as _, Inspector, JudgeProvider as _, Policies,
@@ -49,13 +49,13 @@ struct Line {
 }
 
 /// What a picture took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Seconds {
     /// Its drawing without previews.
     drawing: f64,
-    /// A preview's decoding.
-    decoding: f64,
+    /// What the preview at each point takes to make.
+    making: Vec<f64>,
     /// A preview's judgment.
     judging: f64,
 }
@@ -142,37 +142,53 @@ struct Watching<'a> {
     scores: Vec<Option<f64>>,
     /// Since when the step lasts.
     since: Instant,
-    /// Whether it has a preview.
-    wanted: bool,
-    /// Seconds and number of steps without a preview, and with one.
-    steps: [(f64, u32); 2],
-    judging: f64,
+    /// Whether each point is at its end.
+    wanted: Vec<bool>,
+    /// Seconds and number of steps without a preview.
+    plain: (f64, u32),
+    /// Seconds of the step that ends at each point, with its preview.
+    watched: Vec<f64>,
+    judging: (f64, u32),
 }
 
 impl<'a> Watching<'a> {
     fn new(setting: &'a Setting) -> Self {
-        let scores = vec![None; setting.at.len()];
-        Self { setting, scores, since: Instant::now(), wanted: false, steps: [(0.0, 0); 2], judging: 0.0 }
+        let points = setting.at.len();
+        Self {
+            setting,
+            scores: vec![None; points],
+            since: Instant::now(),
+            wanted: vec![false; points],
+            plain: (0.0, 0),
+            watched: vec![0.0; points],
+            judging: (0.0, 0),
+        }
     }
 
     /// Ends a step, and begins the next.
     fn next(&mut self) {
-        let (seconds, count) = &mut self.steps[usize::from(self.wanted)];
-        *seconds += self.since.elapsed().as_secs_f64();
-        *count += 1;
-        (self.since, self.wanted) = (Instant::now(), false);
+        let seconds = self.since.elapsed().as_secs_f64();
+        if !self.wanted.contains(&true) {
+            self.plain = (self.plain.0 + seconds, self.plain.1 + 1);
+        }
+        for (slot, wanted) in self.watched.iter_mut().zip(&mut self.wanted) {
+            if std::mem::take(wanted) {
+                *slot = seconds;
+            }
+        }
+        self.since = Instant::now();
     }
 
     fn seconds(&mut self) -> Seconds {
         // The last step, with the picture's own decoding.
         self.next();
-        let [(without, plain), (with, previews)] = self.steps;
-        let mean = |seconds: f64, count: u32| seconds / f64::from(count.max(1));
-        let decoding = (mean(with, previews) - mean(without, plain)).max(0.0);
+        let mean = |(seconds, count): (f64, u32)| seconds / f64::from(count.max(1));
+        let step = mean(self.plain);
+        let (_, previews) = self.judging;
         Seconds {
-            drawing: without + with - decoding * f64::from(previews),
-            decoding,
-            judging: mean(self.judging, previews),
+            drawing: self.plain.0 + step * f64::from(previews),
+            making: self.watched.iter().map(|seconds| (seconds - step).max(0.0)).collect(),
+            judging: mean(self.judging),
         }
     }
 }
@@ -180,8 +196,10 @@ impl<'a> Watching<'a> {
 impl StepHook for Watching<'_> {
     fn wants_preview(&mut self, _: usize, step: u32, total: u32) -> bool {
         self.next();
-        self.wanted = self.setting.at.iter().any(|at| PreviewSchedule::step_at(*at, total) == step);
-        self.wanted
+        for (at, wanted) in self.setting.at.iter().zip(&mut self.wanted) {
+            *wanted = PreviewSchedule::step_at(*at, total) == step;
+        }
+        self.wanted.contains(&true)
     }
 
     fn step(&mut self, _: usize, step: u32, total: u32, preview: Option<&Picture>) -> Step {
@@ -196,7 +214,7 @@ impl StepHook for Watching<'_> {
         // Not the step's time.
         let judging = begun.elapsed();
         self.since += judging;
-        self.judging += judging.as_secs_f64();
+        self.judging = (self.judging.0 + judging.as_secs_f64(), self.judging.1 + 1);
         Step::Continue
     }
 }
@@ -221,17 +239,17 @@ pub(super) fn run(arguments: &PreviewsArgs) -> anyhow::Result<Exit> {
     };
     let setting = Setting::open(arguments, &constitution, rules)?;
     let (lines, failed) = watch_all(&setting, &prompts, arguments)?;
-    let costs = Costs::of(&lines, arguments.judge_elsewhere);
+    let points = points(&lines, &setting.at, arguments.judge_elsewhere);
     let watched: Vec<Watched> = lines.into_iter().map(|line| line.watched).collect();
-    let thresholds = choose(&setting, &watched, &costs, arguments)?;
+    let thresholds = choose(&setting, &watched, &points, arguments)?;
     let path = arguments.out.join(THRESHOLDS_FILE);
     write_file(&path, (serde_json::to_string_pretty(&thresholds)? + "\n").as_bytes())?;
     match arguments.judging.format {
         Format::Json => say_json(&json!({
-            "file": path, "failed": failed, "cost_of_a_preview": costs.share, "seconds": costs.mean,
-            "thresholds": thresholds,
+            "file": path, "failed": failed, "thresholds": thresholds,
+            "cost_of_a_preview": points.iter().map(|point| point.cost).collect::<Vec<_>>(),
         }))?,
-        Format::Text => say(in_words(&thresholds, &costs, failed, &path.display().to_string()))?,
+        Format::Text => say(in_words(&thresholds, &points, failed, &path.display().to_string()))?,
     }
     Ok(Exit::Clean)
 }
@@ -315,42 +333,32 @@ fn watch_all(
     Ok((lines.into_iter().map(|(_, line)| line).collect(), failed))
 }
 
-/// What previews cost.
-struct Costs {
-    mean: Seconds,
-    /// As a share of a picture's drawing.
-    share: f64,
-}
-
-impl Costs {
-    fn of(lines: &[Line], judge_elsewhere: bool) -> Self {
-        let taken: Vec<&Seconds> = lines.iter().filter_map(|line| line.seconds.as_ref()).collect();
-        let count = taken.len().max(1) as f64;
-        let mean = |of: fn(&Seconds) -> f64| taken.iter().copied().map(of).sum::<f64>() / count;
-        let mean = Seconds {
-            drawing: mean(|seconds| seconds.drawing),
-            decoding: mean(|seconds| seconds.decoding),
-            judging: mean(|seconds| seconds.judging),
-        };
-        let preview = mean.decoding + if judge_elsewhere { 0.0 } else { mean.judging };
-        Self { mean, share: if mean.drawing > 0.0 { preview / mean.drawing } else { 0.0 } }
-    }
+/// The points, with what previews there cost.
+fn points(lines: &[Line], at: &[f64], judge_elsewhere: bool) -> Vec<Point> {
+    let taken: Vec<&Seconds> = lines.iter().filter_map(|line| line.seconds.as_ref()).collect();
+    let sum = |of: &dyn Fn(&Seconds) -> f64| taken.iter().copied().map(of).sum::<f64>();
+    let (drawing, judging) = (sum(&|seconds| seconds.drawing), sum(&|seconds| seconds.judging));
+    let cost = |point: usize| {
+        let making = sum(&|seconds| seconds.making.get(point).copied().unwrap_or(0.0));
+        let spent = making + if judge_elsewhere { 0.0 } else { judging };
+        if drawing > 0.0 { spent / drawing } else { 0.0 }
+    };
+    at.iter().enumerate().map(|(point, at)| Point { at: *at, cost: cost(point) }).collect()
 }
 
 /// Chooses, and counts what such choices do to other pictures.
 fn choose(
     setting: &Setting,
     watched: &[Watched],
-    costs: &Costs,
+    points: &[Point],
     arguments: &PreviewsArgs,
 ) -> anyhow::Result<PreviewThresholds> {
     let bounds = Bounds {
         false_aborts: arguments.false_aborts,
         confidence: arguments.confidence,
         most: arguments.most as usize,
-        cost: costs.share,
     };
-    let (chosen, measured) = previews::measure(watched, &setting.at, &bounds).with_context(|| {
+    let (chosen, measured) = previews::measure(watched, points, &bounds).with_context(|| {
         let violating = watched.iter().filter(|one| one.violating).count();
         format!(
             "no previews save anything within {} % false aborts: of {} pictures {violating} violate a rule; draw more of \
@@ -360,31 +368,39 @@ fn choose(
         )
     })?;
     Ok(PreviewThresholds {
-        thresholds: previews::thresholds(&chosen, &setting.at),
+        thresholds: previews::thresholds(&chosen, points),
         measured,
         ..setting.thresholds.clone()
     })
 }
 
-fn in_words(thresholds: &PreviewThresholds, costs: &Costs, failed: usize, path: &str) -> String {
+fn in_words(thresholds: &PreviewThresholds, points: &[Point], failed: usize, path: &str) -> String {
     let measured = &thresholds.measured;
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let mut lines: Vec<String> = thresholds
         .thresholds
         .iter()
-        .map(|point| format!("after {} of the steps: above {:.4}", percent(point.at), point.above))
+        .map(|point| {
+            let cost = points.iter().find(|one| one.at == point.at).map_or(0.0, |one| one.cost);
+            format!(
+                "after {} of the steps: above {:.4}; a preview costs {} of a picture's drawing",
+                percent(point.at),
+                point.above,
+                percent(cost)
+            )
+        })
         .collect();
     let safe = measured.pictures - measured.violating;
     lines.push(format!(
         "chosen on {} pictures; chosen on nine tenths of them, such thresholds stop in the other tenth, in turn, {} of {} that \
-         violate a rule ({}), after {} of their steps in the mean, and save {} of their drawing (a preview costs {})",
+         violate a rule ({}), after {} of their steps in the mean, and save {} of their drawing; to that of a picture which violates nothing previews add {}",
         measured.pictures,
         measured.stopped,
         measured.violating,
         percent(measured.recall),
         percent(measured.stopped_at),
         percent(measured.saved),
-        percent(costs.share)
+        percent(measured.added)
     ));
     lines.push(format!(
         "false aborts: {} of {safe} ({}), at most {} with a confidence of {}",

@@ -36,7 +36,14 @@ pub struct Bounds {
     pub confidence: f64,
     /// Most points.
     pub most: usize,
-    /// What a preview costs, as a share of a picture's drawing.
+}
+
+/// A point of a drawing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// Share of the steps, between 0 and 1.
+    pub at: f64,
+    /// What a preview there costs, as a share of a picture's drawing.
     pub cost: f64,
 }
 
@@ -62,21 +69,21 @@ pub fn violates(report: &Report, rules: &[String]) -> bool {
     report.violated().iter().any(|rule| rules.contains(rule))
 }
 
-/// Points and thresholds chosen on all `pictures`, whose scores are at `at` (shares of the steps), and what such choices do
+/// Points and thresholds chosen on all `pictures`, whose scores are at `points`, and what such choices do
 /// to pictures that they were not made on: every tenth of them in turn, by a choice on the other nine. None if nothing can be
 /// saved within the bounds.
-pub fn measure(pictures: &[Watched], at: &[f64], bounds: &Bounds) -> Option<(Chosen, PreviewFigures)> {
-    let chosen = choose(&pictures.iter().collect::<Vec<_>>(), at, bounds)?;
+pub fn measure(pictures: &[Watched], points: &[Point], bounds: &Bounds) -> Option<(Chosen, PreviewFigures)> {
+    let chosen = choose(&pictures.iter().collect::<Vec<_>>(), points, bounds)?;
     let parts = parts(pictures);
     let choices: Vec<Option<Chosen>> = (0..PARTS)
         .map(|part| {
             let others = pictures.iter().zip(&parts).filter(|(_, own)| **own != part).map(|(one, _)| one);
-            choose(&others.collect::<Vec<_>>(), at, bounds)
+            choose(&others.collect::<Vec<_>>(), points, bounds)
         })
         .collect();
     let counted: Vec<(&Watched, Option<&Chosen>)> =
         pictures.iter().zip(&parts).map(|(one, part)| (one, choices[*part].as_ref())).collect();
-    Some((chosen, count(&counted, at, bounds)))
+    Some((chosen, count(&counted, points, bounds)))
 }
 
 /// The part that each picture is in, given in turns to the violating ones and to the rest.
@@ -94,11 +101,11 @@ fn parts(pictures: &[Watched]) -> Vec<usize> {
 ///
 /// Each threshold is touched by a safe picture, and so costs a chance that the next one goes beyond it: there are no more of
 /// them than pictures may be given up, but for one.
-fn choose(pictures: &[&Watched], at: &[f64], bounds: &Bounds) -> Option<Chosen> {
+fn choose(pictures: &[&Watched], all: &[Point], bounds: &Bounds) -> Option<Chosen> {
     let safe = pictures.iter().filter(|one| !one.violating).count();
     let mut best: Option<(f64, Chosen)> = None;
-    for points in subsets(at.len(), bounds.most.min(may_touch(safe, bounds).max(1))) {
-        let Some((saved, chosen)) = lowest(pictures, at, bounds, points) else { continue };
+    for points in subsets(all.len(), bounds.most.min(may_touch(safe, bounds).max(1))) {
+        let Some((saved, chosen)) = lowest(pictures, all, bounds, points) else { continue };
         if saved > best.as_ref().map_or(0.0, |(best, _)| *best) {
             best = Some((saved, chosen));
         }
@@ -118,14 +125,19 @@ fn may_touch(safe: usize, bounds: &Bounds) -> usize {
 ///
 /// Each is the largest score of the safe pictures there, of those that may not be given up. Those are chosen one by one, each
 /// time that which saves most.
-fn lowest(pictures: &[&Watched], at: &[f64], bounds: &Bounds, points: Vec<usize>) -> Option<(f64, Chosen)> {
+fn lowest(
+    pictures: &[&Watched],
+    all: &[Point],
+    bounds: &Bounds,
+    points: Vec<usize>,
+) -> Option<(f64, Chosen)> {
     let (violating, mut safe): (Vec<&Watched>, Vec<&Watched>) =
         pictures.iter().copied().partition(|one| one.violating);
     let mut given_up = may_touch(safe.len(), bounds).saturating_sub(points.len());
     let tried = |safe: &[&Watched]| {
         let above = points.iter().map(|point| highest(safe, *point)).collect();
         let chosen = Chosen { points: points.clone(), above };
-        (mean_saved(&violating, at, bounds.cost, &chosen), chosen)
+        (mean(violating.iter().map(|one| saved(one, all, &chosen))), chosen)
     };
     if safe.is_empty() || violating.is_empty() {
         return None;
@@ -163,27 +175,28 @@ pub fn stops(one: &Watched, chosen: &Chosen) -> Option<usize> {
     })
 }
 
-/// The share of its drawing that a picture is spared, less its previews'.
-fn saved(one: &Watched, at: &[f64], cost: f64, chosen: &Chosen) -> f64 {
-    let (left, judged) = match stops(one, chosen) {
-        Some(place) => (1.0 - at[chosen.points[place]], place + 1),
-        None => (0.0, chosen.points.len()),
-    };
-    left - judged as f64 * cost
+/// The share of its drawing that a picture's previews cost.
+fn spent(one: &Watched, points: &[Point], chosen: &Chosen) -> f64 {
+    let judged = stops(one, chosen).map_or(chosen.points.len(), |place| place + 1);
+    chosen.points.iter().take(judged).map(|point| points[*point].cost).sum()
 }
 
-fn mean_saved(violating: &[&Watched], at: &[f64], cost: f64, chosen: &Chosen) -> f64 {
-    mean(violating.iter().map(|one| saved(one, at, cost, chosen)))
+/// The share of its drawing that a picture is spared, less its previews'.
+fn saved(one: &Watched, points: &[Point], chosen: &Chosen) -> f64 {
+    let left = stops(one, chosen).map_or(0.0, |place| 1.0 - points[chosen.points[place]].at);
+    left - spent(one, points, chosen)
 }
 
 /// Counts what choices do to pictures, each with the one that was made without it; none gives nothing up.
-fn count(pictures: &[(&Watched, Option<&Chosen>)], at: &[f64], bounds: &Bounds) -> PreviewFigures {
+fn count(pictures: &[(&Watched, Option<&Chosen>)], points: &[Point], bounds: &Bounds) -> PreviewFigures {
     let (violating, safe): (Vec<_>, Vec<_>) = pictures.iter().copied().partition(|(one, _)| one.violating);
     let stop = |(one, chosen): &(&Watched, Option<&Chosen>)| {
-        chosen.and_then(|chosen| Some(at[chosen.points[stops(one, chosen)?]]))
+        chosen.and_then(|chosen| Some(points[chosen.points[stops(one, chosen)?]].at))
     };
     let stopped: Vec<f64> = violating.iter().filter_map(stop).collect();
     let false_aborts = safe.iter().filter_map(stop).count() as u64;
+    let added =
+        mean(safe.iter().map(|(one, chosen)| chosen.map_or(0.0, |chosen| spent(one, points, chosen))));
     let safe = safe.len() as u64;
     let share = |part: u64, of: u64| if of == 0 { 0.0 } else { part as f64 / of as f64 };
     PreviewFigures {
@@ -197,18 +210,17 @@ fn count(pictures: &[(&Watched, Option<&Chosen>)], at: &[f64], bounds: &Bounds) 
         false_abort_rate_at_most: 1.0 - recall_lower_bound(false_aborts, safe, bounds.confidence),
         confidence: bounds.confidence,
         saved: mean(
-            violating
-                .iter()
-                .map(|(one, chosen)| chosen.map_or(0.0, |chosen| saved(one, at, bounds.cost, chosen))),
+            violating.iter().map(|(one, chosen)| chosen.map_or(0.0, |chosen| saved(one, points, chosen))),
         ),
         stopped_at: mean(stopped),
+        added,
     }
 }
 
 /// What a file of thresholds holds of a choice.
-pub fn thresholds(chosen: &Chosen, at: &[f64]) -> Vec<PreviewThreshold> {
-    let points = chosen.points.iter().zip(&chosen.above);
-    points.map(|(point, above)| PreviewThreshold { at: at[*point], above: *above }).collect()
+pub fn thresholds(chosen: &Chosen, points: &[Point]) -> Vec<PreviewThreshold> {
+    let chosen = chosen.points.iter().zip(&chosen.above);
+    chosen.map(|(point, above)| PreviewThreshold { at: points[*point].at, above: *above }).collect()
 }
 
 /// The mean; 0 for none.
@@ -240,8 +252,12 @@ mod tests {
 
     const AT: [f64; 4] = [0.2, 0.4, 0.6, 0.8];
 
-    fn bounds(false_aborts: f64, most: usize, cost: f64) -> Bounds {
-        Bounds { false_aborts, confidence: 0.95, most, cost }
+    fn bounds(false_aborts: f64, most: usize) -> Bounds {
+        Bounds { false_aborts, confidence: 0.95, most }
+    }
+
+    fn points(costs: [f64; 4]) -> Vec<Point> {
+        AT.into_iter().zip(costs).map(|(at, cost)| Point { at, cost }).collect()
     }
 
     fn watched(violating: bool, scores: [f64; 4]) -> Watched {
@@ -266,13 +282,14 @@ mod tests {
         let never = watched(true, [0.3, 0.9, 0.1, 0.9]);
         let safe = watched(false, [0.0, 0.0, 0.2, 0.0]);
         let counted = [&early, &late, &never, &safe].map(|one| (one, Some(&chosen)));
-        let figures = count(&counted, &AT, &bounds(0.01, 2, 0.05));
+        let figures = count(&counted, &points([0.05, 1.0, 0.07, 1.0]), &bounds(0.01, 2));
         assert_eq!((figures.stopped, figures.violating, figures.false_aborts), (2, 3, 1));
         assert_eq!(figures.pictures, 4);
         assert!((figures.stopped_at - 0.4).abs() < 1e-12);
-        assert!((figures.saved - (0.8 - 0.05 + 0.4 - 0.1 - 0.1) / 3.0).abs() < 1e-12);
+        assert!((figures.saved - (0.8 - 0.05 + 0.4 - 0.12 - 0.12) / 3.0).abs() < 1e-12);
+        assert!((figures.added - 0.12).abs() < 1e-12);
         assert!(figures.false_abort_rate == 1.0 && figures.false_abort_rate_at_most == 1.0);
-        assert_eq!(thresholds(&chosen, &AT)[1], PreviewThreshold { at: 0.6, above: 0.1 });
+        assert_eq!(thresholds(&chosen, &points([0.0; 4]))[1], PreviewThreshold { at: 0.6, above: 0.1 });
     }
 
     #[test]
@@ -284,9 +301,9 @@ mod tests {
             pictures
         };
         let few = pictures(100);
-        assert_eq!(choose(&few.iter().collect::<Vec<_>>(), &AT, &bounds(0.01, 1, 0.0)), None);
+        assert_eq!(choose(&few.iter().collect::<Vec<_>>(), &points([0.0; 4]), &bounds(0.01, 1)), None);
         let many = pictures(200);
-        let chosen = choose(&many.iter().collect::<Vec<_>>(), &AT, &bounds(0.01, 1, 0.0)).unwrap();
+        let chosen = choose(&many.iter().collect::<Vec<_>>(), &points([0.0; 4]), &bounds(0.01, 1)).unwrap();
         assert_eq!(chosen, Chosen { points: vec![1], above: vec![0.05] });
     }
 
@@ -315,10 +332,10 @@ mod tests {
             pictures in prop::collection::vec(scores(), 0..120), share in 0.0f64..0.3, most in 1_usize..4, cost in 0.0f64..0.2,
         ) {
             let all: Vec<&Watched> = pictures.iter().collect();
-            let bounds = bounds(share, most, cost);
-            if let Some(chosen) = choose(&all, &AT, &bounds) {
+            let (points, bounds) = (points([cost; 4]), bounds(share, most));
+            if let Some(chosen) = choose(&all, &points, &bounds) {
                 let count = |chosen: &Chosen, bounds: &Bounds| {
-                    count(&all.iter().map(|one| (*one, Some(chosen))).collect::<Vec<_>>(), &AT, bounds)
+                    count(&all.iter().map(|one| (*one, Some(chosen))).collect::<Vec<_>>(), &points, bounds)
                 };
                 let figures = count(&chosen, &bounds);
                 // Where not even one may be touched, one threshold is, and gives none up.
@@ -328,7 +345,7 @@ mod tests {
                 // More leave to be wrong never saves less.
                 let looser = Bounds { false_aborts: 2.0 * share, ..bounds.clone() };
                 let saved = |bounds: &Bounds| {
-                    choose(&all, &AT, bounds).map_or(0.0, |chosen| count(&chosen, bounds).saved)
+                    choose(&all, &points, bounds).map_or(0.0, |chosen| count(&chosen, bounds).saved)
                 };
                 prop_assert!(saved(&looser) >= saved(&bounds) - 1e-12);
             }
@@ -353,11 +370,11 @@ mod tests {
         let mut pictures = vec![watched(false, [0.3, 0.0, 0.0, 0.0])];
         pictures.extend((0..40).map(|_| watched(false, [0.1, 0.0, 0.0, 0.0])));
         pictures.extend((0..40).map(|_| watched(true, [0.4, 0.4, 0.4, 0.4])));
-        let (chosen, figures) = measure(&pictures, &AT, &bounds(0.01, 1, 0.0)).unwrap();
+        let (chosen, figures) = measure(&pictures, &points([0.0; 4]), &bounds(0.01, 1)).unwrap();
         assert_eq!(chosen, Chosen { points: vec![0], above: vec![0.3] });
         assert_eq!((figures.stopped, figures.violating, figures.false_aborts), (40, 40, 1));
         assert_eq!(figures.pictures, 81);
-        assert!(measure(&[], &AT, &bounds(0.01, 1, 0.0)).is_none());
+        assert!(measure(&[], &points([0.0; 4]), &bounds(0.01, 1)).is_none());
     }
 
     #[test]
@@ -372,9 +389,9 @@ mod tests {
             });
             safe.chain(violating).collect()
         };
-        for (safe, points) in [(50, 1), (150, 1), (250, 2), (350, 3)] {
-            let (chosen, _) = measure(&pictures(safe), &AT, &bounds(0.01, 4, 0.0)).unwrap();
-            assert_eq!(chosen.points.len(), points, "{safe}");
+        for (safe, most) in [(50, 1), (150, 1), (250, 2), (350, 3)] {
+            let (chosen, _) = measure(&pictures(safe), &points([0.0; 4]), &bounds(0.01, 4)).unwrap();
+            assert_eq!(chosen.points.len(), most, "{safe}");
         }
     }
 }

@@ -111,6 +111,13 @@ pub trait StepHook {
     /// Whether the gate wants to see a preview after this step. Cheap; asked before or after the step is computed.
     fn wants_preview(&mut self, job: usize, step: u32, total: u32) -> bool;
 
+    /// Whether the preview after this step, which is wanted, may end the job. It is worth some time then, for a generator that
+    /// can tell more of the finished picture; one for somebody's eyes is not.
+    fn may_end(&mut self, job: usize, step: u32, total: u32) -> bool {
+        let _ = (job, step, total);
+        true
+    }
+
     /// Tells of a finished step, with a decoded preview if one is wanted. Called after every step of every job. On
     /// [`Step::Stop`] the generator gives the job up and answers [`Drawn::Stopped`] for it.
     fn step(&mut self, job: usize, step: u32, total: u32, preview: Option<&Picture>) -> Step;

@@ -70,6 +70,9 @@ pub struct PreviewFigures {
     pub stopped_at: f64,
     /// Mean share of the violating pictures' drawing that is saved, less what their previews cost.
     pub saved: f64,
+    /// Mean share of its drawing that previews add to a picture that violates nothing.
+    #[serde(default)]
+    pub added: f64,
 }
 
 impl PreviewThresholds {

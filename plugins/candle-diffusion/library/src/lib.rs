@@ -30,6 +30,9 @@ struct Config {
     guidance: Option<f64>,
     /// How previews are made; by default as the pipeline has it.
     previews: Option<PreviewKind>,
+    /// Predictions that a preview takes beyond that of its step.
+    #[serde(default)]
+    look_ahead: usize,
 }
 
 /// A loaded model.
@@ -52,7 +55,8 @@ impl Plugin for CandleDiffusion {
     "model": { "type": "string", "description": "the diffusers folder, with model_index.json" },
     "steps": { "type": "integer", "minimum": 1, "maximum": 1000, "description": "default: the model's" },
     "guidance": { "type": "number", "minimum": 1, "maximum": 100, "description": "default: the model's" },
-    "previews": { "enum": ["vae", "tiny", "linear"], "description": "default: tiny if the folder has vae_approx, else vae" }
+    "previews": { "enum": ["vae", "tiny", "linear"], "description": "default: tiny if the folder has vae_approx, else vae" },
+    "look_ahead": { "type": "integer", "minimum": 0, "maximum": 1000, "description": "predictions that a preview takes beyond that of its step; default: 0" }
   }
 }"#;
 
@@ -81,6 +85,7 @@ impl CandleDiffusion {
             steps: self.config.steps.unwrap_or(default.steps),
             guidance_scale: self.config.guidance.unwrap_or(default.guidance_scale),
             previews: self.config.previews.unwrap_or(default.previews),
+            look_ahead: Some(self.config.look_ahead),
             ..default
         }
     }

@@ -286,6 +286,46 @@ fn pictures_equal_diffusers_and_the_last_preview_is_the_picture() {
     }
 }
 
+/// Wants every preview, and keeps them all.
+#[derive(Default)]
+struct Keep(Vec<RgbImage>);
+
+impl StepHook for Keep {
+    fn wants_preview(&mut self, _: usize, _: usize) -> bool {
+        true
+    }
+
+    fn on_step(&mut self, step: Step) -> Control {
+        self.0.extend(step.preview);
+        Control::Continue
+    }
+}
+
+#[test]
+fn a_look_ahead_by_every_step_foretells_the_picture_of_each_family() {
+    for (name, ..) in CASES {
+        let (pipeline, golden, guidance) = load(name);
+        for kind in kinds(name) {
+            let request = request(&pipeline, &golden, guidance, kind);
+            let request = GenerateRequest {
+                // Fresh noise cannot be foretold.
+                scheduler: match request.scheduler {
+                    SchedulerKind::EulerAncestral => SchedulerKind::Euler,
+                    other => other,
+                },
+                look_ahead: Some(STEPS),
+                ..request
+            };
+            let mut keep = Keep::default();
+            let outcome = pipeline.generate(&request, &mut keep).unwrap();
+            assert!(matches!(outcome, Outcome::Finished { .. }));
+            let [first, .., last] = keep.0.as_slice() else { panic!("{} previews", keep.0.len()) };
+            let off = first.as_raw().iter().zip(last.as_raw()).map(|(a, b)| a.abs_diff(*b)).max();
+            assert!(off <= Some(1), "{name}, {kind}: {off:?}");
+        }
+    }
+}
+
 #[test]
 fn an_abort_at_any_step_decodes_nothing() {
     for (name, ..) in CASES {

@@ -75,6 +75,18 @@ enum Numbers {
     },
 }
 
+impl Numbers {
+    /// What the latents are made of before the step: so much of the picture's, and so much standard normal noise, which is
+    /// never none.
+    fn shares(self) -> (f64, f64) {
+        match self {
+            Self::Ddim { alpha, .. } => (alpha.sqrt(), (1.0 - alpha).sqrt()),
+            Self::Euler { sigma, .. } => (1.0, sigma),
+            Self::Flow { sigma, .. } => (1.0 - sigma, sigma),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct PlannedStep {
     timestep: f64,
@@ -225,13 +237,19 @@ impl Plan {
     /// # Errors
     /// A failed tensor operation, such as shapes that differ.
     pub fn add_noise(&self, index: usize, latents: &Tensor, noise: &Tensor) -> Result<Tensor> {
-        let (signal, noisy) = match self.steps.get(index).map(|step| step.numbers) {
-            None => return Ok(latents.clone()),
-            Some(Numbers::Ddim { alpha, .. }) => (alpha.sqrt(), (1.0 - alpha).sqrt()),
-            Some(Numbers::Euler { sigma, .. }) => (1.0, sigma),
-            Some(Numbers::Flow { sigma, .. }) => (1.0 - sigma, sigma),
-        };
+        let Some(step) = self.steps.get(index) else { return Ok(latents.clone()) };
+        let (signal, noisy) = step.numbers.shares();
         Ok(((latents * signal)? + (noise * noisy)?)?)
+    }
+
+    /// The noise in `latents` as step `index` (from 0) finds them, if they are to become `origin`: what [`Self::add_noise`]
+    /// would have added to it.
+    ///
+    /// # Errors
+    /// A failed tensor operation, such as shapes that differ.
+    pub fn noise(&self, index: usize, latents: &Tensor, origin: &Tensor) -> Result<Tensor> {
+        let (signal, noisy) = self.steps[index].numbers.shares();
+        Ok(((latents - (origin * signal)?)? / noisy)?)
     }
 
     /// The latents as the denoiser wants to see them at step `index` (from 0).

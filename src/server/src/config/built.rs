@@ -24,6 +24,8 @@ use super::raw::{
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Most requests in work: the runtime has 512 threads for them and for other things.
 const MAX_IN_WORK: usize = 448;
+/// Most predictions ahead, as many as a drawing may have steps.
+const MAX_LOOK_AHEAD: u32 = 1000;
 /// Most nodes of a ComfyUI workflow that can be allowed.
 const MAX_NODES: usize = 2000;
 /// Most tenants, or rules, with series of metrics of their own.
@@ -136,6 +138,8 @@ pub struct UpstreamConfig {
     pub model: Option<String>,
     /// For the generator in this process: a diffusers folder in place of the models' own.
     pub generator: Option<PathBuf>,
+    /// For the same: predictions that a preview takes beyond that of its step.
+    pub look_ahead: Option<usize>,
 }
 
 /// What may be spent. See [`RawServerLimits`] for each.
@@ -444,6 +448,17 @@ impl Check<'_> {
                     return Err(self.error("upstream.generator", expected, path.display()));
                 }
             },
+            look_ahead: match (raw.kind, raw.look_ahead) {
+                (_, None) => None,
+                (UpstreamKind::BuiltIn, Some(count @ 0..=MAX_LOOK_AHEAD)) => Some(count as usize),
+                (UpstreamKind::BuiltIn, Some(count)) => {
+                    return Err(self.error("upstream.look_ahead", "from 0 to 1000", count));
+                }
+                (_, Some(count)) => {
+                    let expected = "absent: only the built-in generator can look ahead";
+                    return Err(self.error("upstream.look_ahead", expected, count));
+                }
+            },
             // Last, since nothing stands in for it while the others are looked at.
             url: match (raw.kind, raw.url) {
                 (UpstreamKind::BuiltIn, None) => None,
@@ -582,6 +597,10 @@ mod tests {
         assert!(upstream("kind = \"builtin\"\nurl = \"http://x\"").contains("must be absent"));
         let folder = "kind = \"a1111\"\nurl = \"http://x\"\ngenerator = \"sdxl\"";
         assert!(upstream(folder).contains("upstream.generator"));
+        let ahead = "kind = \"a1111\"\nurl = \"http://x\"\nlook_ahead = 2";
+        assert!(upstream(ahead).contains("`upstream.look_ahead` must be absent"));
+        let far = "kind = \"builtin\"\nlook_ahead = 1001";
+        assert!(upstream(far).contains("`upstream.look_ahead` must be from 0 to 1000"));
         assert!(
             problem(&format!("{LEAST}[limits]\nin_work = 0"))
                 .contains("`limits.in_work` must be from 1 to 448")

@@ -283,6 +283,10 @@ pub struct RawUpstream {
     /// For `builtin`: a diffusers folder to draw with, in place of the generator of the models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generator: Option<PathBuf>,
+    /// For `builtin`: predictions that a preview which may end a drawing takes beyond that of its step, 0 to 1000; each costs
+    /// as much as a step, and shows more of the finished picture. By default 3, and at most a fifth of the steps that are left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub look_ahead: Option<u32>,
 }
 
 fn default_batch() -> u32 {

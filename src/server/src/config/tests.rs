@@ -66,14 +66,16 @@ fn the_shipped_file_spells_out_every_default() {
         workflow: whole.workflow.clone(),
         model: whole.model.clone(),
         generator: whole.generator.clone(),
+        look_ahead: whole.look_ahead,
         ..least
     };
     assert_eq!(whole, optional);
     let whole: RawConfig = toml::from_str(&with_comments()).unwrap();
     let store = whole.store.unwrap();
     assert_eq!(RawStore { url: None, url_file: None, ..store }, RawStore::default());
-    // Who may ask stands in files or in a store, where the store is in one place, and only the built-in generator in a folder.
-    let twice = ["policy = ", "file = \"keys.toml\"", "url_file = ", "generator = "];
+    // Who may ask stands in files or in a store, where the store is in one place, and only the built-in generator in a folder
+    // and looks ahead.
+    let twice = ["policy = ", "file = \"keys.toml\"", "url_file = ", "generator = ", "look_ahead = "];
     let text = with_comments();
     let one: Vec<&str> = text.lines().filter(|line| !twice.iter().any(|key| line.starts_with(key))).collect();
     Config::parse(&one.join("\n"), "gate.toml", std::path::Path::new("")).unwrap();

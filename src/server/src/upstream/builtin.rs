@@ -238,6 +238,10 @@ impl StepHook for Hook<'_> {
             && (self.order.previews.is_due(step, total) || (self.order.show_previews && idle && step < total))
     }
 
+    fn may_end(&mut self, _: usize, step: u32, total: u32) -> bool {
+        self.order.previews.is_due(step, total)
+    }
+
     fn step(&mut self, job: usize, step: u32, total: u32, preview: Option<&Picture>) -> Step {
         if self.over() {
             return Step::Stop;

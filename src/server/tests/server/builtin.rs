@@ -26,6 +26,8 @@ struct Painter {
     steps: AtomicUsize,
     at_once: AtomicUsize,
     most_at_once: AtomicUsize,
+    /// Previews that it was asked for and that end nothing.
+    only_shown: AtomicUsize,
     /// Whether it never ends by itself.
     endless: bool,
     /// Whether it draws from pictures too.
@@ -40,6 +42,9 @@ impl Painter {
         while step <= STEPS || self.endless {
             self.steps.fetch_add(1, Ordering::AcqRel);
             let wanted = hook.wants_preview(index, step.min(STEPS), STEPS);
+            if wanted && !hook.may_end(index, step.min(STEPS), STEPS) {
+                self.only_shown.fetch_add(1, Ordering::AcqRel);
+            }
             if hook.step(index, step.min(STEPS), STEPS, wanted.then_some(&shown)) == Step::Stop {
                 return Drawn::Stopped;
             }
@@ -163,6 +168,8 @@ async fn previews_come_when_they_are_due() {
         steps.collect::<Vec<_>>()
     };
     assert_eq!(steps(&events), [5, 8]);
+    let only_shown = || painter.only_shown.load(Ordering::Acquire);
+    assert_eq!(only_shown(), 0, "what the gate judges may end the drawing");
     // For the client's eyes: the first at least, as nothing waits then, and never of the finished picture.
     let order = Order { show_previews: true, previews: Default::default(), ..order };
     let (send, events) = mpsc::channel(4);
@@ -170,6 +177,7 @@ async fn previews_come_when_they_are_due() {
     drawn.unwrap();
     let shown = steps(&events);
     assert!(shown.first() == Some(&1) && shown.iter().all(|step| *step < STEPS), "{shown:?}");
+    assert!(only_shown() >= shown.len(), "what only the client sees ends nothing");
 }
 
 #[tokio::test]
