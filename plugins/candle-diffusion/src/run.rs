@@ -42,6 +42,11 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
+    /// `drawn` latents as step `index` begins with them, the rest of the picture with as much noise.
+    fn beside(&self, drawn: &Tensor, plan: &Plan, index: usize) -> Result<Tensor> {
+        self.blend(drawn, &plan.add_noise(index, &self.origin, &self.noise)?)
+    }
+
     /// `drawn` where the mask says so, else `kept`.
     fn blend(&self, drawn: &Tensor, kept: &Tensor) -> Result<Tensor> {
         let rest = self.mask.affine(-1.0, 1.0)?;
@@ -195,8 +200,7 @@ impl<'a> Run<'a> {
         let mut result = self.plan.step(index, &state.latents, &prediction, noise)?;
         let finite = all_finite(&result.latents)? && all_finite(&result.origin)?;
         if let Some(kept) = &state.kept {
-            let rest = self.plan.add_noise(index + 1, &kept.origin, &kept.noise)?;
-            result.latents = kept.blend(&result.latents, &rest)?;
+            result.latents = kept.beside(&result.latents, &self.plan, index + 1)?;
             result.origin = kept.blend(&result.origin, &kept.origin)?;
         }
         if finite {
@@ -224,6 +228,9 @@ impl<'a> Run<'a> {
         for next in strides(index, left, self.request.look_ahead(left)) {
             let noise = self.plan.noise(at, &state.latents, &origin)?;
             state.latents = self.plan.add_noise(next, &origin, &noise)?;
+            if let Some(kept) = &state.kept {
+                state.latents = kept.beside(&state.latents, &self.plan, next)?;
+            }
             origin = self.stepped(next, &state, conditioning, None)?.origin;
             at = next;
         }
