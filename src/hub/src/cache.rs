@@ -9,8 +9,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
@@ -195,15 +196,7 @@ impl HubCache {
         if fs::read_to_string(&path).is_ok_and(|found| found == commit.as_str()) {
             return Ok(());
         }
-        let mut part = path.clone().into_os_string();
-        part.push(format!(".{}.tmp", std::process::id()));
-        let part = PathBuf::from(part);
-        let write = || {
-            create_parent(&path)?;
-            File::create(&part)?.write_all(commit.as_str().as_bytes())?;
-            fs::rename(&part, &path)
-        };
-        write().map_err(|error| HubError::io("write", &path, &error))
+        write_whole(&path, commit.as_str().as_bytes())
     }
 
     /// Takes the lock of a blob; `waiting` is called once if another process has it. Without locks on the file system the
@@ -381,7 +374,11 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>> {
         for name in list(&folder)? {
             let path = folder.join(&name);
             let name = format!("{prefix}{}", name.to_string_lossy());
-            let kind = fs::symlink_metadata(&path).map_err(|error| HubError::io("look at", &path, &error))?;
+            let kind = match fs::symlink_metadata(&path) {
+                // Somebody's unfinished file, finished or removed since the folder was listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                found => found.map_err(|error| HubError::io("look at", &path, &error))?,
+            };
             if kind.is_dir() {
                 folders.push((path, format!("{name}/")));
                 continue;
@@ -403,6 +400,25 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<std::ffi::OsString>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         other => other.map_err(|error| HubError::io("list", folder, &error)),
     }
+}
+
+/// Writes a small file, folders included. Whoever reads it at the same time finds all of the old one or all of the new one,
+/// and several writers at once, be they threads or processes, do not get in each other's way.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let mut part = path.to_path_buf().into_os_string();
+    part.push(format!(".{}-{}.tmp", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
+    let part = PathBuf::from(part);
+    let write = || {
+        create_parent(path)?;
+        fs::write(&part, bytes)?;
+        fs::rename(&part, path)
+    };
+    write().map_err(|error| {
+        // The first error counts: what is left is small and is no file of the cache.
+        let _ = fs::remove_file(&part);
+        HubError::io("write", path, &error)
+    })
 }
 
 pub(crate) fn create_parent(path: &Path) -> io::Result<()> {
@@ -491,6 +507,29 @@ mod tests {
             let error = cache.commit_of(&repo, &Revision::main()).unwrap_err();
             assert!(error.to_string().contains("refs/main"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_reference_that_many_write_at_once_is_always_whole() {
+        let (_folder, cache, repo, commit) = cache(Placing::Symlink);
+        let other: Commit = "f".repeat(40).parse().unwrap();
+        let commits = [&commit, &other];
+        cache.write_ref(&repo, &Revision::main(), &other).unwrap();
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let (cache, repo) = (&cache, &repo);
+                scope.spawn(move || {
+                    for time in 0..200 {
+                        let commit = commits[(writer + time) % 2];
+                        cache.write_ref(repo, &Revision::main(), commit).unwrap();
+                        let found = cache.commit_of(repo, &Revision::main()).unwrap();
+                        assert!(found.is_some_and(|found| commits.contains(&&found)));
+                        assert!(cache.refs(repo).unwrap().contains_key("main"));
+                    }
+                });
+            }
+        });
+        assert_eq!(cache.refs(&repo).unwrap().keys().collect::<Vec<_>>(), ["main"]);
     }
 
     #[cfg(unix)]

